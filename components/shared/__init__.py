@@ -1,0 +1,1 @@
+"""What several steps need: parameters, artifacts, tracking, progress, sources of images."""

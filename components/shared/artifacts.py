@@ -1,0 +1,230 @@
+"""The folders that steps hand to each other: their records, and how they are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.shared.digests import files_digest
+from components.shared.errors import UserError
+
+SPLITS = ("unlabelled", "train", "validation", "test")
+UNLABELLED = -1
+
+
+class Record(BaseModel):
+    """What every output folder says about itself.
+
+    `inputs` maps the name of each input folder to its digest; `seconds` is the wall-clock time of the step;
+    `mlflow_run_id` is the run that tracked it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = 1
+    step: str
+    params: dict[str, Any]
+    params_digest: str
+    inputs: dict[str, str]
+    seconds: float
+    mlflow_run_id: str
+
+
+class Manifest(Record):
+    """`dataset/manifest.json`: where the images came from and what was made of them.
+
+    `name` is that of the data option; it names the MLflow experiment. `source` says where the images were read.
+    `counts` maps each split to its number of images, `class_counts` each split to the number of images of each
+    class (in the order of `class_names`); `digest` covers all arrays and the class names, `test_digest` the
+    test split alone.
+    """
+
+    name: str
+    source: str
+    source_digest: str
+    class_names: list[str]
+    counts: dict[str, int]
+    class_counts: dict[str, list[int]]
+    image_size: int
+    labels_per_class: int | None
+    seed: int
+    digest: str
+    test_digest: str
+
+
+class Result(Record):
+    """`result.json` of every other step. `dataset_digest` names the dataset that the step worked on."""
+
+    dataset_digest: str
+    metrics: dict[str, float]
+    details: dict[str, Any] = {}
+
+
+RecordType = TypeVar("RecordType", bound=Record)
+
+
+@contextmanager
+def output_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into that takes the place of `out` only when the block ends without an error.
+
+    Half-written folders of killed runs lie beside `out` under a hidden name and are removed here.
+    """
+    out = Path(out)
+    partial = out.parent / f".{out.name}.partial"
+    old = out.parent / f".{out.name}.old"
+    try:
+        for stale in (partial, old):
+            if stale.exists():
+                shutil.rmtree(stale)
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(
+            f"{out}: can't be written: {error.strerror}; check the path and its permissions"
+        ) from None
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if out.exists():
+        out.rename(old)
+    partial.rename(out)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write `manifest.json` (a `Manifest`) or `result.json` into `folder`."""
+    name = "manifest.json" if isinstance(record, Manifest) else "result.json"
+    (folder / name).write_text(record.model_dump_json(indent=2) + "\n")
+
+
+def read_record(folder: Path, kind: type[RecordType]) -> RecordType:
+    """Read the record of a finished output folder.
+
+    Raises:
+        UserError: the folder was not written by its step, or its record does not fit this version.
+    """
+    folder = Path(folder)
+    path = folder / ("manifest.json" if issubclass(kind, Manifest) else "result.json")
+    try:
+        return kind.model_validate_json(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{path}: missing; run the step that writes {folder.name}/ first (`dvc repro`)"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "content"
+        raise UserError(f"{path}: {field}: {first['msg'].lower()}; run the step again") from None
+
+
+class Dataset:
+    """Read access to a `dataset/` folder; the images stay on disk (memory-mapped).
+
+    Args:
+        folder: written by `components.ingest`.
+
+    Raises:
+        UserError: the folder is not a finished dataset, or an array does not fit the manifest.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.manifest = read_record(self.folder, Manifest)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.manifest.class_names)
+
+    def images(self, split: str) -> np.ndarray:
+        """Images of a split: uint8, shape (N, H, W, 3), memory-mapped and read-only."""
+        images = self._load(f"{split}.images.npy", mmap_mode="r")
+        size = self.manifest.image_size
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+            raise UserError(
+                f"{self.folder / split}.images.npy: {images.dtype} {images.shape}; expected uint8 (N, {size}, {size}, 3)"
+            )
+        return images
+
+    def labels(self, split: str) -> np.ndarray:
+        """Labels of a split: int64, shape (N,), −1 = unlabelled."""
+        return self._load(f"{split}.labels.npy")
+
+    def _load(self, name: str, mmap_mode: Any = None) -> np.ndarray:
+        path = self.folder / name
+        try:
+            array = np.load(path, mmap_mode=mmap_mode)
+        except FileNotFoundError:
+            raise UserError(f"{path}: missing; run the ingest step again (`dvc repro -f ingest`)") from None
+        except ValueError as error:
+            raise UserError(f"{path}: not a NumPy array: {error}; run the ingest step again") from None
+        expected = self.manifest.counts[name.split(".")[0]]
+        if len(array) != expected:
+            raise UserError(
+                f"{path}: {len(array)} rows where manifest.json says {expected}; run ingest again"
+            )
+        return array
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write one array in C order, openable with `np.load(mmap_mode="r")`."""
+    np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def save_predictions(path: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Write class probabilities and true labels of several splits.
+
+    Args:
+        path: the `.npz` file.
+        splits: name of split → (probabilities float32 (seeds, N, classes), labels int64 (N,)). The file holds
+            `<split>_probabilities` and `<split>_labels`; `probabilities` and `labels` repeat the test split.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for split, (probabilities, labels) in splits.items():
+        arrays[f"{split}_probabilities"] = probabilities.astype(np.float32)
+        arrays[f"{split}_labels"] = labels.astype(np.int64)
+    arrays["probabilities"] = arrays["test_probabilities"]
+    arrays["labels"] = arrays["test_labels"]
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def input_digest(folder: Path) -> str:
+    """Digest of a finished input folder: a dataset's own, else that of its record and models."""
+    if (Path(folder) / "manifest.json").exists():
+        return read_record(folder, Manifest).digest
+    names = ("encoder.keras", "classifier.keras", "predictions.npz", "blessing.json")
+    files = [path for name in names if (path := Path(folder) / name).exists()]
+    return files_digest(files)
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Elapsed wall-clock time, rounded to a millisecond."""
+        return round(time.monotonic() - self._start, 3)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, or a killed writer, never leaves half of it."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

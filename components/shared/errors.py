@@ -1,0 +1,26 @@
+"""The one exception that a user is meant to read, and how a command line shows it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Bad input, told in one line that names the file or field, the value and what to do.
+
+    Command lines print it without a traceback and exit with status 2.
+    """
+
+
+def exit_cleanly(main: Callable[[], int | None]) -> None:
+    """Run `main` and exit: 0 or its return value, 2 for a `UserError`, 130 for Ctrl-C."""
+    try:
+        code = main()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written is left; run the same command to go on", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code or 0)

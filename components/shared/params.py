@@ -1,0 +1,286 @@
+"""The parameters of a run: their names, types, ranges and defaults, checked in one place.
+
+`params.yaml` (composed from `conf/`) is read by `load_params`. A step is handed only the parameters that it
+declares in `READS`; touching another one is an error, so that DVC's and Kubeflow's caches can rely on the list.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from components.shared.digests import value_digest
+from components.shared.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A group of parameters: unknown names are refused, values can't be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class SplitParams(Section):
+    """Fractions of the labelled images to set aside where the source has no such split."""
+
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+
+class DataParams(Section):
+    """Where the images come from and how they are split (`conf/data/`)."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    source: Literal["folder", "parquet", "cifar10", "stl10"]
+    path: Annotated[str, Field(min_length=1)]
+    image_size: Annotated[int, Field(ge=8, le=512)]
+    labels_per_class: Count | None = None
+    split: SplitParams = SplitParams()
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class ValidationParams(Section):
+    """What the data check refuses: critical expectations stop the pipeline, warnings are reported."""
+
+    min_images_per_class: Count = 2
+    max_class_imbalance: Annotated[float, Field(ge=1)] = 10.0
+    min_pixel_std: Annotated[float, Field(ge=0)] = 1.0
+    max_duplicate_fraction: Fraction = 0.05
+    max_test_overlap: Fraction = 0.0
+
+
+class AugmentationParams(Section):
+    """Random changes made to each image on its own; see `models.augmentation.Augmentation`."""
+
+    crop_area: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.2, 1.0)
+    crop_ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
+    flip: bool = True
+    brightness: Fraction = 0.0
+    contrast: Fraction = 0.0
+    saturation: Fraction = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    jitter_probability: Fraction = 0.8
+    grey_probability: Fraction = 0.0
+    blur_probability: Fraction = 0.0
+    blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)
+
+    @model_validator(mode="after")
+    def _ranges_are_ordered(self) -> AugmentationParams:
+        for name in ("crop_area", "crop_ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: the first number must not exceed the second")
+        return self
+
+
+class OptimizerParams(Section):
+    """Optimiser of the pretraining."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+
+
+class HeadParams(Section):
+    """Projection head: `hidden` and `width` units."""
+
+    hidden: Count = 128
+    width: Count = 128
+
+
+class SimCLRParams(Section):
+    """SimCLR, Chen et al. 2020 (`conf/method/simclr.yaml`)."""
+
+    name: Literal["simclr"] = "simclr"
+    temperature: Positive = 0.1
+    projection: HeadParams = HeadParams()
+    optimizer: OptimizerParams = OptimizerParams()
+    augmentation: AugmentationParams = AugmentationParams()
+
+
+# A new method adds its class to this union, told apart by `name`.
+MethodParams = Annotated[SimCLRParams, Field()]
+
+
+class EncoderParams(Section):
+    """The network that is pretrained (`conf/encoder/`); `width` is the `conv` encoder's number of filters."""
+
+    name: Literal["conv", "resnet18", "resnet50"]
+    width: Annotated[int, Field(ge=4, le=1024)] = 128
+
+
+class RuntimeParams(Section):
+    """How long, how large and on what (`conf/runtime/`)."""
+
+    epochs: Annotated[int, Field(ge=0)]
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    repeats: Annotated[int, Field(ge=1, le=100)] = 3
+
+
+class ProbeParams(Section):
+    """Linear classifier on frozen features, kNN, and accuracy over the number of labels a class."""
+
+    label_budgets: list[Count] = [1, 2, 5, 10]
+    l2: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [1e-4, 1e-3, 1e-2, 1e-1]
+    steps: Count = 300
+    knn_neighbours: Count = 20
+    knn_temperature: Positive = 0.1
+
+
+class SupervisedParams(Section):
+    """Training with labels, alike for the baseline and for fine-tuning."""
+
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rates: Annotated[list[Positive], Field(min_length=1)] = [3e-4, 1e-3, 3e-3]
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    augmentation: AugmentationParams = AugmentationParams()
+
+
+class GateParams(Section):
+    """What a model must prove before it is put up for review (`conf/gate/`). Accuracies are fractions."""
+
+    min_gain: Annotated[float, Field(ge=-1, le=1)]
+    min_accuracy: Fraction
+    max_class_drop: Fraction
+    champion_tolerance: Fraction
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    resamples: Annotated[int, Field(ge=100)] = 2000
+
+
+class RegistryParams(Section):
+    """Where a blessed model is put up for review."""
+
+    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Params(Section):
+    """All parameters of a run, as in `params.yaml`."""
+
+    data: DataParams
+    validation: ValidationParams
+    method: MethodParams
+    encoder: EncoderParams
+    runtime: RuntimeParams
+    probe: ProbeParams
+    supervised: SupervisedParams
+    gate: GateParams
+    registry: RegistryParams
+
+
+# What each step reads. dvc.yaml repeats this list (a test compares them).
+READS: dict[str, tuple[str, ...]] = {
+    "ingest": ("data",),
+    "validate": ("validation",),
+    "pretrain": (
+        "method",
+        "encoder",
+        "runtime.epochs",
+        "runtime.batch_size",
+        "runtime.precision",
+        "runtime.seed",
+    ),
+    "probe": ("probe", "runtime.seed", "runtime.repeats"),
+    "baseline": ("encoder", "supervised", "runtime.precision", "runtime.seed", "runtime.repeats"),
+    "finetune": ("encoder", "supervised", "runtime.precision", "runtime.seed", "runtime.repeats"),
+    "evaluate": ("gate", "registry"),
+    "register": ("registry",),
+}
+
+
+def validate_params(values: Any, where: str) -> Params:
+    """Check plain values against the model.
+
+    Raises:
+        UserError: one line naming the first offending field, its value and the allowed range.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: expected a mapping of sections such as data, method and encoder")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_first_problem(error)}") from None
+
+
+def load_params(path: Path, step: str | None = None) -> Params:
+    """Read and check `params.yaml`; with `step`, keep only what that step declares in `READS`.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or holds a value that is not allowed.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; compose it with `python -m pipelines compose`") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML: {error}") from None
+    params = validate_params(values, str(path))
+    return params if step is None else only(params, step)
+
+
+def only(params: Params, step: str) -> Params:
+    """The parameters that `step` declares; reading any other one raises AttributeError."""
+    tree: dict[str, Any] = {}
+    for key in READS[step]:
+        section, _, field = key.partition(".")
+        value = getattr(params, section)
+        if field:
+            tree.setdefault(section, {})[field] = getattr(value, field)
+        else:
+            tree[section] = value
+    built = {
+        name: type(getattr(params, name)).model_construct(_fields_set=set(value), **value)
+        if isinstance(value, dict)
+        else value
+        for name, value in tree.items()
+    }
+    restricted = Params.model_construct(**built)
+    # model_construct fills in defaults; what was not declared must not be readable
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            section_object = built[name]
+            for field in set(section_object.__dict__) - set(value):
+                del section_object.__dict__[field]
+    return restricted
+
+
+def plain(params: Params) -> dict[str, Any]:
+    """The parameters as JSON-serialisable values; works on what `only` returns too."""
+    result: dict[str, Any] = {}
+    for name, section in params.__dict__.items():
+        result[name] = {
+            field: value.model_dump(mode="json") if isinstance(value, BaseModel) else _jsonable(value)
+            for field, value in section.__dict__.items()
+        }
+    return result
+
+
+def params_digest(params: Params) -> str:
+    """SHA-256 of the parameters' values."""
+    return value_digest(plain(params))
+
+
+def _jsonable(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    # pydantic puts the tag of a discriminated union into the location; users know only the keys
+    field = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    if problem["type"] == "extra_forbidden":
+        return f"{field}: no such parameter; see conf/ for the names"
+    if problem["type"] == "missing":
+        return f"{field}: missing; see conf/ for its default"
+    return f"{field} = {problem['input']!r}: {message}"

@@ -1,0 +1,54 @@
+"""Progress of long work: a bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Reports how far a piece of work is.
+
+    Args:
+        label: what is being done, e.g. "pretrain".
+        total: number of units of work.
+        unit: what is counted, e.g. "epoch".
+        every: in a log, at most one line in so many seconds (the first and the last are always printed).
+    """
+
+    def __init__(self, label: str, total: int, unit: str, every: float = 5.0):
+        self.label, self.total, self.unit, self.every = label, total, unit, every
+        self.done = self._first = 0
+        self._start = time.monotonic()
+        self._printed = -float("inf")
+        self._bar = tqdm(total=total, desc=label, unit=unit) if sys.stderr.isatty() else None
+
+    def start_at(self, done: int) -> None:
+        """Go on from work finished by an earlier run."""
+        self.done = self._first = done
+        if self._bar is not None:
+            self._bar.update(done)
+
+    def step(self, values: Mapping[str, float] | None = None) -> None:
+        """One more unit is done; `values` are shown beside it."""
+        self.done += 1
+        shown = {name: f"{value:.4g}" for name, value in (values or {}).items()}
+        if self._bar is not None:
+            self._bar.set_postfix(shown)
+            self._bar.update(1)
+            return
+        now = time.monotonic()
+        if self.done < self.total and self.done > 1 and now - self._printed < self.every:
+            return
+        self._printed = now
+        left = (now - self._start) / max(self.done - self._first, 1) * (self.total - self.done)
+        numbers = "".join(f"  {name} {value}" for name, value in shown.items())
+        print(f"{self.label}: {self.unit} {self.done}/{self.total}{numbers}  ({left:.0f} s left)", flush=True)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,102 @@
+"""What every step does around its work: check the inputs, write whole folders, track, and answer on a shell."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from components.shared.artifacts import Record, Result, Stopwatch, input_digest, output_folder, write_record
+from components.shared.errors import exit_cleanly
+from components.shared.params import Params, load_params, params_digest, plain
+from components.shared.tracking import Run, tracked
+
+
+class Work:
+    """A step in progress.
+
+    Attributes:
+        out: folder to write into; it takes its final name when the step ends well.
+        run: the step's MLflow run.
+    """
+
+    def __init__(self, step: str, out: Path, run: Run, params: Params, inputs: dict[str, str]):
+        self.step, self.out, self.run, self.params, self.inputs = step, out, run, params, inputs
+        self._stopwatch = Stopwatch()
+
+    def common(self) -> dict[str, Any]:
+        """The fields that every record has."""
+        return {
+            "step": self.step,
+            "params": plain(self.params),
+            "params_digest": params_digest(self.params),
+            "inputs": self.inputs,
+            "seconds": self._stopwatch.seconds,
+            "mlflow_run_id": self.run.id,
+        }
+
+    def finish(self, dataset_digest: str, metrics: Mapping[str, float], **details: Any) -> Result:
+        """Write `result.json` and log the metrics; call it last."""
+        result = Result(
+            **self.common(), dataset_digest=dataset_digest, metrics=dict(metrics), details=dict(details)
+        )
+        self.record(result)
+        self.run.metrics({name: value for name, value in metrics.items()})
+        return result
+
+    def record(self, record: Record) -> None:
+        """Write the folder's record and attach it to the MLflow run."""
+        write_record(self.out, record)
+        name = "manifest.json" if (self.out / "manifest.json").exists() else "result.json"
+        self.run.file(self.out / name)
+
+
+@contextmanager
+def working(step: str, out: Path, params: Params, inputs: Mapping[str, Path], name: str) -> Iterator[Work]:
+    """Surround a step's work: digests of its inputs, a folder written whole or not at all, an MLflow run.
+
+    Args:
+        step: the step's name.
+        out: the output folder.
+        params: what the step was handed.
+        inputs: name → folder of each input; they must be finished.
+        name: the dataset's name.
+
+    Raises:
+        UserError: an input is missing, the folder can't be written, or the tracking server does not answer.
+    """
+    digests = {key: input_digest(Path(folder)) for key, folder in inputs.items()}
+    with (
+        output_folder(Path(out)) as partial,
+        tracked(step, plain(params), params_digest(params), digests, name) as run,
+    ):
+        yield Work(step, partial, run, params, digests)
+
+
+def command_line(step: str, function: Callable[..., Any], inputs: tuple[str, ...], out: str) -> None:
+    """Run a step from a shell: `python -m components.<step> [--params FILE] [--<input> DIR …] [--out DIR]`.
+
+    Args:
+        step: the step's name.
+        function: called as `function(*input folders, out, params)`.
+        inputs: names of the input folders, also their default places.
+        out: default place of the output folder.
+    """
+    # TensorFlow reads it when it is imported; its start-up notices say nothing to a user
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+    def main() -> None:
+        parser = argparse.ArgumentParser(prog=f"python -m components.{step}", description=function.__doc__)
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
+        for name in inputs:
+            parser.add_argument(f"--{name}", type=Path, default=Path(name), help=f"default: {name}/")
+        parser.add_argument("--out", type=Path, default=Path(out), help=f"default: {out}/")
+        options = parser.parse_args()
+        params = load_params(options.params, step)
+        function(*(getattr(options, name) for name in inputs), options.out, params)
+
+    exit_cleanly(main)
