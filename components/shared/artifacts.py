@@ -86,9 +86,7 @@ def output_folder(out: Path) -> Iterator[Path]:
                 shutil.rmtree(stale)
         partial.mkdir(parents=True)
     except OSError as error:
-        raise UserError(
-            f"{out}: can't be written: {error.strerror}; check the path and its permissions"
-        ) from None
+        raise UserError(f"{out}: can't be written: {error.strerror}; check the path and its permissions") from None
     try:
         yield partial
     except BaseException:
@@ -118,9 +116,7 @@ def read_record(folder: Path, kind: type[RecordType]) -> RecordType:
     try:
         return kind.model_validate_json(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"{path}: missing; run the step that writes {folder.name}/ first (`dvc repro`)"
-        ) from None
+        raise UserError(f"{path}: missing; run the step that writes {folder.name}/ first (`dvc repro`)") from None
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "content"
@@ -170,9 +166,7 @@ class Dataset:
             raise UserError(f"{path}: not a NumPy array: {error}; run the ingest step again") from None
         expected = self.manifest.counts[name.split(".")[0]]
         if len(array) != expected:
-            raise UserError(
-                f"{path}: {len(array)} rows where manifest.json says {expected}; run ingest again"
-            )
+            raise UserError(f"{path}: {len(array)} rows where manifest.json says {expected}; run ingest again")
         return array
 
 

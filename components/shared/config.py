@@ -35,9 +35,7 @@ def compose(overrides: Sequence[str] = (), conf: Path = CONF) -> tuple[Params, d
 
     try:
         with initialize_config_dir(config_dir=str(conf.resolve()), version_base=None):
-            values: Any = OmegaConf.to_container(
-                hydra_compose("config", overrides=list(overrides)), resolve=True
-            )
+            values: Any = OmegaConf.to_container(hydra_compose("config", overrides=list(overrides)), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{' '.join(overrides)}: {_short(str(error))}") from None
     return validate_params(values, "conf"), values

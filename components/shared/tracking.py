@@ -76,7 +76,7 @@ class Run:
         import mlflow
 
         manifest = dataset.manifest
-        described = mlflow.data.from_numpy(  # type: ignore[attr-defined]
+        described = mlflow.data.from_numpy(
             dataset.labels("train"), source=manifest.source, name=manifest.name, digest=manifest.digest[:36]
         )
         self._try("log_input", described, context=context)
@@ -118,9 +118,7 @@ def tracked(
     active = mlflow.active_run()
     run = Run(active.info.run_id)
     run.params(flatten(params))
-    run.tags(
-        {"step": step, "params.digest": digest, **{f"input.{k}": v for k, v in inputs.items()}, **lineage()}
-    )
+    run.tags({"step": step, "params.digest": digest, **{f"input.{k}": v for k, v in inputs.items()}, **lineage()})
     try:
         yield run
     except BaseException:

@@ -1,0 +1,43 @@
+"""Fixtures that several tests share: a tracking server in a temporary folder, and checked parameters."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def tracking_uri(tmp_path_factory):
+    """A SQLite tracking server shared by the session (creating one takes seconds); also put into the environment."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    yield uri
+    if before is None:
+        del os.environ["MLFLOW_TRACKING_URI"]
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@pytest.fixture
+def in_tmp(tmp_path, monkeypatch):
+    """Run a test in an empty folder, so that nothing is written into the repository."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def compose_params():
+    """A function that composes checked parameters from `conf/` with overrides."""
+    from components.shared.config import compose
+
+    def _compose(*overrides):
+        return compose(overrides)[0]
+
+    return _compose
