@@ -148,7 +148,8 @@ class Dataset:
         size = self.manifest.image_size
         if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
             raise UserError(
-                f"{self.folder / split}.images.npy: {images.dtype} {images.shape}; expected uint8 (N, {size}, {size}, 3)"
+                f"{self.folder / split}.images.npy: {images.dtype} {images.shape}; "
+                f"expected uint8 (N, {size}, {size}, 3); run the ingest step again"
             )
         return images
 

@@ -1,0 +1,49 @@
+"""Shuffled batches whose order depends on the seed and the epoch alone, on every backend."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of images and labels for `fit`.
+
+    Args:
+        parts: pairs of (images uint8 (N, H, W, 3), labels int64 (N,)), memory-mapped or not, taken as one set.
+        batch_size: rows a batch; the last, smaller batch of an epoch is left out unless it is the only one.
+        seed: with the epoch's number it decides the order.
+        first_epoch: number of the first epoch to be read, for going on with an interrupted training.
+    """
+
+    def __init__(
+        self, parts: list[tuple[np.ndarray, np.ndarray]], batch_size: int, seed: int, first_epoch: int = 0
+    ):
+        super().__init__()
+        self._parts = [(images, labels) for images, labels in parts if len(labels)]
+        self._starts = np.cumsum([0] + [len(labels) for _, labels in self._parts])
+        self._batch_size = min(batch_size, int(self._starts[-1]))
+        self._seed = seed
+        self._epoch = first_epoch
+        self._shuffle()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1]) // self._batch_size
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        # sorted within the batch, so that a memory map is read in one direction
+        rows = np.sort(self._order[index * self._batch_size : (index + 1) * self._batch_size])
+        images, labels = [], []
+        for part, (part_images, part_labels) in enumerate(self._parts):
+            own = rows[(rows >= self._starts[part]) & (rows < self._starts[part + 1])] - self._starts[part]
+            images.append(part_images[own])
+            labels.append(part_labels[own])
+        return np.concatenate(images), np.concatenate(labels)
+
+    def on_epoch_end(self) -> None:
+        """Called by Keras: shuffle anew."""
+        self._epoch += 1
+        self._shuffle()
+
+    def _shuffle(self) -> None:
+        self._order = np.random.default_rng((self._seed, self._epoch)).permutation(int(self._starts[-1]))

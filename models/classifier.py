@@ -1,0 +1,169 @@
+"""Training a classifier with labels, from random or pretrained weights: the baseline and fine-tuning alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from models import encoders
+from models.augmentation import Augmentation, augment, scale
+from models.batches import Batches
+from models.training import CosineRate, EpochSeed, StopOnNaN, jit, precision, reset
+
+
+class Classifier(keras.Model):
+    """An encoder with a linear layer on top, trained on augmented uint8 images; its outputs are logits.
+
+    Args:
+        encoder: as from `models.encoders.build`.
+        policy: augmentation of the training images.
+        classes: number of classes.
+        seed: decides the augmentation.
+    """
+
+    def __init__(self, encoder: keras.Model, policy: Augmentation, classes: int, seed: int):
+        super().__init__()
+        self.encoder = encoder
+        self.policy = policy
+        self.top = keras.layers.Dense(classes, dtype="float32", name="top")
+        self.top.build((None, encoder.output_shape[-1]))
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.built = True
+
+    def call(self, images, training=False):
+        """Logits, float32 (N, classes), of uint8 images (N, H, W, 3); augmented when training."""
+        pixels = augment(images, self.policy, self.seed_generator) if training else scale(images)
+        return self.top(ops.cast(self.encoder(pixels, training=training), "float32"))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained.
+
+    Args:
+        encoder: name of the encoder.
+        width: of the `conv` encoder.
+        image_size: pixels.
+        classes: number of classes.
+        epochs: passes over the labelled images.
+        batch_size: images a step.
+        weight_decay: of AdamW.
+        policy: augmentation.
+        precision: float32 or bfloat16.
+    """
+
+    encoder: str
+    width: int
+    image_size: int
+    classes: int
+    epochs: int
+    batch_size: int
+    weight_decay: float
+    policy: Augmentation
+    precision: str
+
+
+class SupervisedTrainer:
+    """Trains the same network several times, compiled once.
+
+    Args:
+        recipe: how.
+        train, validation: (images uint8 (N, H, W, 3), labels int64 (N,)).
+        pretrained: weights of the encoder to start from, or None for random ones.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: tuple[np.ndarray, np.ndarray],
+        validation: tuple[np.ndarray, np.ndarray],
+        pretrained: list[np.ndarray] | None = None,
+    ):
+        self.recipe, self.train, self.validation = recipe, train, validation
+        self._pretrained = pretrained
+        self.model = self._fresh(0)
+        self.model.compile(
+            optimizer=keras.optimizers.AdamW(learning_rate=1e-3, weight_decay=recipe.weight_decay),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            jit_compile=jit(),
+        )
+        self.model.optimizer.build(self.model.trainable_variables)
+
+    @property
+    def steps(self) -> int:
+        """Optimisation steps of one training."""
+        return self.recipe.epochs * len(Batches([self.train], self.recipe.batch_size, 0))
+
+    def fit(self, learning_rate: float, seed: int, on_epoch: Callable[[int, Mapping[str, float]], None]) -> None:
+        """Train once; the last epoch's weights count, so that no split chooses among epochs.
+
+        Args:
+            learning_rate: of the first epoch; it follows half a cosine to 0.
+            seed: decides the initial weights, the order of the images and the augmentation.
+            on_epoch: called with the epoch (from 0) and its numbers.
+
+        Raises:
+            FloatingPointError: the loss is no longer a number.
+        """
+        reset(self.model, self._fresh(seed).get_weights())
+        self.model.fit(
+            Batches([self.train], self.recipe.batch_size, seed),
+            epochs=self.recipe.epochs,
+            validation_data=self.validation,
+            validation_batch_size=512,
+            verbose=0,
+            callbacks=[
+                CosineRate(learning_rate, self.recipe.epochs),
+                EpochSeed(seed),
+                StopOnNaN(),
+                keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(epoch, logs or {})),
+            ],
+        )
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Class probabilities of uint8 images: float32, shape (N, classes)."""
+        return predict(self.deployable(), images)
+
+    def deployable(self) -> keras.Model:
+        """The trained classifier from raw images to class probabilities, in built-in layers only."""
+        encoder = encoders.build(self.recipe.encoder, self.recipe.image_size, self.recipe.width)
+        encoder.set_weights(self.model.encoder.get_weights())
+        return encoders.deployable(encoder, softmax_head(*self.model.top.get_weights()))
+
+    def _fresh(self, seed: int) -> Classifier:
+        keras.utils.set_random_seed(seed)
+        with precision(self.recipe.precision):
+            encoder = encoders.build(self.recipe.encoder, self.recipe.image_size, self.recipe.width)
+            if self._pretrained is not None:
+                encoder.set_weights(self._pretrained)
+            return Classifier(encoder, self.recipe.policy, self.recipe.classes, seed)
+
+
+def softmax_head(kernel: np.ndarray, bias: np.ndarray) -> keras.Model:
+    """A linear layer with softmax from given weights: kernel (D, classes), bias (classes,)."""
+    head = keras.Sequential(
+        [keras.Input((kernel.shape[0],)), keras.layers.Dense(kernel.shape[1], activation="softmax")],
+        name="probabilities",
+    )
+    head.set_weights([kernel, bias])
+    return head
+
+
+def predict(model: keras.Model, images: np.ndarray, batch_size: int = 512) -> np.ndarray:
+    """Apply a model to uint8 images batch by batch: float32, shape (N, D). Works on memory maps."""
+    if not len(images):
+        return np.zeros((0, model.output_shape[-1]), "float32")
+    # fixed batch shapes: the last batch is filled up, so that nothing is compiled a second time
+    outputs = []
+    for start in range(0, len(images), batch_size):
+        batch = np.asarray(images[start : start + batch_size])
+        rows = len(batch)
+        if rows < batch_size and start:
+            batch = np.concatenate([batch, np.zeros((batch_size - rows, *batch.shape[1:]), batch.dtype)])
+        outputs.append(np.asarray(model.predict_on_batch(batch))[:rows])
+    return np.concatenate(outputs).astype("float32")

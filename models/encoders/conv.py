@@ -1,0 +1,34 @@
+"""The small convolutional encoder of the Keras SimCLR and NNCLR examples."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+
+def conv(image_size: int, width: int = 128) -> keras.Model:
+    """Four 3×3 convolutions with stride 2, then one dense layer, all with ReLU.
+
+    Args:
+        image_size: pixels, at least 31 (four unpadded strides leave one pixel).
+        width: number of filters of each layer and of features.
+
+    Returns:
+        A model from (N, image_size, image_size, 3) to (N, width). 856,064 weights at 96 pixels and width 128.
+
+    Raises:
+        ValueError: the image is smaller than 31 pixels.
+
+    Source: Béres, "Semi-supervised image classification using contrastive pretraining with SimCLR", keras.io, 2021.
+    """
+    if image_size < 31:
+        raise ValueError(f"the conv encoder needs images of at least 31 pixels, not {image_size}; use resnet18")
+    return keras.Sequential(
+        [
+            keras.Input((image_size, image_size, 3)),
+            *(layers.Conv2D(width, 3, strides=2, activation="relu") for _ in range(4)),
+            layers.Flatten(),
+            layers.Dense(width, activation="relu"),
+        ],
+        name="conv",
+    )

@@ -1,0 +1,56 @@
+"""Weighted nearest neighbours in feature space: how good a representation is before anything is trained on it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def knn_probabilities(
+    features: np.ndarray,
+    labels: np.ndarray,
+    queries: np.ndarray,
+    classes: int,
+    neighbours: int = 200,
+    temperature: float = 0.1,
+    chunk: int = 1024,
+) -> np.ndarray:
+    """Votes of the most similar labelled images, each weighted by exp(cosine similarity / temperature).
+
+    Args:
+        features: labelled images' features, shape (N, D).
+        labels: int64, shape (N,), in [0, classes).
+        queries: features to classify, shape (M, D).
+        classes: number of classes.
+        neighbours: how many vote; at most N do.
+        temperature: > 0; smaller lets the nearest ones decide.
+        chunk: queries handled at once, to bound memory.
+
+    Returns:
+        Float32, shape (M, classes); each row sums to 1.
+
+    Raises:
+        ValueError: temperature is not > 0, or there is no labelled image.
+
+    Source: Wu et al. 2018, arXiv:1805.01978, section 3.4.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be > 0, not {temperature}")
+    if not len(features):
+        raise ValueError("kNN needs at least one labelled image")
+    bank = _unit(features)
+    k = min(neighbours, len(bank))
+    votes = np.zeros((len(queries), classes), "float32")
+    for start in range(0, len(queries), chunk):
+        similarities = _unit(queries[start : start + chunk]) @ bank.T
+        nearest = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
+        chosen = np.take_along_axis(similarities, nearest, axis=1)
+        # the largest weight is 1: cosine / 0.01 would leave float32
+        weights = np.exp((chosen - chosen.max(axis=1, keepdims=True)) / temperature)
+        rows = np.repeat(np.arange(len(chosen)), k)
+        np.add.at(votes[start : start + chunk], (rows, labels[nearest].ravel()), weights.ravel())
+    return votes / votes.sum(axis=1, keepdims=True)
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    features = np.asarray(features, "float32")
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

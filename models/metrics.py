@@ -1,0 +1,47 @@
+"""How well two views find each other: numbers that need no label."""
+
+from __future__ import annotations
+
+from keras import ops
+
+from models.losses import l2_normalize
+
+
+def contrastive_ranks(z1, z2):
+    """Rank of each embedding's other view among the other batch's embeddings, in both directions.
+
+    Args:
+        z1, z2: embeddings of the two views, shape (N, D), any scale.
+
+    Returns:
+        Float32, shape (2N,): 0 where the other view is the most similar one, at most N − 1.
+        The mean of `ranks < 1` is the contrastive accuracy, that of `ranks < 5` its top-5 form.
+    """
+    similarities = ops.matmul(l2_normalize(z1), ops.transpose(l2_normalize(z2)))
+    positives = ops.diagonal(similarities)
+    forward = ops.sum(ops.cast(similarities > positives[:, None], "float32"), axis=1)
+    backward = ops.sum(ops.cast(similarities > positives[None, :], "float32"), axis=0)
+    return ops.concatenate([forward, backward], axis=0)
+
+
+def correlation_accuracy(z1, z2):
+    """Fraction of embedding dimensions that correlate most with themselves across the two views.
+
+    Args:
+        z1, z2: embeddings of the two views, shape (N, D).
+
+    Returns:
+        Scalar float32 in [0, 1]; low values say that dimensions are redundant.
+
+    Source: Zbontar et al. 2021, arXiv:2103.03230, whose loss drives this matrix to the identity.
+    """
+    correlations = ops.matmul(ops.transpose(_standardize(z1)), _standardize(z2))
+    own = ops.arange(correlations.shape[0])
+    forward = ops.mean(ops.cast(ops.equal(ops.cast(ops.argmax(correlations, axis=1), own.dtype), own), "float32"))
+    backward = ops.mean(ops.cast(ops.equal(ops.cast(ops.argmax(correlations, axis=0), own.dtype), own), "float32"))
+    return (forward + backward) / 2
+
+
+def _standardize(z):
+    z = ops.cast(z, "float32")
+    return (z - ops.mean(z, axis=0)) / (ops.std(z, axis=0) + 1e-6)

@@ -1,0 +1,92 @@
+"""Pieces that pretraining and supervised training share: precision, compilation, learning rates, restarts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Build layers in this block for `float32` or `bfloat16` (weights stay float32).
+
+    float16 is not offered: at low temperatures the contrastive softmax overflows in it.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(POLICIES[name])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def jit() -> bool | str:
+    """What to pass as `jit_compile`: on a processor TensorFlow runs faster without XLA (750 against 690 images/s)."""
+    if keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu"):
+        return False
+    return "auto"
+
+
+def cosine(base: float, done: float) -> float:
+    """Learning rate after a fraction `done` of the training: half a cosine from `base` to 0."""
+    return base * 0.5 * (1.0 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
+
+
+class CosineRate(keras.callbacks.Callback):
+    """Set the learning rate of each epoch to half a cosine from `base` to 0."""
+
+    def __init__(self, base: float, epochs: int):
+        super().__init__()
+        self.base, self.epochs = base, epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Called by Keras."""
+        self.model.optimizer.learning_rate = cosine(self.base, epoch / self.epochs)
+
+
+class EpochSeed(keras.callbacks.Callback):
+    """Seed the augmentation anew in each epoch, so that it depends on the seed and the epoch alone.
+
+    A training that goes on in epoch k then draws the same numbers as one that was never interrupted.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.seed = seed
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Called by Keras."""
+        state = np.random.SeedSequence((self.seed, epoch)).generate_state(2, "uint32")
+        variable = self.model.seed_generator.state
+        variable.assign(state.astype(variable.dtype))
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """End the training when the loss is no longer a number.
+
+    Raises:
+        FloatingPointError: names the epoch; lower the learning rate or raise the temperature.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Called by Keras."""
+        for name, value in (logs or {}).items():
+            if name.endswith("loss") and not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value} in epoch {epoch + 1}")
+
+
+def reset(model: keras.Model, weights: list[np.ndarray]) -> None:
+    """Put a compiled model back to given weights and a fresh optimiser, without compiling it again."""
+    model.set_weights(weights)
+    for variable in model.optimizer.variables:
+        if variable is not model.optimizer._learning_rate:
+            variable.assign(np.zeros(variable.shape, variable.dtype))
