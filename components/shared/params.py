@@ -6,24 +6,30 @@ declares in `READS`; touching another one is an error, so that DVC's and Kubeflo
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
+from components.shared.explain import explain
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+# YAML has lists only, so a pair is not strict about being a tuple
+PositivePair = Annotated[tuple[Positive, Positive], Strict(False)]
+Share = Annotated[float, Field(gt=0, le=1)]
+SharePair = Annotated[tuple[Share, Share], Strict(False)]
 
 
 class Section(BaseModel):
-    """A group of parameters: unknown names are refused, values can't be changed."""
+    """A group of parameters: unknown names, other types (`true` for 1) and NaN are refused; values are fixed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, strict=True, allow_inf_nan=False)
 
 
 class SplitParams(Section):
@@ -58,8 +64,8 @@ class ValidationParams(Section):
 class AugmentationParams(Section):
     """Random changes made to each image on its own; see `models.augmentation.Augmentation`."""
 
-    crop_area: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.2, 1.0)
-    crop_ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
+    crop_area: SharePair = (0.2, 1.0)
+    crop_ratio: PositivePair = (0.75, 4 / 3)
     flip: bool = True
     brightness: Fraction = 0.0
     contrast: Fraction = 0.0
@@ -68,14 +74,14 @@ class AugmentationParams(Section):
     jitter_probability: Fraction = 0.8
     grey_probability: Fraction = 0.0
     blur_probability: Fraction = 0.0
-    blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)
+    blur_sigma: PositivePair = (0.1, 2.0)
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> AugmentationParams:
         for name in ("crop_area", "crop_ratio", "blur_sigma"):
             low, high = getattr(self, name)
             if low > high:
-                raise ValueError(f"{name}: the first number must not exceed the second")
+                raise ValueError(f"{name} = [{low}, {high}]: the first number must not exceed the second")
         return self
 
 
@@ -178,6 +184,17 @@ class Params(Section):
     registry: RegistryParams
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as DVC reads it: `1e-3` is a number too (YAML 1.2), where PyYAML alone sees text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"),
+    list("-+.0123456789"),
+)
+
+
 # What each step reads. dvc.yaml repeats this list (a test compares them).
 READS: dict[str, tuple[str, ...]] = {
     "ingest": ("data",),
@@ -198,18 +215,23 @@ READS: dict[str, tuple[str, ...]] = {
 }
 
 
-def validate_params(values: Any, where: str) -> Params:
+def validate_params(values: Any, where: str = "") -> Params:
     """Check plain values against the model.
+
+    Args:
+        values: nested mappings, as in `params.yaml`.
+        where: the file they come from, for the message.
 
     Raises:
         UserError: one line naming the first offending field, its value and the allowed range.
     """
+    prefix = f"{where}: " if where else ""
     if not isinstance(values, dict):
-        raise UserError(f"{where}: expected a mapping of sections such as data, method and encoder")
+        raise UserError(f"{prefix}expected a mapping of sections such as data, method and encoder")
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{where}: {_first_problem(error)}") from None
+        raise UserError(f"{prefix}{explain(error, Params)}") from None
 
 
 def load_params(path: Path, step: str | None = None) -> Params:
@@ -219,11 +241,16 @@ def load_params(path: Path, step: str | None = None) -> Params:
         UserError: the file is missing, is not YAML, or holds a value that is not allowed.
     """
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; compose it with `python -m pipelines compose`") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UserError(f"{path}: not YAML: {line}{error.problem or error.context}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML: {error}") from None
+        raise UserError(f"{path}: not YAML: {error}") from None
     params = validate_params(values, str(path))
     return params if step is None else only(params, step)
 
@@ -272,15 +299,3 @@ def params_digest(params: Params) -> str:
 
 def _jsonable(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    # pydantic puts the tag of a discriminated union into the location; users know only the keys
-    field = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    if problem["type"] == "extra_forbidden":
-        return f"{field}: no such parameter; see conf/ for the names"
-    if problem["type"] == "missing":
-        return f"{field}: missing; see conf/ for its default"
-    return f"{field} = {problem['input']!r}: {message}"
