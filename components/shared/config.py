@@ -63,9 +63,7 @@ def _check_names(override: str, conf: Path) -> None:
     """Refuse a group, option or parameter that does not exist, with the closest one that does."""
     match = re.fullmatch(r"(?:\+\+|\+|~)?([\w.-]+)=(.*)", override, re.DOTALL)
     if match is None:
-        raise UserError(
-            f"{override!r}: write name=value, such as data=sample or runtime.epochs=20"
-        )
+        raise UserError(f"{override!r}: write name=value, such as data=sample or runtime.epochs=20")
     name, value = match.groups()
     groups = options(conf)
     if name in groups:
