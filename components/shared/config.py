@@ -47,7 +47,7 @@ def compose(overrides: Sequence[str] = (), conf: Path = CONF) -> tuple[Params, d
 
 def write_params(values: dict[str, Any], path: Path) -> None:
     """Write composed values as `params.yaml`, laid out as DVC does, so that git shows changed values only."""
-    path.write_text(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def options(conf: Path = CONF) -> dict[str, list[str]]:
@@ -81,10 +81,3 @@ def _first_line(error: Exception) -> str:
     if refused := re.match("Could not override '(.+)'", line):
         return f"the chosen options have no parameter {refused[1]}; see conf/"
     return line[:200]
-
-
-class _Dumper(yaml.SafeDumper):
-    """Lists indented below their key, as DVC does when `dvc exp run -S` writes the file."""
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, False)

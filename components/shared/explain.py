@@ -32,9 +32,11 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         siblings = [".".join([*names[:-1], key]) for key in _properties(schema, root)]
         return f"{field}: no such parameter{did_you_mean(field, siblings)}; see conf/ for the names"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        key = problem["ctx"]["discriminator"].strip("'")
+        key = str(problem["ctx"]["discriminator"]).strip("'")
         tags = list(schema["discriminator"]["mapping"])
-        tag = value.get(key) if isinstance(value, dict) else value
+        if kind == "union_tag_not_found" or not isinstance(value, dict):
+            return f"{field}.{key}: missing; must be one of {', '.join(tags)}"
+        tag = value[key]
         return f"{field}.{key} = {_shown(tag)}: must be one of {', '.join(tags)}{did_you_mean(tag, tags)}"
     if kind == "value_error":  # a check of our own, whose message says all
         return f"{field}: {problem['ctx']['error']}"
@@ -139,7 +141,7 @@ def _kind(schema: Schema, root: Schema) -> str:
         return f"{several}, each {_allowed(schema.get('items', {}), root)}"
     if members := _members(schema):
         return " or ".join(_allowed(member, root) for member in members)
-    return f"a group of {', '.join(_properties(schema, root))}"
+    return "a group of parameters"
 
 
 def _bounds(schema: Schema) -> str:
