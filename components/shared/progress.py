@@ -32,13 +32,13 @@ class Progress:
         if self._bar is not None:
             self._bar.update(done)
 
-    def step(self, values: Mapping[str, float] | None = None) -> None:
-        """One more unit is done; `values` are shown beside it."""
-        self.done += 1
+    def step(self, values: Mapping[str, float] | None = None, count: int = 1) -> None:
+        """`count` more units are done; `values` are shown beside them."""
+        self.done += count
         shown = {name: f"{value:.4g}" for name, value in (values or {}).items()}
         if self._bar is not None:
             self._bar.set_postfix(shown)
-            self._bar.update(1)
+            self._bar.update(count)
             return
         now = time.monotonic()
         if self.done < self.total and self.done > 1 and now - self._printed < self.every:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,9 +77,12 @@ class Run:
         import mlflow
 
         manifest = dataset.manifest
-        described = mlflow.data.from_numpy(
-            dataset.labels("train"), source=manifest.source, name=manifest.name, digest=manifest.digest[:36]
-        )
+        with warnings.catch_warnings():
+            # MLflow registers its source of local files twice and then warns that it had a choice
+            warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
+            described = mlflow.data.from_numpy(
+                dataset.labels("train"), source=manifest.source, name=manifest.name, digest=manifest.digest[:36]
+            )
         self._try("log_input", described, context=context)
 
     def _try(self, function: str, *args: Any, **kwargs: Any) -> None:

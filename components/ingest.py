@@ -1,0 +1,150 @@
+"""Ingest: from a source of images to `dataset/`, arrays that every later step can map into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Manifest, save_array
+from components.shared.digests import files_digest, value_digest
+from components.shared.params import Params
+from components.shared.progress import Progress
+from components.shared.sources import Source, open_source
+from components.shared.splitting import check_labels, plan_splits
+from components.shared.step import command_line, working
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+REPORT_EVERY = 100  # images
+GRID_ROWS, GRID_COLUMNS = 20, 8
+
+
+def ingest(out: Path, params: Params) -> Manifest:
+    """Read a source of images, split it, and write it as arrays.
+
+    Args:
+        out: output folder `dataset/`: `<split>.images.npy` (uint8, N×H×W×3, RGB) and `<split>.labels.npy` (int64,
+            −1 = unlabelled) for unlabelled, train, validation and test, and `manifest.json`. A split that the
+            source does not have and that is not cut from another one is empty.
+        params: the section `data`; see `components.shared.splitting` for how labels and splits interact.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: the source is missing or not as it should be, or too small for the splits or the label budget.
+    """
+    data = params.data
+    with open_source(data) as source:
+        labels = {split: source.labels(split) for split in SPLITS}
+        check_labels(labels, source.class_names, source.location)
+        plan = plan_splits(labels, source.class_names, data)
+        with working("ingest", out, params, {}, data.name) as work:
+            _write_images(work.out, source, plan, data.image_size)
+            classes = _write_labels(work.out, labels, plan, len(source.class_names))
+            manifest = Manifest(
+                **work.common(),
+                name=data.name,
+                source=source.location,
+                source_digest=source.digest(),
+                class_names=source.class_names,
+                counts=_counts(plan),
+                class_counts=classes,
+                image_size=data.image_size,
+                labels_per_class=data.labels_per_class,
+                seed=data.seed,
+                digest=value_digest([files_digest(work.out.glob("*.npy")), source.class_names]),
+                test_digest=files_digest(work.out.glob("test.*.npy")),
+            )
+            work.record(manifest)
+            dataset = Dataset(work.out)
+            work.run.dataset(dataset, "ingest")
+            work.run.metrics({f"{split}_images": count for split, count in manifest.counts.items()})
+            work.run.params({"class_names": ", ".join(manifest.class_names)[:500]})
+            work.run.picture(sample_grid(dataset), "samples.png")
+    print(f"{out}: {summary(manifest)}", flush=True)
+    return manifest
+
+
+def summary(manifest: Manifest) -> str:
+    """What a dataset holds, in one line."""
+    counts = ", ".join(f"{manifest.counts[split]:,} {split}" for split in SPLITS)
+    size = manifest.image_size
+    return f"{counts} images of {len(manifest.class_names)} classes, {size}×{size} pixels"
+
+
+def sample_grid(dataset: Dataset) -> Figure:
+    """A picture of the first images of each class (at most 20 classes) and of some unlabelled ones."""
+    from matplotlib.figure import Figure
+
+    labels = dataset.labels("train")
+    rows = [
+        (name, dataset.images("train")[np.flatnonzero(labels == label)[:GRID_COLUMNS]])
+        for label, name in enumerate(dataset.manifest.class_names[:GRID_ROWS])
+    ]
+    if len(unlabelled := dataset.images("unlabelled")):
+        spread = np.linspace(0, len(unlabelled) - 1, min(GRID_COLUMNS, len(unlabelled))).astype(int)
+        rows.append(("unlabelled", unlabelled[spread]))
+    figure = Figure(figsize=(GRID_COLUMNS * 0.8 + 1.5, len(rows) * 0.8 + 0.3), layout="constrained")
+    axes: Any = figure.subplots(len(rows), GRID_COLUMNS, squeeze=False)
+    for row, (name, images) in enumerate(rows):
+        axes[row, 0].set_ylabel(name[:24], rotation=0, ha="right", va="center")
+        for column in range(GRID_COLUMNS):
+            cell = axes[row, column]
+            cell.set_xticks([])
+            cell.set_yticks([])
+            cell.spines[:].set_visible(False)
+            if column < len(images):
+                cell.imshow(images[column])
+    return figure
+
+
+def _counts(plan: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Number of images that go to each split."""
+    destinations = np.concatenate(list(plan.values()))
+    return {split: int(np.sum(destinations == index)) for index, split in enumerate(SPLITS)}
+
+
+def _write_images(folder: Path, source: Source, plan: Mapping[str, np.ndarray], size: int) -> None:
+    """Write the images one by one to where the plan says, in the order in which the source gives them."""
+    counts = _counts(plan)
+    arrays = [
+        np.lib.format.open_memmap(
+            folder / f"{split}.images.npy", mode="w+", dtype=np.uint8, shape=(counts[split], size, size, 3)
+        )
+        for split in SPLITS
+    ]
+    filled = [0] * len(SPLITS)
+    progress = Progress("ingest", sum(counts.values()), "image")
+    for split in SPLITS:
+        for image, destination in zip(source.images(split), plan[split], strict=True):
+            arrays[destination][filled[destination]] = image
+            filled[destination] += 1
+            done = sum(filled)
+            if done % REPORT_EVERY == 0 or done == progress.total:
+                progress.step(count=done - progress.done)
+    progress.close()
+    for array in arrays:
+        array.flush()
+
+
+def _write_labels(
+    folder: Path, labels: Mapping[str, np.ndarray], plan: Mapping[str, np.ndarray], classes: int
+) -> dict[str, list[int]]:
+    """Write the labels in the order of the images; returns the number of images of each class of each split."""
+    counts = {}
+    for index, split in enumerate(SPLITS):
+        here = np.concatenate([labels[origin][plan[origin] == index] for origin in SPLITS])
+        if split == "unlabelled":
+            here = np.full(len(here), UNLABELLED, np.int64)
+        save_array(folder / f"{split}.labels.npy", here)
+        counts[split] = np.bincount(here[here != UNLABELLED], minlength=classes).tolist()
+    return counts
+
+
+if __name__ == "__main__":
+    command_line("ingest", ingest, (), "dataset")

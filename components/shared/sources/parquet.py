@@ -1,0 +1,178 @@
+"""Images in Parquet files as Hugging Face data sets have them: `image` struct<bytes, path>, `label` int64.
+
+The folder holds `train*.parquet`, `test*.parquet` and optionally `validation*` and `unlabelled*` (or
+`unsupervised*`), in one file each or in shards such as `train-00000-of-00002.parquet`. The class names are those in
+the schema metadata, key `huggingface`; without them the labels' numbers serve as names. A label of −1 in a training
+file means unlabelled.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components.shared.artifacts import UNLABELLED
+from components.shared.digests import files_digest
+from components.shared.errors import UserError
+from components.shared.sources import SPLIT_NAMES, Source
+from components.shared.sources.pixels import decode_all
+
+if TYPE_CHECKING:
+    from components.shared.params import DataParams
+
+ROWS = 256  # read at a time
+SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$", re.IGNORECASE)
+
+
+def open_source(data: DataParams) -> Source:
+    """Read the schemas and labels of the Parquet files in `data.path`; see `Parquet`."""
+    return Parquet(Path(data.path), data.image_size)
+
+
+class Parquet(Source):
+    """Images in Parquet files.
+
+    Args:
+        path: folder of the files.
+        image_size: height and width to resize to, in pixels.
+
+    Raises:
+        UserError: one line that names the file, and the column or row, which does not fit.
+    """
+
+    def __init__(self, path: Path, image_size: int):
+        self.location = str(path)
+        self._size = image_size
+        self._files = _find_files(path)
+        self._labels = {
+            split: np.concatenate([_read_labels(file, split) for file in files])
+            for split, files in self._files.items()
+        }
+        self.class_names = self._names()
+
+    def labels(self, split: str) -> np.ndarray:
+        """Labels of a split: int64, shape (N,)."""
+        return self._labels.get(split, np.zeros(0, np.int64))
+
+    def images(self, split: str) -> Iterator[np.ndarray]:
+        """Images of a split, uint8 (size, size, 3), in the order of the rows."""
+        files = self._files.get(split, [])
+        return decode_all((row for file in files for row in _read_images(file)), self._size)
+
+    def digest(self) -> str:
+        """SHA-256 over the names and contents of the files."""
+        return files_digest(file for files in self._files.values() for file in files)
+
+    def _names(self) -> list[str]:
+        known: dict[Path, list[str]] = {}
+        for file in (file for files in self._files.values() for file in files):
+            if names := _class_names(file):
+                known[file] = names
+        if not known:
+            highest = max((int(labels.max()) for labels in self._labels.values() if labels.size), default=-1)
+            return [str(label) for label in range(highest + 1)]
+        first, names = next(iter(known.items()))
+        for file, other in known.items():
+            if other != names:
+                raise UserError(f"{file}: has other class names than {first.name}; make them alike, in one order")
+        return names
+
+
+def _find_files(path: Path) -> dict[str, list[Path]]:
+    if not path.is_dir():
+        what = "is a file, but a folder of .parquet files is expected" if path.exists() else "no such folder"
+        raise UserError(f"data.path = {path}: {what}; run `dvc pull`, or put train.parquet and test.parquet there")
+    found: dict[str, list[Path]] = {}
+    for file in sorted(path.iterdir()):
+        if file.name.startswith(".") or file.suffix.lower() != ".parquet":
+            continue
+        split = next((to for name, to in SPLIT_NAMES.items() if file.name.lower().startswith(name)), None)
+        if split is None:
+            raise UserError(f"{file}: the name must begin with train, test, validation or unlabelled; rename it")
+        found.setdefault(split, []).append(file)
+    if "train" not in found:
+        raise UserError(f"{path}: holds no train*.parquet; put train.parquet and test.parquet there")
+    for files in found.values():
+        _check_shards(files)
+    return found
+
+
+def _check_shards(files: list[Path]) -> None:
+    numbers = [tuple(map(int, match.groups())) if (match := SHARD.search(file.name)) else None for file in files]
+    total = next((number[1] for number in numbers if number), None)
+    if total is not None and numbers != [(index, total) for index in range(total)]:
+        raise UserError(
+            f"{files[0].parent}: {', '.join(file.name for file in files[:4])}{', …' if len(files) > 4 else ''} "
+            f"are not the {total} shards of one split; add the missing or remove the others"
+        )
+
+
+def _open(file: Path) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(file)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0][:160]}") from None
+
+
+def _check_columns(file: Path, schema: Any, label_needed: bool) -> None:
+    import pyarrow
+
+    names = ", ".join(schema.names)
+    for column in ("image", "label") if label_needed else ("image",):
+        if column not in schema.names:
+            raise UserError(f"{file}: has no column {column!r}, but {names}; rename the column")
+    image = schema.field("image").type
+    fields = [image.field(i).name for i in range(image.num_fields)] if pyarrow.types.is_struct(image) else []
+    if "bytes" not in fields:
+        raise UserError(f"{file}: column 'image' is {image}; expected struct<bytes: binary, path: string>")
+    if label_needed and not pyarrow.types.is_integer(schema.field("label").type):
+        raise UserError(f"{file}: column 'label' is {schema.field('label').type}; expected int64")
+
+
+def _read_labels(file: Path, split: str) -> np.ndarray:
+    with _open(file) as parquet:
+        _check_columns(file, parquet.schema_arrow, label_needed=split != "unlabelled")
+        if split == "unlabelled":
+            return np.full(parquet.metadata.num_rows, UNLABELLED, np.int64)
+        column = parquet.read(columns=["label"]).column("label")
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True)
+        raise UserError(f"{file}: row {row}: label is missing; −1 stands for unlabelled")
+    return column.to_numpy().astype(np.int64)
+
+
+def _read_images(file: Path) -> Iterator[tuple[str, bytes]]:
+    import pyarrow
+    import pyarrow.compute
+
+    row = 0
+    try:
+        with _open(file) as parquet:
+            for batch in parquet.iter_batches(batch_size=ROWS, columns=["image"]):
+                for content in pyarrow.compute.struct_field(batch.column("image"), "bytes").to_pylist():
+                    if content is None:
+                        raise UserError(f"{file}: row {row}: image.bytes is empty; store the image in the file")
+                    yield f"{file}: row {row}", content
+                    row += 1
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{file}: damaged after row {row}: {str(error).splitlines()[0][:160]}") from None
+
+
+def _class_names(file: Path) -> list[str]:
+    with _open(file) as parquet:
+        raw = (parquet.schema_arrow.metadata or {}).get(b"huggingface")
+    if raw is None:
+        return []
+    try:
+        names = json.loads(raw)["info"]["features"]["label"]["names"]
+        return [str(name) for name in names]
+    except (ValueError, KeyError, TypeError):
+        return []

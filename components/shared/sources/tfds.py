@@ -1,0 +1,176 @@
+"""CIFAR-10 and STL-10 through TensorFlow Datasets, from their authors' archives, checksums on.
+
+The archive is downloaded, or taken from `data.path` if it was put there by hand (no network needed then). It is
+prepared once into `.cache/tensorflow_datasets`, or `TFDS_DATA_DIR`, and read from there ever after.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components.shared.artifacts import UNLABELLED
+from components.shared.errors import UserError
+from components.shared.sources import Source
+from components.shared.sources.pixels import fit
+
+if TYPE_CHECKING:
+    from components.shared.params import DataParams
+
+CACHE = ".cache/tensorflow_datasets"
+ANSWER_SECONDS = 5.0  # for the first byte from the archive's server; TensorFlow Datasets itself tries for minutes
+
+
+def open_source(data: DataParams) -> Source:
+    """Prepare the data set that `data.source` names, if it is not yet; see `TensorFlowDataset`."""
+    return TensorFlowDataset(data.source, Path(data.path), data.image_size)
+
+
+class TensorFlowDataset(Source):
+    """A data set of TensorFlow Datasets that is made from one archive.
+
+    Args:
+        name: of the data set, such as "cifar10".
+        archives: folder where the archive may have been put by hand.
+        image_size: height and width to resize to, in pixels.
+
+    Raises:
+        UserError: the archive is neither there nor to be downloaded, or its checksum is wrong.
+    """
+
+    def __init__(self, name: str, archives: Path, image_size: int):
+        import tensorflow_datasets
+
+        self._size = image_size
+        cache = Path(os.environ.get("TFDS_DATA_DIR") or CACHE)
+        self._builder = tensorflow_datasets.builder(name, data_dir=str(cache))
+        ((url, archive),) = self._builder.url_infos.items()
+        self._checksum = str(archive.checksum)
+        self.location = url
+        if not self._builder.is_prepared():
+            _prepare(self._builder, cache, archives)
+        self.class_names = list(self._builder.info.features["label"].names)
+
+    def labels(self, split: str) -> np.ndarray:
+        """Labels of a split: int64, shape (N,)."""
+        import tensorflow_datasets
+
+        if split not in self._builder.info.splits:
+            return np.zeros(0, np.int64)
+        if split == "unlabelled":
+            return np.full(self._builder.info.splits[split].num_examples, UNLABELLED, np.int64)
+        rows = self._rows(split, {"image": tensorflow_datasets.decode.SkipDecoding()})
+        return np.array([row["label"] for row in rows], np.int64)
+
+    def images(self, split: str) -> Iterator[np.ndarray]:
+        """Images of a split, uint8 (size, size, 3), in the order in which they were prepared."""
+        from PIL import Image
+
+        if split not in self._builder.info.splits:
+            return
+        for row in self._rows(split, None):
+            image = row["image"]
+            yield image if image.shape[:2] == (self._size, self._size) else fit(Image.fromarray(image), self._size)
+
+    def digest(self) -> str:
+        """SHA-256 of the archive."""
+        return self._checksum
+
+    def _rows(self, split: str, decoders: Any) -> Any:
+        import tensorflow_datasets
+
+        # one file after the other, so that labels and images come in the same order in every pass
+        in_order = tensorflow_datasets.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        rows = self._builder.as_dataset(split, shuffle_files=False, decoders=decoders, read_config=in_order)
+        return tensorflow_datasets.as_numpy(rows)
+
+
+def _prepare(builder: Any, cache: Path, archives: Path) -> None:
+    import tensorflow_datasets
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+
+    ((url, archive),) = builder.url_infos.items()
+    by_hand = archives / archive.filename
+    origin = str(by_hand)
+    if not by_hand.exists():
+        origin = url
+        if not _is_downloaded(cache, url, archive.checksum):
+            _check_connection(builder.name, url, by_hand)
+    print(f"{builder.name}: preparing {origin} into {cache}/ (once)", flush=True)
+    if not sys.stderr.isatty():
+        tensorflow_datasets.disable_progress_bar()
+    unpacked = cache / "unpacked" / builder.name
+    config = tensorflow_datasets.download.DownloadConfig(
+        manual_dir=str(archives),
+        extract_dir=str(unpacked),
+        force_checksums_validation=True,
+        # their bucket holds data sets prepared by others
+        try_download_gcs=False,
+    )
+    try:
+        builder.download_and_prepare(download_dir=str(cache / "downloads"), download_config=config)
+    except NonMatchingChecksumError:
+        raise UserError(
+            f"{origin}: is not the original archive (its SHA-256 should be {archive.checksum}, "
+            f"its size {int(archive.size)} bytes); remove it, and download it again from {url}"
+        ) from None
+    except _failures() as error:
+        raise UserError(_by_hand(builder.name, url, by_hand, error)) from None
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a download that breaks off, or a full disk, raises."""
+    import requests
+    from tensorflow_datasets.core.download.extractor import ExtractError
+    from tensorflow_datasets.core.download.util import DownloadError
+
+    return (requests.RequestException, DownloadError, ExtractError, OSError)
+
+
+def _is_downloaded(cache: Path, url: str, checksum: str) -> bool:
+    from tensorflow_datasets.core.download.resource import get_dl_fname
+
+    return any((cache / "downloads").rglob(get_dl_fname(url, checksum)))
+
+
+def _check_connection(name: str, url: str, by_hand: Path) -> None:
+    """Ask for the archive and hang up, the way TensorFlow Datasets will ask (proxy settings and all).
+
+    Raises:
+        UserError: no answer, or a refusal; it says how to do without.
+    """
+    import requests
+
+    failure: list[Exception] = [TimeoutError(f"no answer within {ANSWER_SECONDS:.0f} s")]
+
+    def ask() -> None:
+        try:
+            with requests.get(url, stream=True, timeout=ANSWER_SECONDS - 0.5) as answer:
+                answer.raise_for_status()
+            failure.clear()
+        except requests.RequestException as error:
+            failure[0] = error
+
+    # looking up a host's name knows no timeout, so it is a thread that may be left behind
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(ANSWER_SECONDS)
+    if failure:
+        raise UserError(_by_hand(name, url, by_hand, failure[0]))
+
+
+def _by_hand(name: str, url: str, by_hand: Path, error: Exception) -> str:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
+    return (
+        f"data.source = {name}: can't get the archive ({reason}); download {url} where there is a network and put "
+        f"{by_hand.name} into {by_hand.parent}/, then run this again"
+    )
