@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -27,9 +28,10 @@ class Record(BaseModel):
     `mlflow_run_id` is the run that tracked it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # NaN is written as text, which JSON has a place for, and read back as NaN
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     step: str
     params: dict[str, Any]
     params_digest: str
@@ -76,33 +78,79 @@ def output_folder(out: Path) -> Iterator[Path]:
     """A folder to write into that takes the place of `out` only when the block ends without an error.
 
     Half-written folders of killed runs lie beside `out` under a hidden name and are removed here.
+
+    Raises:
+        UserError: `out` can't be written, is a folder of something else, or is being written by another process.
     """
     out = Path(out)
     partial = out.parent / f".{out.name}.partial"
     old = out.parent / f".{out.name}.old"
+    _refuse_foreign(out)
     try:
-        for stale in (partial, old):
-            if stale.exists():
-                shutil.rmtree(stale)
+        _remove_stale(partial, out)
+        if old.exists():
+            shutil.rmtree(old)
         partial.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{out}: can't be written: {error.strerror}; check the path and its permissions") from None
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if out.exists():
-        out.rename(old)
-    partial.rename(out)
+    with _held(partial):
+        try:
+            yield partial
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        if out.exists():
+            out.rename(old)
+        partial.rename(out)
     if old.exists():
         shutil.rmtree(old)
 
 
+def _refuse_foreign(out: Path) -> None:
+    """Replacing a folder deletes it, so it must be one of ours: with a record, or empty."""
+    if not out.exists() or (out / "manifest.json").exists() or (out / "result.json").exists():
+        return
+    if not out.is_dir() or any(out.iterdir()):
+        raise UserError(f"{out}: exists and was not written by a step; remove it or choose another folder")
+
+
+def _remove_stale(partial: Path, out: Path) -> None:
+    """Remove what a killed run left; a living run holds a lock on it."""
+    if not partial.exists():
+        return
+    with _held(partial) as held:
+        if not held:
+            raise UserError(f"{out}: another process is writing it; wait until it ends, or end it")
+        shutil.rmtree(partial)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Lock a folder until the block or the process ends; False if another process has it locked."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        except OSError:  # a file system without locks
+            yield True
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
 def write_record(folder: Path, record: Record) -> None:
-    """Write `manifest.json` (a `Manifest`) or `result.json` into `folder`."""
+    """Write `manifest.json` (a `Manifest`) or `result.json` into `folder`.
+
+    Beside a manifest goes `digest.txt`: its digest alone. The manifest tells of its run (time, MLflow id) and so is
+    never the same twice; whoever asks whether the images changed, as dvc.yaml does, asks this file.
+    """
     name = "manifest.json" if isinstance(record, Manifest) else "result.json"
     (folder / name).write_text(record.model_dump_json(indent=2) + "\n")
+    if isinstance(record, Manifest):
+        (folder / "digest.txt").write_text(record.digest + "\n")
 
 
 def read_record(folder: Path, kind: type[RecordType]) -> RecordType:
@@ -114,9 +162,11 @@ def read_record(folder: Path, kind: type[RecordType]) -> RecordType:
     folder = Path(folder)
     path = folder / ("manifest.json" if issubclass(kind, Manifest) else "result.json")
     try:
-        return kind.model_validate_json(path.read_text())
+        return kind.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: missing; run the step that writes {folder.name}/ first (`dvc repro`)") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "content"
@@ -163,7 +213,7 @@ class Dataset:
             array = np.load(path, mmap_mode=mmap_mode)
         except FileNotFoundError:
             raise UserError(f"{path}: missing; run the ingest step again (`dvc repro -f ingest`)") from None
-        except ValueError as error:
+        except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path}: not a NumPy array: {error}; run the ingest step again") from None
         expected = self.manifest.counts[name.split(".")[0]]
         if len(array) != expected:
