@@ -1,0 +1,174 @@
+"""Evaluate: is the contrastive model better than its rival, surely enough to be put up for review?"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from components.shared import pictures as draw
+from components.shared.artifacts import Dataset
+from components.shared.candidates import CANDIDATES, JUDGING, Candidate, Truth, read_candidate
+from components.shared.curves import PRETRAINING_PROBE, Curve, read_curve, write_curves
+from components.shared.errors import UserError
+from components.shared.gate import BLESSING, BOOTSTRAP_SEED, NAMES, Blessing, Champion, judge, score
+from components.shared.params import Params, plain
+from components.shared.registry import champion
+from components.shared.report import Findings, render
+from components.shared.scores import accuracy_interval, confusion
+from components.shared.step import Work, command_line, working
+from components.shared.tracking import lineage
+
+
+def evaluate(dataset: Path, probe: Path, baseline: Path, finetune: Path, out: Path, params: Params) -> Blessing:
+    """Judge the probe and the fine-tuned model against the baseline.
+
+    Writes into `out`: `blessing.json` (the verdict and its reasons), `metrics.json`, `curves.csv`,
+    `confusion.csv`, pictures, `report.html` and `result.json`. A model that is missing, damaged or about other
+    images makes the verdict "not blessed"; it does not stop the step.
+
+    Args:
+        dataset: folder of `ingest`.
+        probe: folder of `probe`.
+        baseline: folder of `baseline`.
+        finetune: folder of `finetune`.
+        out: folder to write.
+        params: with sections `gate` and `registry`.
+
+    Raises:
+        UserError: the dataset is missing or damaged, or `out` can't be written.
+    """
+    data = Dataset(dataset)
+    folders = {"probe": Path(probe), "baseline": Path(baseline), "finetune": Path(finetune)}
+    with working("evaluate", out, params, {"dataset": Path(dataset), **folders}, data.manifest.name) as work:
+        work.run.dataset(data, JUDGING)
+        findings = _judge(work, data, folders)
+        _write(work, findings)
+    blessing = findings.blessing
+    print(f"evaluate: {'blessed' if blessing.blessed else 'not blessed'}")
+    for reason in blessing.reasons():
+        print(f"  {reason}")
+    return blessing
+
+
+def _judge(work: Work, data: Dataset, folders: Mapping[str, Path]) -> Findings:
+    truth, gate = Truth.of(data), work.params.gate
+    candidates, unreadable = _read(folders)
+    blessing = judge(candidates, unreadable, truth, gate, _ask_registry(work.params.registry.model_name))
+    scores = score(candidates, truth)
+    intervals = {
+        name: accuracy_interval(found.right, gate.confidence, gate.resamples, BOOTSTRAP_SEED)
+        for name, found in scores.items()
+    }
+    return Findings(
+        manifest=data.manifest,
+        truth=truth,
+        blessing=blessing,
+        candidates=candidates,
+        scores=scores,
+        intervals=intervals,
+        curves=_curves(folders),
+        lineage=lineage(),
+        params=plain(work.params),
+        run_id=work.run.id,
+    )
+
+
+def _read(folders: Mapping[str, Path]) -> tuple[dict[str, Candidate], list[str]]:
+    candidates, unreadable = {}, []
+    for name in CANDIDATES:
+        try:
+            candidates[name] = read_candidate(name, folders[name])
+        except UserError as error:
+            unreadable.append(str(error))
+    return candidates, unreadable
+
+
+def _ask_registry(model_name: str) -> Champion | str | None:
+    try:
+        return champion(model_name)
+    except UserError as error:
+        return str(error)
+
+
+def _curves(folders: Mapping[str, Path]) -> list[Curve]:
+    models = {"baseline": "baseline", PRETRAINING_PROBE: "probe", "finetune": "finetune"}
+    found = [read_curve(model, folders[name] / "curves.csv") for model, name in models.items()]
+    return [curve for curve in found if curve is not None]
+
+
+def _write(work: Work, findings: Findings) -> None:
+    blessing = findings.blessing
+    (work.out / BLESSING).write_text(blessing.model_dump_json(indent=2) + "\n")
+    write_curves(work.out / "curves.csv", findings.curves)
+    _write_confusion(work.out / "confusion.csv", findings)
+    pictures = _draw(work.out, findings)
+    (work.out / "report.html").write_text(render(findings, pictures), encoding="utf-8")
+    metrics = _metrics(findings)
+    (work.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    for path in sorted(work.out.iterdir()):
+        work.run.file(path)
+    work.run.tags({"blessed": str(blessing.blessed).lower(), "winner": blessing.winner or "none"})
+    work.finish(
+        findings.manifest.digest,
+        metrics,
+        blessed=blessing.blessed,
+        winner=blessing.winner,
+        accuracies={name: found.accuracy.tolist() for name, found in findings.scores.items()},
+    )
+
+
+def _metrics(findings: Findings) -> dict[str, float]:
+    """Flat numbers for `dvc metrics`; one that could not be computed is left out, never NaN."""
+    blessing = findings.blessing
+    metrics = {f"{name}_accuracy": float(found.accuracy.mean()) for name, found in findings.scores.items()}
+    if "probe" in findings.scores:
+        known = findings.candidates["probe"].result.metrics
+        metrics |= {name: value for name, value in known.items() if name.startswith("knn") and np.isfinite(value)}
+    if blessing.gain is not None and blessing.interval is not None:
+        metrics |= {"gain": blessing.gain, "gain_low": blessing.interval[0], "gain_high": blessing.interval[1]}
+    metrics["blessed"] = int(blessing.blessed)
+    return metrics
+
+
+def _write_confusion(path: Path, findings: Findings) -> None:
+    predicted, truth = findings.predicted(), findings.truth
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["actual", "predicted"])
+        if predicted is not None:
+            names = truth.class_names
+            writer.writerows((names[a], names[p]) for a, p in zip(truth.labels[JUDGING], predicted, strict=True))
+
+
+def _draw(out: Path, findings: Findings) -> list[tuple[Path, str]]:
+    """Draw what there are numbers for; returns files and captions."""
+    blessing, names = findings.blessing, findings.truth.class_names
+    accuracies = draw.draw_accuracies(findings.scores, findings.intervals, blessing.confidence)
+    figures = [
+        ("accuracies.png", accuracies, "Accuracy on the test images."),
+        ("curves.png", draw.draw_curves(findings.curves), "How the models learned."),
+    ]
+    predicted = findings.predicted()
+    if blessing.winner is not None and predicted is not None:
+        title = NAMES[blessing.winner]
+        recall = draw.draw_recall(blessing.winner, findings.scores, names)
+        counts = confusion(predicted, findings.truth.labels[JUDGING], len(names))
+        heading = f"Confusion of the {title} that is exported"
+        figures += [
+            ("recall.png", recall, f"Recall of each class: {title} against the baseline."),
+            ("confusion.png", draw.draw_confusion(counts, names, heading), f"{heading}, on the test images."),
+        ]
+    drawn = []
+    for name, figure, caption in figures:
+        if figure is not None:
+            figure.savefig(out / name)
+            drawn.append((out / name, caption))
+    return drawn
+
+
+if __name__ == "__main__":
+    command_line("evaluate", evaluate, ("dataset", "probe", "baseline", "finetune"), "evaluation")

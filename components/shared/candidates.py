@@ -1,0 +1,168 @@
+"""The trained models that the gate compares, read from their folders, and what is wrong with them."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from components.shared.artifacts import Dataset, Result, read_record
+from components.shared.errors import UserError
+
+CHOOSING, JUDGING = "validation", "test"
+CONTENDERS = ("probe", "finetune")
+CANDIDATES = ("baseline", "probe", "finetune")
+# softmax in float32 sums to 1 within about 1e-6 a class; half-precision heads stay below this
+_SUM_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the dataset itself says: its digests, classes, and the labels of the splits that choose and judge."""
+
+    dataset_digest: str
+    test_digest: str
+    class_names: list[str]
+    labels: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, data: Dataset) -> Truth:
+        """Read it from a dataset.
+
+        Raises:
+            UserError: an array is missing or does not fit the manifest.
+        """
+        manifest = data.manifest
+        labels = {split: data.labels(split) for split in (CHOOSING, JUDGING)}
+        return cls(manifest.digest, manifest.test_digest, list(manifest.class_names), labels)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One trained model's record and predictions.
+
+    `probabilities` maps a split to float32 (seeds, N, classes), `labels` to the true classes (N,) as its step
+    saw them.
+    """
+
+    name: str
+    result: Result
+    probabilities: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+
+    @property
+    def seeds(self) -> int:
+        """Number of trainings that differ in their seed alone."""
+        return len(self.probabilities[JUDGING])
+
+    @property
+    def exported_seed(self) -> int | None:
+        """Index of the training whose model is `classifier.keras`; None if the record does not name one."""
+        index = self.result.details.get("exported_seed")
+        sound = isinstance(index, int) and not isinstance(index, bool) and 0 <= index < self.seeds
+        return index if sound else None
+
+    def exported_answers(self) -> np.ndarray:
+        """Probabilities of the exported model on test: float32, shape (N, classes)."""
+        return self.probabilities[JUDGING][self.exported_seed or 0]
+
+
+def read_candidate(name: str, folder: Path) -> Candidate:
+    """Read `result.json` and `predictions.npz` of one model.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    folder = Path(folder)
+    result = read_record(folder, Result)
+    path = folder / "predictions.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            probabilities = {split: np.asarray(file[f"{split}_probabilities"]) for split in (CHOOSING, JUDGING)}
+            labels = {split: np.asarray(file[f"{split}_labels"]) for split in (CHOOSING, JUDGING)}
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; run the step that writes {folder.name}/ again") from None
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        what = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path}: damaged ({what}); run the step that writes {folder.name}/ again") from None
+    return Candidate(name, result, probabilities, labels)
+
+
+def faults(candidate: Candidate, truth: Truth) -> list[str]:
+    """Everything that makes one model's predictions unfit to be judged; empty when there is nothing."""
+    found = []
+    digest = candidate.result.dataset_digest
+    if digest != truth.dataset_digest:
+        found.append(f"made from another dataset (digest {digest[:12]}, not {truth.dataset_digest[:12]})")
+    if candidate.result.step != candidate.name:
+        found.append(f"written by the step {candidate.result.step!r}")
+    for split, labels in truth.labels.items():
+        found += _array_faults(split, candidate.probabilities[split], candidate.labels[split], labels, truth)
+    choosing = len(candidate.probabilities[CHOOSING])
+    if not found and choosing != candidate.seeds:
+        found.append(f"{choosing} seeds on {CHOOSING} but {candidate.seeds} on {JUDGING}")
+    if not found and candidate.name in CONTENDERS and candidate.exported_seed is None:
+        index = candidate.result.details.get("exported_seed")
+        found.append(f"result.json: exported_seed = {index!r}; expected 0 to {candidate.seeds - 1}")
+    return [f"{candidate.name}/: {fault}" for fault in found]
+
+
+def _array_faults(
+    split: str, probabilities: np.ndarray, labels: np.ndarray, expected: np.ndarray, truth: Truth
+) -> list[str]:
+    shape = (len(expected), len(truth.class_names))
+    if probabilities.ndim != 3 or probabilities.shape[1:] != shape or not len(probabilities):
+        return [f"{split} probabilities of shape {probabilities.shape}; expected (seeds, {shape[0]}, {shape[1]})"]
+    if not np.issubdtype(probabilities.dtype, np.floating):
+        return [f"{split} probabilities are {probabilities.dtype}, not floating point"]
+    bad = int((~np.isfinite(probabilities)).any(axis=2).sum())
+    if bad:
+        return [f"{split} probabilities hold NaN or infinity in {bad} of {probabilities[..., 0].size} rows"]
+    off = np.abs(probabilities.sum(axis=2, dtype=np.float64) - 1).max(initial=0)
+    if off > _SUM_TOLERANCE or probabilities.min(initial=0) < 0:
+        return [f"{split} rows are not probabilities: negative, or a sum that misses 1 by up to {off:.3g}"]
+    if labels.shape != expected.shape or (labels != expected).any():
+        return [f"{split} labels differ from the dataset's own"]
+    return []
+
+
+def comparison_faults(candidates: Mapping[str, Candidate], truth: Truth) -> list[str]:
+    """What makes it unfair, or impossible, to compare the models with each other."""
+    found = []
+    for split, labels in truth.labels.items():
+        unknown = int(((labels < 0) | (labels >= len(truth.class_names))).sum())
+        if unknown or not len(labels):
+            found.append(f"dataset/: {unknown} of {len(labels)} {split} images without a class; all need one")
+    seeds = {name: candidate.seeds for name, candidate in candidates.items()}
+    if len(set(seeds.values())) > 1:
+        found.append("different numbers of seeds: " + ", ".join(f"{name} {n}" for name, n in seeds.items()))
+    if {"baseline", "finetune"} <= set(candidates):
+        found += _rivalry_faults(candidates["baseline"].result, candidates["finetune"].result)
+    if set(CONTENDERS) <= set(candidates):
+        encoders = {candidates[name].result.inputs.get("encoder") for name in CONTENDERS}
+        if len(encoders) > 1:
+            found.append("probe/ and finetune/ start from different encoders; run `dvc repro`")
+    return found
+
+
+def _rivalry_faults(baseline: Result, finetune: Result) -> list[str]:
+    found = []
+    steps = {}
+    for result in (baseline, finetune):
+        number = result.details.get("optimisation_steps")
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            found.append(
+                f"{result.step}/: result.json: optimisation_steps = {number!r}; expected a positive number"
+            )
+        else:
+            steps[result.step] = number
+    if len(steps) == 2 and steps["baseline"] < steps["finetune"]:
+        found.append(f"the baseline had {steps['baseline']} optimisation steps, fewer than {steps['finetune']}")
+    for section in ("encoder", "supervised"):
+        if baseline.params.get(section) != finetune.params.get(section):
+            found.append(f"baseline/ and finetune/ were trained with different parameters of `{section}`")
+    return found

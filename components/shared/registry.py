@@ -1,0 +1,144 @@
+"""The MLflow model registry: who is champion, and putting a new version up for review.
+
+The pipeline sets the alias `challenger` only; `champion` is a reviewer's to give.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.shared.errors import UserError
+from components.shared.gate import Champion
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+# the registry stores no longer descriptions
+_LONGEST_DESCRIPTION = 5000
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a registered model."""
+
+    name: str
+    number: str
+    aliases: tuple[str, ...]
+    uri: str
+
+
+def champion(name: str) -> Champion | None:
+    """The version of `name` that carries the alias `champion`, None where there is none.
+
+    Raises:
+        UserError: the registry does not answer.
+    """
+    with _answering(name) as client:
+        model = _registered_model(client, name)
+        if model is None or CHAMPION not in model.aliases:
+            return None
+        number = str(model.aliases[CHAMPION])
+        tags = client.get_model_version(name, number).tags
+    return Champion(number, tags.get("test_digest"), _number(tags.get("test_accuracy")))
+
+
+def find_version(name: str, artifact_digest: str) -> Version | None:
+    """The version of `name` made from the file of this digest, None where there is none.
+
+    Raises:
+        UserError: the registry does not answer.
+    """
+    with _answering(name) as client:
+        model = _registered_model(client, name)
+        if model is None:
+            return None
+        wanted = f"name = '{name}' AND tags.artifact_digest = '{artifact_digest}'"
+        found = client.search_model_versions(wanted, order_by=["version_number ASC"])
+        if not found:
+            return None
+        number = str(found[0].version)
+        aliases = tuple(sorted(alias for alias, at in model.aliases.items() if str(at) == number))
+    return Version(name, number, aliases, f"models:/{name}/{number}")
+
+
+def put_up_for_review(
+    name: str, model_uri: str, artifact_digest: str, tags: Mapping[str, str], description: str
+) -> Version:
+    """Register a logged model, or find the version it already is, and make it the challenger.
+
+    Calling it again with the same digest leaves one version, with the latest tags and description. A version
+    that is already champion needs no review and does not become challenger again.
+
+    Args:
+        name: of the registered model; made on first use.
+        model_uri: `models:/m-…` of the logged model.
+        artifact_digest: SHA-256 of the model file; the version's identity.
+        tags: further tags of the version.
+        description: Markdown; cut at 5,000 characters.
+
+    Raises:
+        UserError: the registry does not answer.
+    """
+    import mlflow
+
+    every = {"artifact_digest": artifact_digest, **tags}
+    found = find_version(name, artifact_digest)
+    with _answering(name) as client:
+        if found is None:
+            number = str(mlflow.register_model(model_uri, name, tags=every).version)
+        else:
+            number = found.number
+            for key, value in every.items():
+                client.set_model_version_tag(name, number, key, value)
+        client.update_model_version(name, number, description[:_LONGEST_DESCRIPTION])
+        if found is None or CHAMPION not in found.aliases:
+            client.set_registered_model_alias(name, CHALLENGER, number)
+    version = find_version(name, artifact_digest)
+    if version is None:
+        raise UserError(f"registry: model {name}: version {number} is gone; was it deleted just now? run again")
+    return version
+
+
+def absolute_uri(uri: str) -> str:
+    """The same tracking or registry address for a process in another folder: a SQLite path made absolute."""
+    prefix = "sqlite:///"
+    if uri.startswith(prefix) and not uri.startswith(prefix + "/"):
+        return prefix + str(Path(uri.removeprefix(prefix)).resolve())
+    return uri
+
+
+@contextmanager
+def _answering(name: str) -> Iterator[Any]:
+    # a registry that is away must be an answer within seconds, not a hang
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield mlflow.MlflowClient()
+    except (MlflowException, OSError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        where = mlflow.get_registry_uri()
+        raise UserError(f"registry {where}: model {name}: {first}; check the address and run again") from None
+
+
+def _registered_model(client: Any, name: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,92 @@
+"""Folders as the probe, baseline and finetune steps leave them, with simulated predictions, for tests."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from components.shared.artifacts import Dataset, Result, save_predictions, write_record
+from components.shared.digests import value_digest
+
+
+def simulate(labels: np.ndarray, classes: int, accuracy: float, seeds: int, rng: np.random.Generator) -> np.ndarray:
+    """Probabilities (seeds, N, classes) of a model that is right about so often; hard images are hard for all."""
+    hardness = np.random.default_rng(0).random(len(labels))
+    noisy = hardness[None, :] + 0.15 * rng.standard_normal((seeds, len(labels)))
+    levels = np.clip(accuracy + 0.008 * rng.standard_normal(seeds), 0, 1)
+    right = noisy < np.quantile(noisy, levels, method="linear")[:, None]
+    wrong = (labels + rng.integers(1, classes, (seeds, len(labels)))) % classes
+    answers = np.where(right, labels, wrong)
+    logits = 3.0 * np.eye(classes)[answers] + rng.random((seeds, len(labels), classes))
+    return (np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)).astype(np.float32)
+
+
+def write_trained(
+    folder: Path,
+    dataset: Path,
+    accuracy: float,
+    *,
+    seeds: int = 3,
+    steps: int = 600,
+    epochs: int = 10,
+    rng_seed: int = 0,
+) -> Path:
+    """Write `folder` (probe, baseline or finetune) with predictions that are right about so often."""
+    data = Dataset(dataset)
+    rng = np.random.default_rng([rng_seed, *folder.name.encode()])
+    splits = {}
+    for split in ("validation", "test"):
+        labels = data.labels(split)
+        splits[split] = (simulate(labels, data.classes, accuracy, seeds, rng), labels)
+    folder.mkdir(parents=True)
+    save_predictions(folder / "predictions.npz", splits)
+    _write_curves(folder, accuracy, seeds, epochs, rng)
+    right = {split: (p.argmax(axis=2) == labels).mean(axis=1) for split, (p, labels) in splits.items()}
+    metrics = {f"{split}_accuracy": float(values.mean()) for split, values in right.items()}
+    metrics |= {f"{split}_accuracy_std": float(values.std()) for split, values in right.items()}
+    inputs = {"dataset": data.manifest.digest}
+    details = {"exported_seed": 1 if seeds > 1 else 0, "optimisation_steps": steps, "curves": "curves.csv"}
+    if folder.name != "baseline":
+        inputs["encoder"] = value_digest("encoder")
+    if folder.name == "probe":
+        metrics["knn_accuracy"] = accuracy - 0.05
+    write_record(
+        folder,
+        Result(
+            step=folder.name,
+            params={"encoder": {"name": "conv", "width": 8}} if folder.name != "probe" else {},
+            params_digest=value_digest({}),
+            inputs=inputs,
+            seconds=1.0,
+            mlflow_run_id="0" * 32,
+            dataset_digest=data.manifest.digest,
+            metrics=metrics,
+            details=details,
+        ),
+    )
+    return folder
+
+
+def write_all(
+    root: Path, dataset: Path, *, baseline: float, probe: float, finetune: float, **more
+) -> dict[str, Path]:
+    """Write the three folders side by side; returns name → folder."""
+    accuracies = {"probe": probe, "baseline": baseline, "finetune": finetune}
+    return {name: write_trained(root / name, dataset, value, **more) for name, value in accuracies.items()}
+
+
+def _write_curves(folder: Path, accuracy: float, seeds: int, epochs: int, rng: np.random.Generator) -> None:
+    with (folder / "curves.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        if folder.name == "probe":
+            writer.writerow(["epoch", "loss", "probe_accuracy"])
+            for epoch in range(1, 2 * epochs + 1):
+                writer.writerow([epoch, 5 / epoch, accuracy * (1 - np.exp(-epoch / 4))])
+            return
+        writer.writerow(["epoch", "seed", "loss", "accuracy", "validation_loss", "validation_accuracy"])
+        for seed in range(seeds):
+            for epoch in range(1, epochs + 1):
+                level = accuracy * (1 - np.exp(-epoch / 3)) + 0.01 * rng.standard_normal()
+                writer.writerow([epoch, seed, 2 / epoch, min(1.0, level + 0.05), 2.2 / epoch, level])
