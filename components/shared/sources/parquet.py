@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,14 +113,17 @@ def _check_shards(files: list[Path]) -> None:
         )
 
 
-def _open(file: Path) -> Any:
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """An open `pyarrow.parquet.ParquetFile`; whatever damage shows while it is read is told in one line."""
     import pyarrow
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(file)
+        with pyarrow.parquet.ParquetFile(file) as parquet:
+            yield parquet
     except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0][:160]}") from None
+        raise UserError(f"{file}: not readable as Parquet: {str(error).splitlines()[0][:160]}") from None
 
 
 def _check_columns(file: Path, schema: Any, label_needed: bool) -> None:
@@ -138,7 +142,7 @@ def _check_columns(file: Path, schema: Any, label_needed: bool) -> None:
 
 
 def _read_labels(file: Path, split: str) -> np.ndarray:
-    with _open(file) as parquet:
+    with _opened(file) as parquet:
         _check_columns(file, parquet.schema_arrow, label_needed=split != "unlabelled")
         if split == "unlabelled":
             return np.full(parquet.metadata.num_rows, UNLABELLED, np.int64)
@@ -150,24 +154,20 @@ def _read_labels(file: Path, split: str) -> np.ndarray:
 
 
 def _read_images(file: Path) -> Iterator[tuple[str, bytes]]:
-    import pyarrow
     import pyarrow.compute
 
     row = 0
-    try:
-        with _open(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=ROWS, columns=["image"]):
-                for content in pyarrow.compute.struct_field(batch.column("image"), "bytes").to_pylist():
-                    if content is None:
-                        raise UserError(f"{file}: row {row}: image.bytes is empty; store the image in the file")
-                    yield f"{file}: row {row}", content
-                    row += 1
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{file}: damaged after row {row}: {str(error).splitlines()[0][:160]}") from None
+    with _opened(file) as parquet:
+        for batch in parquet.iter_batches(batch_size=ROWS, columns=["image"]):
+            for content in pyarrow.compute.struct_field(batch.column("image"), "bytes").to_pylist():
+                if content is None:
+                    raise UserError(f"{file}: row {row}: image.bytes is empty; store the image in the file")
+                yield f"{file}: row {row}", content
+                row += 1
 
 
 def _class_names(file: Path) -> list[str]:
-    with _open(file) as parquet:
+    with _opened(file) as parquet:
         raw = (parquet.schema_arrow.metadata or {}).get(b"huggingface")
     if raw is None:
         return []

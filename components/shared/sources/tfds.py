@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -54,7 +55,8 @@ class TensorFlowDataset(Source):
         ((url, archive),) = self._builder.url_infos.items()
         self._checksum = str(archive.checksum)
         self.location = url
-        if not self._builder.is_prepared():
+        # without a folder `is_prepared` prints a warning
+        if not Path(self._builder.data_path).exists() or not self._builder.is_prepared():
             _prepare(self._builder, cache, archives)
         self.class_names = list(self._builder.info.features["label"].names)
 
@@ -93,8 +95,11 @@ class TensorFlowDataset(Source):
 
 
 def _prepare(builder: Any, cache: Path, archives: Path) -> None:
+    import requests
     import tensorflow_datasets
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+    from tensorflow_datasets.core.download.extractor import ExtractError
+    from tensorflow_datasets.core.download.util import DownloadError
 
     ((url, archive),) = builder.url_infos.items()
     by_hand = archives / archive.filename
@@ -121,19 +126,12 @@ def _prepare(builder: Any, cache: Path, archives: Path) -> None:
             f"{origin}: is not the original archive (its SHA-256 should be {archive.checksum}, "
             f"its size {int(archive.size)} bytes); remove it, and download it again from {url}"
         ) from None
-    except _failures() as error:
-        raise UserError(_by_hand(builder.name, url, by_hand, error)) from None
+    except (requests.RequestException, DownloadError) as error:
+        raise UserError(_by_hand(builder.name, url, by_hand, f"{type(error).__name__}: {error}")) from None
+    except (OSError, ExtractError) as error:
+        raise UserError(f"{cache}: can't prepare {builder.name} from {origin}: {error}") from None
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What a download that breaks off, or a full disk, raises."""
-    import requests
-    from tensorflow_datasets.core.download.extractor import ExtractError
-    from tensorflow_datasets.core.download.util import DownloadError
-
-    return (requests.RequestException, DownloadError, ExtractError, OSError)
 
 
 def _is_downloaded(cache: Path, url: str, checksum: str) -> bool:
@@ -150,15 +148,20 @@ def _check_connection(name: str, url: str, by_hand: Path) -> None:
     """
     import requests
 
-    failure: list[Exception] = [TimeoutError(f"no answer within {ANSWER_SECONDS:.0f} s")]
+    host = urlsplit(url).netloc
+    failure = [f"no answer from {host} within {ANSWER_SECONDS:.0f} s"]
 
     def ask() -> None:
         try:
             with requests.get(url, stream=True, timeout=ANSWER_SECONDS - 0.5) as answer:
                 answer.raise_for_status()
             failure.clear()
+        except requests.Timeout:
+            pass
+        except requests.ConnectionError:
+            failure[0] = f"no connection to {host}"
         except requests.RequestException as error:
-            failure[0] = error
+            failure[0] = str(error)
 
     # looking up a host's name knows no timeout, so it is a thread that may be left behind
     thread = threading.Thread(target=ask, daemon=True)
@@ -168,9 +171,8 @@ def _check_connection(name: str, url: str, by_hand: Path) -> None:
         raise UserError(_by_hand(name, url, by_hand, failure[0]))
 
 
-def _by_hand(name: str, url: str, by_hand: Path, error: Exception) -> str:
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
+def _by_hand(name: str, url: str, by_hand: Path, reason: str) -> str:
     return (
-        f"data.source = {name}: can't get the archive ({reason}); download {url} where there is a network and put "
-        f"{by_hand.name} into {by_hand.parent}/, then run this again"
+        f"data.source = {name}: can't get the archive ({' '.join(reason.split())[:160]}); "
+        f"download {url} elsewhere and put {by_hand.name} into {by_hand.parent}/, then run this again"
     )
