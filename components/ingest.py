@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Manifest, save_array
 from components.shared.digests import files_digest, value_digest
+from components.shared.errors import UserError
 from components.shared.params import Params
 from components.shared.progress import Progress
 from components.shared.sources import Source, open_source
@@ -112,24 +114,35 @@ def _counts(plan: Mapping[str, np.ndarray]) -> dict[str, int]:
 def _write_images(folder: Path, source: Source, plan: Mapping[str, np.ndarray], size: int) -> None:
     """Write the images one by one to where the plan says, in the order in which the source gives them."""
     counts = _counts(plan)
-    arrays = [
-        np.lib.format.open_memmap(
-            folder / f"{split}.images.npy", mode="w+", dtype=np.uint8, shape=(counts[split], size, size, 3)
-        )
-        for split in SPLITS
-    ]
-    filled = [0] * len(SPLITS)
     progress = Progress("ingest", sum(counts.values()), "image")
-    for split in SPLITS:
-        for image, destination in zip(source.images(split), plan[split], strict=True):
-            arrays[destination][filled[destination]] = image
-            filled[destination] += 1
-            done = sum(filled)
-            if done % REPORT_EVERY == 0 or done == progress.total:
-                progress.step(count=done - progress.done)
-    progress.close()
-    for array in arrays:
-        array.flush()
+    done = 0
+    try:
+        with ExitStack() as stack:
+            # not a memory map: with these the process stays small, and a full disk is an error instead of a crash
+            files = [
+                stack.enter_context(_image_file(folder / f"{split}.images.npy", counts[split], size))
+                for split in SPLITS
+            ]
+            for split in SPLITS:
+                for image, destination in zip(source.images(split), plan[split], strict=True):
+                    files[destination].write(image.tobytes())
+                    done += 1
+                    if done % REPORT_EVERY == 0 or done == progress.total:
+                        progress.step(count=done - progress.done)
+    except OSError as error:
+        raise UserError(
+            f"{folder.parent}: can't write the images: {error.strerror}; make room and run again"
+        ) from None
+    finally:
+        progress.close()
+
+
+def _image_file(path: Path, count: int, size: int) -> BinaryIO:
+    """A new file that holds the head of an array uint8 (count, size, size, 3); the pixels are to follow."""
+    file = path.open("wb")
+    shape = (count, size, size, 3)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file
 
 
 def _write_labels(
