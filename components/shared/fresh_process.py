@@ -65,4 +65,8 @@ def _main(model_uri: str, images: str, answered: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    try:
+        _main(*sys.argv[1:])
+    except Exception as error:
+        # the last line is what the caller reads; Keras's messages have many
+        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -1,0 +1,95 @@
+"""Print what the last run found: accuracies, gain, verdict, registered version.
+
+It reads the finished folders evaluation/ and registration/, whoever made them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from components.shared.artifacts import Result, read_record
+from components.shared.gate import Blessing, read_blessing
+from components.shared.scores import spread
+
+WIDTH = 78
+_ROWS = {"baseline": "baseline, from scratch", "probe": "linear probe", "finetune": "fine-tuned"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    for name in ("evaluation", "registration"):
+        parser.add_argument(f"--{name}", type=Path, default=Path(name), help=f"default: {name}/")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Print the table.
+
+    Raises:
+        UserError: a folder is missing or damaged.
+    """
+    evaluation = read_record(options.evaluation, Result)
+    blessing = read_blessing(options.evaluation)
+    registration = read_record(options.registration, Result)
+    print("\n".join(table(evaluation, blessing, registration)))
+
+
+def table(evaluation: Result, blessing: Blessing, registration: Result) -> list[str]:
+    """The summary as lines of plain text under 80 columns.
+
+    Args:
+        evaluation: record of `evaluate`.
+        blessing: its verdict.
+        registration: record of `register`.
+    """
+    accuracies = evaluation.details.get("accuracies", {})
+    return [
+        f"{'':24}{'test accuracy':>15}   seeds",
+        *(_model(title, accuracies.get(name, []), name == blessing.winner) for name, title in _ROWS.items()),
+        *_gain(blessing),
+        "",
+        *_verdict(blessing),
+        *_wrapped("registry", _registered(blessing, registration)),
+        *_wrapped("details", "evaluation/report.html; `make ui` opens the MLflow page on all runs"),
+    ]
+
+
+def _model(title: str, accuracies: Sequence[float], won: bool) -> str:
+    if not accuracies:
+        return f"{title:24}{'not scored':>15}"
+    values = 100 * np.array(accuracies)
+    number = f"{values.mean():.1f} ± {spread(values):.1f} %"
+    return f"{title:24}{number:>15}   {len(accuracies):>5}" + ("   winner on validation" if won else "")
+
+
+def _gain(blessing: Blessing) -> list[str]:
+    if blessing.gain is None or blessing.interval is None:
+        return []
+    low, high = (100 * end for end in blessing.interval)
+    number = f"{100 * blessing.gain:+.1f} points"
+    interval = f"{100 * blessing.confidence:g} % interval {low:+.1f} to {high:+.1f}"
+    return [f"{'gain over the baseline':24}{number:>15}   {interval}"]
+
+
+def _verdict(blessing: Blessing) -> list[str]:
+    if blessing.blessed:
+        return _wrapped("verdict", "blessed: every check of the gate passed")
+    lines = _wrapped("verdict", "not blessed")
+    for reason in blessing.reasons():
+        lines += textwrap.wrap(reason, WIDTH, initial_indent=" " * 10 + "- ", subsequent_indent=" " * 12)
+    return lines
+
+
+def _registered(blessing: Blessing, registration: Result) -> str:
+    if registration.details.get("registered") is True:
+        return str(registration.details["why"])
+    # the checks above have told why already
+    return f"not registered: {registration.details.get('why', 'unknown')}" if blessing.blessed else "not registered"
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=f"{label:10}", subsequent_indent=" " * 10)
