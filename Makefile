@@ -39,7 +39,7 @@ ui: env  ## Show the runs, curves, pictures and registered models in MLflow's pa
 	case "$$uri" in \
 	  http*) echo "MLflow: $$uri" ;; \
 	  *) echo "MLflow: http://127.0.0.1:$(PORT)  (Ctrl-C ends it)"; \
-	     exec mlflow ui --backend-store-uri "$$uri" --host 127.0.0.1 --port $(PORT) ;; \
+	     exec mlflow ui --backend-store-uri "$$uri" --host 127.0.0.1 --port $(PORT) --workers 1 ;; \
 	esac
 
 .PHONY: lint
