@@ -1,7 +1,8 @@
 """Your own images: a folder, .zip or .tar of JPEG, PNG and WebP files, sorted into folders by class.
 
 Either `train/<class>/…`, `test/<class>/…`, optional `validation/<class>/…` and `unlabelled/…`, or simply
-`<class>/…`. The labels follow the sorted names of the classes. Files that are no images are left alone.
+`<class>/…`. The labels follow the sorted names of the classes. Files that are no images are left alone; images of
+other kinds (GIF, TIFF, …) are refused rather than silently lost.
 """
 
 from __future__ import annotations
@@ -50,12 +51,9 @@ class Folder(Source):
         self._files = open_files(path)
         layout = _read_layout(self._files)
         self.class_names = sorted(layout["train"])
+        numbers = {name: number for number, name in enumerate(self.class_names)}
         self._items = {
-            split: [
-                (name, self.class_names.index(label) if label else UNLABELLED)
-                for label in sorted(classes)
-                for name in classes[label]
-            ]
+            split: [(name, numbers.get(label, UNLABELLED)) for label in sorted(classes) for name in classes[label]]
             for split, classes in layout.items()
         }
 
