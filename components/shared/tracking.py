@@ -93,8 +93,11 @@ class Run:
         try:
             getattr(mlflow, function)(*args, **kwargs)
         except Exception as error:
-            self.lost = True
             first = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+            if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
+                print(f"warning: MLflow refused {function} ({first}); the rest is tracked", file=sys.stderr)
+                return
+            self.lost = True
             print(f"warning: MLflow no longer answers ({first}); the step goes on untracked", file=sys.stderr)
 
 
@@ -163,7 +166,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def lineage() -> dict[str, str]:
     """Tags that say which code, data and pipeline run this is."""
     tags = {"git.commit": os.environ.get("GIT_COMMIT") or _git("rev-parse", "HEAD") or "unknown"}
-    if _git("status", "--porcelain", "--untracked-files=no"):
+    # dvc.lock changes while the pipeline runs; it tells what was made, not by which code
+    if _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock"):
         tags["git.dirty"] = "true"
     pointer = Path("data.dvc")
     if pointer.exists():
