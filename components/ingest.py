@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -81,28 +81,17 @@ def summary(manifest: Manifest) -> str:
 
 def sample_grid(dataset: Dataset) -> Figure:
     """A picture of the first images of each class (at most 20 classes) and of some unlabelled ones."""
-    from matplotlib.figure import Figure
+    from components.shared.grids import draw_rows
 
     labels = dataset.labels("train")
     rows = [
-        (name, dataset.images("train")[np.flatnonzero(labels == label)[:GRID_COLUMNS]])
+        (name, list(dataset.images("train")[np.flatnonzero(labels == label)[:GRID_COLUMNS]]))
         for label, name in enumerate(dataset.manifest.class_names[:GRID_ROWS])
     ]
     if len(unlabelled := dataset.images("unlabelled")):
         spread = np.linspace(0, len(unlabelled) - 1, min(GRID_COLUMNS, len(unlabelled))).astype(int)
-        rows.append(("unlabelled", unlabelled[spread]))
-    figure = Figure(figsize=(GRID_COLUMNS * 0.8 + 1.5, len(rows) * 0.8 + 0.3), layout="constrained")
-    axes: Any = figure.subplots(len(rows), GRID_COLUMNS, squeeze=False)
-    for row, (name, images) in enumerate(rows):
-        axes[row, 0].set_ylabel(name[:24], rotation=0, ha="right", va="center")
-        for column in range(GRID_COLUMNS):
-            cell = axes[row, column]
-            cell.set_xticks([])
-            cell.set_yticks([])
-            cell.spines[:].set_visible(False)
-            if column < len(images):
-                cell.imshow(images[column])
-    return figure
+        rows.append(("unlabelled", list(unlabelled[spread])))
+    return draw_rows(rows)
 
 
 def _counts(plan: Mapping[str, np.ndarray]) -> dict[str, int]:

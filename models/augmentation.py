@@ -79,8 +79,8 @@ def scale(images):
 def draw(n, policy: Augmentation, seed) -> dict:
     """Random numbers for n images: name → float32, shape (n,).
 
-    `height`, `width`, `top` and `left` are fractions of the image; `mirror`, `jitter`, `grey` and `blur` are 0 or 1;
-    `brightness`, `contrast` and `saturation` are factors; `hue` is in turns; `sigma` in pixels.
+    `height`, `width`, `top` and `left` are fractions of the image; `mirror`, `jitter`, `grey` and `blur` are 0 or
+    1; `brightness`, `contrast` and `saturation` are factors; `hue` is in turns; `sigma` in pixels.
     """
 
     def uniform(low, high):
@@ -118,7 +118,9 @@ def draw(n, policy: Augmentation, seed) -> dict:
 
 def apply(images, policy: Augmentation, draws: dict):
     """Apply drawn numbers to float images in [0, 1]; the result is in [0, 1] again."""
-    images = crop_and_resize(images, draws["top"], draws["left"], draws["height"], draws["width"], draws.get("mirror"))
+    images = crop_and_resize(
+        images, draws["top"], draws["left"], draws["height"], draws["width"], draws.get("mirror")
+    )
     if policy.jitters:
         jittered = adjust_brightness(images, draws["brightness"])
         jittered = adjust_contrast(jittered, draws["contrast"])
@@ -174,7 +176,9 @@ def rotate_hue(images, turns):
     angle = turns * (2.0 * math.pi)
     cosine, sine = ops.cos(angle), ops.sin(angle)
     zero, one = ops.zeros_like(angle), ops.ones_like(angle)
-    rotation = ops.reshape(ops.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine], axis=-1), (-1, 3, 3))
+    rotation = ops.reshape(
+        ops.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine], axis=-1), (-1, 3, 3)
+    )
     to_yiq, to_rgb = ops.convert_to_tensor(YIQ), ops.convert_to_tensor(np.linalg.inv(YIQ).astype("float32"))
     matrix = ops.matmul(to_rgb, ops.matmul(rotation, to_yiq))
     pixels = ops.reshape(images, (-1, images.shape[1] * images.shape[2], 3))
@@ -183,12 +187,12 @@ def rotate_hue(images, turns):
 
 
 def gaussian_blur(images, sigma):
-    """Blur each image with its own standard deviation in pixels, shape (N,); weights are renormalised at the edge."""
+    """Blur each image with its own standard deviation in pixels, shape (N,); weights at the edge are rescaled."""
     return _separable(images, _gaussian(images.shape[1], sigma), _gaussian(images.shape[2], sigma))
 
 
 def _interpolation(size, start, extent):
-    """Bilinear weights from `size` pixels to `size` samples of the interval [start, start + extent]: (N, size, size)."""
+    """Bilinear weights from `size` pixels to `size` samples of [start, start + extent]: (N, size, size)."""
     centres = (ops.arange(size, dtype="float32") + 0.5) / size
     position = (start[:, None] + centres[None, :] * extent[:, None]) * size - 0.5
     position = ops.clip(position, 0.0, size - 1.0)

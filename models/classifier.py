@@ -116,6 +116,8 @@ class SupervisedTrainer:
             epochs=self.recipe.epochs,
             validation_data=self.validation,
             validation_batch_size=512,
+            # some fifty points make a curve; with few labels validating takes longer than training
+            validation_freq=max(1, self.recipe.epochs // 50),
             verbose=0,
             callbacks=[
                 CosineRate(learning_rate, self.recipe.epochs),
@@ -125,9 +127,13 @@ class SupervisedTrainer:
             ],
         )
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Class probabilities of uint8 images: float32, shape (N, classes)."""
-        return predict(self.deployable(), images)
+    def weights(self) -> list[np.ndarray]:
+        """The trained weights, to be put back with `restore`."""
+        return self.model.get_weights()
+
+    def restore(self, weights: list[np.ndarray]) -> None:
+        """Put back weights of an earlier training."""
+        self.model.set_weights(weights)
 
     def deployable(self) -> keras.Model:
         """The trained classifier from raw images to class probabilities, in built-in layers only."""

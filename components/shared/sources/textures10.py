@@ -107,8 +107,8 @@ def render(label: int, rng: np.random.Generator) -> np.ndarray:
     pixels = SIZE * OVERSAMPLING
     axis = (np.arange(pixels) + 0.5) / OVERSAMPLING - SIZE / 2
     x, y = np.meshgrid(axis, axis)
-    turn = rng.uniform(0, 2 * np.pi)
-    period = np.exp(rng.uniform(np.log(5.0), np.log(10.0)))
+    turn = rng.uniform(-0.35, 0.35)
+    period = np.exp(rng.uniform(np.log(5.5), np.log(9.0)))
     shift = rng.uniform(0, 1, 2) if label != FAMILIES.index(rings) else np.zeros(2)
     u = (x * np.cos(turn) + y * np.sin(turn)) / period + shift[0]
     v = (-x * np.sin(turn) + y * np.cos(turn)) / period + shift[1]
@@ -118,7 +118,7 @@ def render(label: int, rng: np.random.Generator) -> np.ndarray:
     pattern = pattern.reshape(SIZE, OVERSAMPLING, SIZE, OVERSAMPLING).mean(axis=(1, 3))[..., None]
     dark, light = _colours(rng)
     image = dark + (light - dark) * pattern
-    image = image * _light(rng)[..., None] + rng.normal(0, rng.uniform(0.01, 0.05), (SIZE, SIZE, 1))
+    image = image * _light(rng)[..., None] + rng.normal(0, rng.uniform(0.0, 0.03), (SIZE, SIZE, 1))
     return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 
@@ -163,13 +163,13 @@ def _colours(rng):
     """Two colours that differ enough in brightness or hue to be told apart."""
     while True:
         first, second = rng.uniform(0, 1, (2, 3))
-        if np.abs(first - second).sum() > 0.8:
+        if np.abs(first - second).sum() > 1.0:
             return first, second
 
 
 def _light(rng):
     """A gentle slope of brightness across the picture, from any side."""
-    turn, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.4)
+    turn, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3)
     axis = np.linspace(-0.5, 0.5, SIZE)
     x, y = np.meshgrid(axis, axis)
     return rng.uniform(0.8, 1.1) + slope * (x * np.cos(turn) + y * np.sin(turn))

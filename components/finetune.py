@@ -1,0 +1,42 @@
+"""Train the pretrained network on the labels, all of its weights.
+
+Reads `dataset/` and `encoder/`; writes `finetune/`: `classifier.keras`, `predictions.npz`, `curves.csv`,
+`result.json`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from components.shared.artifacts import Dataset, Result
+from components.shared.encoder import load_encoder
+from components.shared.params import Params
+from components.shared.step import command_line, working
+from components.shared.supervised import train_supervised
+
+
+def finetune(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:
+    """Fine-tune the encoder with a linear layer on top; everything but the first weights is as in `baseline`.
+
+    Args:
+        dataset: folder written by `ingest`.
+        encoder: folder written by `pretrain`, from the same dataset.
+        out: folder to write.
+        params: reads encoder, supervised and runtime.
+
+    Returns:
+        The record that is written to `result.json`.
+
+    Raises:
+        UserError: an input is not finished, the encoder belongs to another dataset, or no learning rate gives a
+            finite loss.
+    """
+    data = Dataset(dataset)
+    pretrained = load_encoder(encoder, data)
+    inputs = {"dataset": dataset, "encoder": encoder}
+    with working("finetune", out, params, inputs, data.manifest.name) as work:
+        return train_supervised(data, params, work, pretrained.get_weights())
+
+
+if __name__ == "__main__":
+    command_line("finetune", finetune, ("dataset", "encoder"), "finetune")

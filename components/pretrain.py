@@ -1,0 +1,185 @@
+"""Pretrain an encoder by contrast on all images; labels serve only the online probe and label-using methods.
+
+Reads `dataset/`; writes `encoder/`: `encoder.keras` (from uint8 images to features, built-in layers only),
+`curves.csv`, `views.png`, `result.json`. A killed run goes on from its last finished epoch and ends with the same
+result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.shared.artifacts import UNLABELLED, Dataset, Result
+from components.shared.checkpoints import FOLDER, Checkpoint
+from components.shared.digests import value_digest
+from components.shared.errors import UserError
+from components.shared.params import Params, params_digest
+from components.shared.progress import Progress
+from components.shared.step import Work, command_line, working
+from components.shared.training import Curves, augmentation, quiet_backend
+
+
+def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDER) -> Result:
+    """Train an encoder to recognise two views of the same image.
+
+    Args:
+        dataset: folder written by `ingest`.
+        out: folder to write.
+        params: reads method, encoder and runtime.
+        checkpoints: folder of the state kept for interrupted runs.
+
+    Returns:
+        The record that is written to `result.json`.
+
+    Raises:
+        UserError: the images do not suit the encoder, there are fewer than two, or the loss is no longer a number.
+    """
+    data = Dataset(dataset)
+    with working("pretrain", out, params, {"dataset": dataset}, data.manifest.name) as work:
+        work.run.dataset(data, "training")
+        quiet_backend()
+        training = _Pretraining(data, params, work, checkpoints)
+        training.fit()
+        training.save()
+        metrics = {name: value for name, value in training.last().items() if name != "epoch"}
+        return work.finish(
+            data.manifest.digest,
+            metrics,
+            method=params.method.name,
+            encoder=params.encoder.name,
+            epochs=params.runtime.epochs,
+            images=training.images,
+            features=int(training.model.encoder.output_shape[-1]),
+        )
+
+
+class _Pretraining:
+    """The model, its batches and its state."""
+
+    def __init__(self, data: Dataset, params: Params, work: Work, checkpoints: Path):
+        import keras
+
+        from models import encoders, methods
+        from models.training import jit, precision
+
+        self.data, self.params, self.work = data, params, work
+        runtime, method = params.runtime, params.method
+        self.parts = [(data.images(split), _labels(data, split)) for split in ("unlabelled", "train")]
+        self.images = sum(len(labels) for _, labels in self.parts)
+        if self.images < 2:
+            raise UserError(f"{data.folder}: {self.images} images to pretrain on; at least 2 are needed")
+        keras.utils.set_random_seed(runtime.seed)
+        try:
+            with precision(runtime.precision):
+                encoder = encoders.build(params.encoder.name, data.manifest.image_size, params.encoder.width)
+                self.model = methods.build(
+                    method.name, encoder, method.model_dump(), augmentation(method.augmentation), data.classes,
+                    runtime.seed,
+                )  # fmt: skip
+        except ValueError as error:
+            raise UserError(f"data.image_size = {data.manifest.image_size}: {error}") from None
+        self.model.compile(optimizer=_optimizer(params, self._steps()), jit_compile=jit())
+        self.model.optimizer.build(self.model.trainable_variables)
+        key = value_digest([params_digest(params), data.manifest.digest, keras.backend.backend()])
+        self.checkpoint = Checkpoint(key, checkpoints)
+        self.curves = Curves(work.run)
+
+    def fit(self) -> None:
+        import keras
+
+        from models.batches import Batches
+        from models.training import EpochSeed, StopOnNaN
+
+        runtime = self.params.runtime
+        progress = Progress("pretrain", runtime.epochs, "epoch")
+        epoch, rows = self.checkpoint.restore(self._state())
+        self.curves = Curves(self.work.run, rows)
+        if epoch:
+            print(f"pretrain: going on after epoch {epoch}, kept in {self.checkpoint.path}", flush=True)
+            progress.start_at(epoch)
+
+        def end_of_epoch(epoch: int, logs: dict[str, Any]) -> None:
+            self.curves.add(epoch + 1, logs)
+            self.checkpoint.save(epoch + 1, self.curves.rows, self._state())
+            shown = ("contrastive_loss", "contrastive_accuracy", "probe_accuracy")
+            progress.step({name: logs[name] for name in shown if name in logs})
+
+        if epoch < runtime.epochs:
+            try:
+                self.model.fit(
+                    Batches(self.parts, runtime.batch_size, runtime.seed, epoch),
+                    initial_epoch=epoch,
+                    epochs=runtime.epochs,
+                    verbose=0,
+                    callbacks=[
+                        EpochSeed(runtime.seed),
+                        StopOnNaN(),
+                        keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch),
+                    ],
+                )
+            except FloatingPointError as error:
+                rate = self.params.method.optimizer.learning_rate
+                raise UserError(f"method.optimizer.learning_rate = {rate}: {error}; lower it") from None
+        progress.close()
+
+    def save(self) -> None:
+        from components.shared.grids import draw_rows
+        from models import encoders
+        from models.augmentation import augment
+
+        out, size = self.work.out, self.data.manifest.image_size
+        # float32 whatever the training's precision, so that it gives the same features anywhere
+        plain = encoders.build(self.params.encoder.name, size, self.params.encoder.width)
+        plain.set_weights(self.model.encoder.get_weights())
+        encoders.deployable(plain).save(out / "encoder.keras")
+        self.work.run.file(out / "encoder.keras")
+        self.curves.write(out / "curves.csv")
+        self.work.run.file(out / "curves.csv")
+        originals = np.asarray(max((images for images, _ in self.parts), key=len)[:10])
+        rows = [("original", list(originals))]
+        for number in range(1, 5):
+            views = np.asarray(augment(originals, self.model.policy, self.model.seed_generator))
+            rows.append((f"view {number}", list(views)))
+        draw_rows(rows).savefig(out / "views.png", dpi=100)
+        self.work.run.file(out / "views.png", "pictures")
+        self.checkpoint.remove()
+
+    def last(self) -> dict[str, float]:
+        """The last epoch's numbers; none where there was no epoch."""
+        return dict(self.curves.rows[-1]) if self.curves.rows else {}
+
+    def _state(self) -> list[Any]:
+        return [*self.model.variables, *self.model.optimizer.variables]
+
+    def _steps(self) -> int:
+        return max(1, self.images // min(self.params.runtime.batch_size, self.images))
+
+
+def _labels(data: Dataset, split: str) -> np.ndarray:
+    labels = data.labels(split)
+    return labels if split == "train" else np.full(len(labels), UNLABELLED)
+
+
+def _optimizer(params: Params, steps_per_epoch: int) -> Any:
+    import keras
+
+    options, epochs = params.method.optimizer, params.runtime.epochs
+    warmup = options.warmup_epochs * steps_per_epoch
+    rate: Any = options.learning_rate
+    if options.schedule == "cosine" and epochs > options.warmup_epochs:
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else rate,
+            (epochs - options.warmup_epochs) * steps_per_epoch,
+            warmup_target=rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    if options.name == "adamw":
+        return keras.optimizers.AdamW(rate, weight_decay=options.weight_decay)
+    return keras.optimizers.Adam(rate)
+
+
+if __name__ == "__main__":
+    command_line("pretrain", pretrain, ("dataset",), "encoder")

@@ -1,0 +1,196 @@
+"""How good the frozen features are: a linear classifier, nearest neighbours, and accuracy over label budgets.
+
+Reads `dataset/` and `encoder/`; writes `probe/`: `classifier.keras` (the encoder with the linear layer on top),
+`predictions.npz`, `curves.csv` (the online probe during pretraining), `budgets.csv`, pictures, `result.json`.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.shared.artifacts import Dataset, Result, read_record, save_predictions
+from components.shared.encoder import load_encoder
+from components.shared.params import Params
+from components.shared.progress import Progress
+from components.shared.step import Work, command_line, working
+from components.shared.supervised import accuracies, summarise
+from components.shared.training import quiet_backend
+
+Features = dict[str, np.ndarray]
+Splits = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def probe(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:
+    """Evaluate an encoder's features without changing them.
+
+    The penalty of the linear classifier is chosen on validation. Seeds decide its first weights and, where a budget
+    keeps only some labels, which ones; a convex problem has one best solution, so that with all labels the seeds
+    differ little.
+
+    Args:
+        dataset: folder written by `ingest`.
+        encoder: folder written by `pretrain`, from the same dataset.
+        out: folder to write.
+        params: reads probe and runtime.
+
+    Returns:
+        The record that is written to `result.json`.
+
+    Raises:
+        UserError: an input is not finished, or the encoder belongs to another dataset.
+    """
+    data = Dataset(dataset)
+    network = load_encoder(encoder, data)
+    inputs = {"dataset": dataset, "encoder": encoder}
+    with working("probe", out, params, inputs, data.manifest.name) as work:
+        work.run.dataset(data, "evaluation")
+        quiet_backend()
+        return _Probing(data, network, encoder, params, work).run()
+
+
+class _Probing:
+    """Features of the labelled splits, and what is measured on them."""
+
+    def __init__(self, data: Dataset, network: Any, encoder: Path, params: Params, work: Work):
+        from models.classifier import predict
+
+        self.data, self.network, self.encoder, self.params, self.work = data, network, encoder, params, work
+        self.labels = {split: data.labels(split) for split in ("train", "validation", "test")}
+        self.features: Features = {}
+        progress = Progress("probe", len(self.labels), "split")
+        for split in self.labels:
+            self.features[split] = predict(network, data.images(split))
+            progress.step()
+        progress.close()
+        self.seeds = [params.runtime.seed + index for index in range(params.runtime.repeats)]
+
+    def run(self) -> Result:
+        out = self.work.out
+        rows = np.arange(len(self.labels["train"]))
+        probes, l2, splits = self._linear([rows] * len(self.seeds))
+        exported = int(accuracies(*splits["validation"]).argmax())
+        self._save_classifier(probes[exported])
+        save_predictions(out / "predictions.npz", splits)
+        budgets = self._budgets()
+        self._write_curves()
+        self._draw(budgets)
+        for name in ("classifier.keras", "predictions.npz", "curves.csv", "budgets.csv"):
+            self.work.run.file(out / name)
+        pretraining = read_record(self.encoder, Result).details
+        return self.work.finish(
+            self.data.manifest.digest,
+            {**summarise(splits), **self._knn()},
+            exported_seed=exported,
+            l2=l2,
+            method=pretraining.get("method"),
+            encoder=pretraining.get("encoder"),
+            curves="curves.csv",
+        )
+
+    def _linear(
+        self, subsets: list[np.ndarray]
+    ) -> tuple[list[Any], float, dict[str, tuple[np.ndarray, np.ndarray]]]:
+        """One probe a seed on that seed's rows, with the penalty that is best on validation."""
+        from models.probes import fit_linear_probe
+
+        options = self.params.probe
+        best: tuple[float, list[Any], float] | None = None
+        for l2 in options.l2:
+            probes = [
+                fit_linear_probe(
+                    self.features["train"][rows],
+                    self.labels["train"][rows],
+                    self.data.classes,
+                    l2,
+                    options.steps,
+                    seed,
+                )
+                for rows, seed in zip(subsets, self.seeds, strict=True)
+            ]
+            found = np.stack([p.probabilities(self.features["validation"]) for p in probes])
+            score = float(accuracies(found, self.labels["validation"]).mean())
+            if best is None or score > best[0]:
+                best = (score, probes, l2)
+        probes, l2 = best[1:] if best else ([], 0.0)
+        splits = {
+            split: (np.stack([p.probabilities(self.features[split]) for p in probes]), self.labels[split])
+            for split in ("validation", "test")
+        }
+        return probes, l2, splits
+
+    def _budgets(self) -> list[dict[str, float]]:
+        """Test accuracy with fewer labels a class; budgets beyond the labels there are, are left out."""
+        smallest = int(np.bincount(self.labels["train"], minlength=self.data.classes).min())
+        rows = []
+        for budget in sorted({b for b in self.params.probe.label_budgets if b <= smallest} | {smallest}):
+            subsets = [_subset(self.labels["train"], budget, seed) for seed in self.seeds]
+            _, _, splits = self._linear(subsets)
+            values = accuracies(*splits["test"])
+            rows.append(
+                {"labels_per_class": budget, "accuracy": float(values.mean()), "lowest": float(values.min()),
+                 "highest": float(values.max())}
+            )  # fmt: skip
+            self.work.run.metrics({"accuracy_over_labels": rows[-1]["accuracy"]}, step=budget)
+        with (self.work.out / "budgets.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        return rows
+
+    def _knn(self) -> dict[str, float]:
+        from models.knn import knn_probabilities
+
+        options = self.params.probe
+        found = {}
+        for split in ("validation", "test"):
+            votes = knn_probabilities(
+                self.features["train"], self.labels["train"], self.features[split], self.data.classes,
+                options.knn_neighbours, options.knn_temperature,
+            )  # fmt: skip
+            found[f"knn_{split}_accuracy"] = float((votes.argmax(axis=1) == self.labels[split]).mean())
+        return found
+
+    def _save_classifier(self, chosen: Any) -> None:
+        import keras
+
+        from models.classifier import softmax_head
+
+        head = softmax_head(chosen.kernel, chosen.bias)
+        keras.Model(self.network.input, head(self.network.output), name="classifier").save(
+            self.work.out / "classifier.keras"
+        )
+
+    def _write_curves(self) -> None:
+        """The online probe's accuracy during pretraining, for the plot that compares all trainings."""
+        with (self.encoder / "curves.csv").open() as file:
+            rows = [(row["epoch"], row["probe_accuracy"]) for row in csv.DictReader(file)]
+        lines = ["epoch,probe_accuracy", *(f"{epoch},{accuracy}" for epoch, accuracy in rows)]
+        (self.work.out / "curves.csv").write_text("\n".join(lines) + "\n")
+
+    def _draw(self, budgets: list[dict[str, float]]) -> None:
+        from components.shared.grids import draw_rows
+        from components.shared.probe_pictures import draw_budgets, nearest_rows
+
+        out = self.work.out
+        draw_budgets(budgets).savefig(out / "budgets.png", dpi=110)
+        rows = nearest_rows(self.data, self.features)
+        draw_rows(rows, titles=["query", *(f"nearest {n}" for n in range(1, 8))]).savefig(
+            out / "neighbours.png", dpi=100
+        )
+        for name in ("budgets.png", "neighbours.png"):
+            self.work.run.file(out / name, "pictures")
+
+
+def _subset(labels: np.ndarray, budget: int, seed: int) -> np.ndarray:
+    """Rows of `budget` images of each class."""
+    rng = np.random.default_rng((seed, budget))
+    chosen = [rng.choice(np.flatnonzero(labels == c), budget, replace=False) for c in np.unique(labels)]
+    return np.sort(np.concatenate(chosen))
+
+
+if __name__ == "__main__":
+    command_line("probe", probe, ("dataset", "encoder"), "probe")

@@ -1,0 +1,40 @@
+"""Pictures of images in rows, each row with a name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_rows(rows: Sequence[tuple[str, Sequence[np.ndarray]]], titles: Sequence[str] = ()) -> Figure:
+    """Draw images row by row.
+
+    Args:
+        rows: the row's name and its images, uint8 (H, W, 3) or float in [0, 1]; rows may differ in length.
+        titles: names of the first columns.
+
+    Returns:
+        A Matplotlib figure.
+    """
+    from matplotlib.figure import Figure
+
+    columns = max(len(images) for _, images in rows)
+    figure = Figure(figsize=(columns * 0.8 + 1.5, len(rows) * 0.8 + 0.3 + 0.2 * bool(titles)), layout="constrained")
+    axes: Any = figure.subplots(len(rows), columns, squeeze=False)
+    for row, (name, images) in enumerate(rows):
+        axes[row, 0].set_ylabel(name[:24], rotation=0, ha="right", va="center")
+        for column in range(columns):
+            cell = axes[row, column]
+            cell.set_xticks([])
+            cell.set_yticks([])
+            cell.spines[:].set_visible(False)
+            if column < len(images):
+                cell.imshow(images[column])
+    for column, title in enumerate(titles):
+        axes[0, column].set_title(title, fontsize=9)
+    return figure

@@ -1,0 +1,55 @@
+"""Pictures of a representation: accuracy over the number of labels, and which images it holds to be alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from components.shared.artifacts import Dataset
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_budgets(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Accuracy of the linear probe over labels a class, with the range over seeds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    budgets = [row["labels_per_class"] for row in rows]
+    accuracy = np.array([row["accuracy"] for row in rows])
+    below = accuracy - [row["lowest"] for row in rows]
+    above = np.array([row["highest"] for row in rows]) - accuracy
+    axes.errorbar(
+        budgets, 100 * accuracy, yerr=100 * np.stack([below, above]), marker="o", color="#009E73", capsize=3
+    )
+    axes.set_xscale("log")
+    axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
+    axes.minorticks_off()
+    axes.set_xlabel("labels a class")
+    axes.set_ylabel("test accuracy, %")
+    axes.set_title("linear probe on frozen features", fontsize=11)
+    axes.grid(color="#DDDDDD", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def nearest_rows(
+    data: Dataset, features: Mapping[str, np.ndarray], queries: int = 8, neighbours: int = 7
+) -> list[tuple[str, list[np.ndarray]]]:
+    """Test images, spread over the classes, each with its nearest other test images by cosine similarity."""
+    labels, images = data.labels("test"), data.images("test")
+    unit = features["test"] / np.maximum(np.linalg.norm(features["test"], axis=1, keepdims=True), 1e-12)
+    rows = []
+    for label in range(min(queries, data.classes)):
+        own = np.flatnonzero(labels == label)
+        if not len(own):
+            continue
+        similarities = unit @ unit[own[0]]
+        similarities[own[0]] = -np.inf
+        nearest = np.argsort(-similarities)[:neighbours]
+        rows.append((data.manifest.class_names[label], [images[own[0]], *(images[index] for index in nearest)]))
+    return rows

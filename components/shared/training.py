@@ -1,0 +1,56 @@
+"""Bridges between training in `models` and what users see: progress lines, curves in MLflow and in CSV files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.shared.params import AugmentationParams
+from components.shared.tracking import Run
+
+
+class Curves:
+    """Numbers of each epoch, kept for a CSV file and logged to MLflow as they come.
+
+    Args:
+        run: the step's run.
+        rows: rows kept from an interrupted training.
+    """
+
+    def __init__(self, run: Run, rows: Sequence[Mapping[str, Any]] = ()):
+        self.run = run
+        self.rows: list[dict[str, Any]] = [dict(row) for row in rows]
+
+    def add(self, epoch: int, values: Mapping[str, float], log: bool = True, **labels: Any) -> None:
+        """Keep one epoch (from 1); `labels` such as the seed stand in the CSV only."""
+        numbers = {name: float(value) for name, value in values.items()}
+        self.rows.append({"epoch": epoch, **labels, **numbers})
+        if log:
+            self.run.metrics(numbers, step=epoch)
+
+    def write(self, path: Path) -> None:
+        """Write all rows; a column that a row lacks stays empty."""
+        columns = list(dict.fromkeys(name for row in self.rows for name in row)) or ["epoch"]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def augmentation(params: AugmentationParams) -> Any:
+    """The parameters as a `models.augmentation.Augmentation`."""
+    from models.augmentation import Augmentation
+
+    return Augmentation(**dict(params))
+
+
+def quiet_backend() -> None:
+    """Make TensorFlow deterministic on this machine; say nothing of its start-up."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
