@@ -15,7 +15,7 @@ from components.shared.digests import file_digest
 from components.shared.errors import UserError
 from components.shared.fresh_process import answers
 from components.shared.gate import Blessing, read_blessing
-from components.shared.model_card import model_card, version_tags
+from components.shared.model_card import Subject, model_card, version_tags
 from components.shared.params import Params
 from components.shared.registry import absolute_uri, find_version, put_up_for_review
 from components.shared.step import Work, command_line, working
@@ -79,8 +79,8 @@ def _register(
     known = find_version(name, digest)
     uri = known.uri if known is not None else _log_classifier(path, data)
     compared, difference = _compare(uri, data, winner)
-    described = (blessing, data.manifest, winner.result, judged, lineage())
-    version = put_up_for_review(name, uri, digest, version_tags(*described), model_card(*described))
+    subject = Subject(blessing, data.manifest, winner.result, _record(folders["probe"]), judged, lineage())
+    version = put_up_for_review(name, uri, digest, version_tags(subject), model_card(subject))
     aliases = " and ".join(version.aliases)
     return {
         "registered": True,
@@ -109,6 +109,13 @@ def _winner(work: Work, data: Dataset, blessing: Blessing, judged: Result, folde
         return read_candidate(winner, folders[winner])
     except UserError as error:
         raise RefusedError(str(error)) from None
+
+
+def _record(folder: Path) -> Result | None:
+    try:
+        return read_record(folder, Result)
+    except UserError:
+        return None
 
 
 def _classifier_digest(path: Path) -> str:

@@ -81,7 +81,7 @@ def test_a_clear_gain_is_blessed_and_everything_is_written(run, do_evaluate):
         "baseline_accuracy",
         "probe_accuracy",
         "finetune_accuracy",
-        "knn_accuracy",
+        "knn_test_accuracy",
         "gain",
         "gain_low",
         "gain_high",

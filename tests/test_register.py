@@ -132,7 +132,8 @@ def test_a_blessed_model_becomes_challenger_once(run, do_register):
     assert version.tags["test_digest"] == manifest.test_digest
     assert float(version.tags["test_accuracy"]) == 1.0
     assert float(version.tags["gain"]) == pytest.approx(0.4, abs=0.05)
-    assert version.tags["encoder"] == "conv"
+    assert (version.tags["encoder"], version.tags["method"]) == ("conv", "simclr")
+    assert "conv pretrained with simclr" in version.description
     assert set(client().get_registered_model("colours-once").aliases) == {"challenger"}
     assert "| certainty | yes |" in version.description
     assert manifest.digest[:12] in version.description

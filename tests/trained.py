@@ -51,7 +51,8 @@ def write_trained(
     if folder.name != "baseline":
         inputs["encoder"] = value_digest("encoder")
     if folder.name == "probe":
-        metrics["knn_accuracy"] = accuracy - 0.05
+        metrics["knn_test_accuracy"] = accuracy - 0.05
+        details |= {"method": "simclr", "encoder": "conv"}
     write_record(
         folder,
         Result(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.gate import NAMES, Blessing, Check
@@ -10,21 +11,34 @@ from components.shared.gate import NAMES, Blessing, Check
 _MAX_CLASS_NAMES = 20
 
 
-def version_tags(
-    blessing: Blessing, manifest: Manifest, winner: Result, evaluation: Result, lineage: Mapping[str, str]
-) -> dict[str, str]:
+@dataclass(frozen=True)
+class Subject:
+    """What a version is made from.
+
+    Attributes:
+        blessing: the verdict.
+        manifest: of the dataset.
+        winner: record of the winner.
+        probe: record of the probe, which names the method behind the encoder; None if there is none.
+        evaluation: record of the evaluation.
+        lineage: tags that say which code, data and pipeline run this is.
+    """
+
+    blessing: Blessing
+    manifest: Manifest
+    winner: Result
+    probe: Result | None
+    evaluation: Result
+    lineage: Mapping[str, str]
+
+
+def version_tags(subject: Subject) -> dict[str, str]:
     """Tags of the version, all text; what is not known is left out.
 
     `test_digest` and `test_accuracy` are what the gate compares the next candidate with, once this version is
     champion.
-
-    Args:
-        blessing: the verdict.
-        manifest: of the dataset.
-        winner: record of the winner.
-        evaluation: record of the evaluation.
-        lineage: tags that say which code, data and pipeline run this is.
     """
+    blessing, lineage = subject.blessing, subject.lineage
     low, high = blessing.interval or (None, None)
     tags = {
         "verdict": "blessed" if blessing.blessed else "not blessed",
@@ -32,26 +46,25 @@ def version_tags(
         "gain": _number(blessing.gain),
         "gain_interval": f"{_number(low)} {_number(high)}",
         "confidence": _number(blessing.confidence),
-        "dataset": manifest.name,
+        "dataset": subject.manifest.name,
         "dataset_digest": blessing.dataset_digest,
         "test_digest": blessing.test_digest,
         "test_accuracy": _number(_mean_accuracy(blessing)),
         "git_commit": lineage.get("git.commit"),
         "git_dirty": lineage.get("git.dirty"),
         "pipeline_run": lineage.get("pipeline.run"),
-        "evaluation_run": evaluation.mlflow_run_id,
-        "training_run": winner.mlflow_run_id,
-        "method": _name(winner, "method"),
-        "encoder": _name(winner, "encoder"),
+        "evaluation_run": subject.evaluation.mlflow_run_id,
+        "training_run": subject.winner.mlflow_run_id,
+        "method": _name(subject, "method"),
+        "encoder": _name(subject, "encoder"),
     }
     return {key: value for key, value in tags.items() if value}
 
 
-def model_card(
-    blessing: Blessing, manifest: Manifest, winner: Result, evaluation: Result, lineage: Mapping[str, str]
-) -> str:
-    """A short model card in Markdown; arguments as in `version_tags`."""
-    tags = version_tags(blessing, manifest, winner, evaluation, lineage)
+def model_card(subject: Subject) -> str:
+    """A short model card in Markdown."""
+    tags, blessing = version_tags(subject), subject.blessing
+    manifest, evaluation = subject.manifest, subject.evaluation
     size, classes = manifest.image_size, manifest.class_names
     names = ", ".join(classes[:_MAX_CLASS_NAMES]) + (", …" if len(classes) > _MAX_CLASS_NAMES else "")
     origin = " ".join(filter(None, [tags.get("encoder"), "pretrained with", tags.get("method", "contrast")]))
@@ -67,8 +80,8 @@ def model_card(
         "|---|---|---|",
         *(_check_row(check) for check in blessing.checks),
         "",
-        f"Judged once on {manifest.counts['test']:,} test images, the exported model being one of several seeds. "
-        "Nothing is known of images that come from elsewhere than the training images do.",
+        f"Judged once on {manifest.counts['test']:,} test images; the encoder was pretrained once, and the "
+        "exported model is one of several seeds. Nothing is known of images from elsewhere.",
         "",
         f"Commit {tags.get('git_commit', 'unknown')}, dataset {manifest.digest[:12]}, "
         f"report: `report.html` of MLflow run {evaluation.mlflow_run_id}.",
@@ -93,14 +106,15 @@ def _mean_accuracy(blessing: Blessing) -> float | None:
     return next((check.value for check in blessing.checks if check.name == "floor"), None)
 
 
-def _name(record: Result, section: str) -> str | None:
-    """The name of the method or encoder, from what the step was given or noted of the encoder it started from."""
-    for place in (record.params, record.details):
-        value = place.get(section)
-        if isinstance(value, dict):
-            value = value.get("name")
-        if isinstance(value, str):
-            return value
+def _name(subject: Subject, section: str) -> str | None:
+    """The name of the method or encoder, from what the steps were given or noted of the encoder."""
+    for record in filter(None, (subject.winner, subject.probe)):
+        for place in (record.params, record.details):
+            value = place.get(section)
+            if isinstance(value, dict):
+                value = value.get("name")
+            if isinstance(value, str):
+                return value
     return None
 
 

@@ -83,7 +83,7 @@ the test images choose nothing. Each model was trained once a seed.</p>
 {% endfor %}
 </table></div>
 <p class="note">Mean ± standard deviation over seeds, in per cent. The interval comes from resampling test images
-and seeds.</p>
+and seeds. The encoder was pretrained once, so it says nothing of how another pretraining would turn out.</p>
 {% else %}
 <p>No model's predictions could be scored.</p>
 {% endif %}
