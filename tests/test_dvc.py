@@ -24,10 +24,13 @@ FOLDERS = {
     "evaluate": "evaluation",
     "register": "registration",
 }
-# they check, explain, track and report; no output's content is theirs
+# they check, explain, track, resume and draw: what a step learns or decides is not theirs
 SURROUNDINGS = {
     f"components/shared/{name}.py"
-    for name in ("config", "errors", "explain", "params", "progress", "step", "tracking")
+    for name in (
+        *("config", "errors", "explain", "params", "progress", "step", "tracking"),
+        *("checkpoints", "grids", "pictures", "probe_pictures"),
+    )
 }
 # it imports every method, and a stage depends on the chosen one alone
 METHODS = "models/methods/__init__.py"
@@ -40,11 +43,11 @@ def code(stage):
     return [dependency for dependency in filled if dependency.startswith(("components/", "models/"))]
 
 
-def needed(stage):
-    """Code that shapes a stage's output: its module and what that imports, packages with nothing in them aside."""
-    files = closure(f"components/{stage}.py", SURROUNDINGS)
+def used(stage, leave_out=frozenset()):
+    """A stage's module and what that imports, packages with nothing in them aside."""
+    files = closure(f"components/{stage}.py", leave_out)
     if METHODS in files:
-        files = closure(f"components/{stage}.py", SURROUNDINGS | {METHODS}) | closure(METHOD)
+        files = closure(f"components/{stage}.py", leave_out | {METHODS}) | closure(METHOD)
     return {file for file in files if not file.endswith("/__init__.py") or list(imports(file))}
 
 
@@ -66,12 +69,14 @@ def test_parameters_are_those_that_the_step_can_read(stage):
 @pytest.mark.parametrize("stage", FOLDERS)
 def test_the_code_that_shapes_the_output_is_a_dependency(stage):
     listed = code(stage)
-    assert [file for file in sorted(needed(stage)) if not any(covers(entry, file) for entry in listed)] == []
+    assert [
+        file for file in sorted(used(stage, SURROUNDINGS)) if not any(covers(entry, file) for entry in listed)
+    ] == []
 
 
 @pytest.mark.parametrize("stage", FOLDERS)
 def test_no_code_is_a_dependency_that_the_step_does_not_use(stage):
-    files = needed(stage)
+    files = used(stage)
     assert [entry for entry in code(stage) if not any(covers(entry, file) for file in files)] == []
 
 
