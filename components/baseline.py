@@ -11,6 +11,7 @@ from components.shared.artifacts import Dataset, Result
 from components.shared.params import Params
 from components.shared.step import command_line, working
 from components.shared.supervised import train_supervised
+from components.shared.training import start_backend
 
 
 def baseline(dataset: Path, out: Path, params: Params) -> Result:
@@ -28,6 +29,7 @@ def baseline(dataset: Path, out: Path, params: Params) -> Result:
         UserError: the dataset is not finished, or no learning rate gives a finite loss.
     """
     data = Dataset(dataset)
+    start_backend()
     with working("baseline", out, params, {"dataset": dataset}, data.manifest.name) as work:
         return train_supervised(data, params, work, None)
 

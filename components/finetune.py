@@ -13,6 +13,7 @@ from components.shared.encoder import load_encoder
 from components.shared.params import Params
 from components.shared.step import command_line, working
 from components.shared.supervised import train_supervised
+from components.shared.training import start_backend
 
 
 def finetune(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:
@@ -32,6 +33,7 @@ def finetune(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:
             finite loss.
     """
     data = Dataset(dataset)
+    start_backend()
     pretrained = load_encoder(encoder, data)
     inputs = {"dataset": dataset, "encoder": encoder}
     with working("finetune", out, params, inputs, data.manifest.name) as work:

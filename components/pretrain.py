@@ -19,7 +19,7 @@ from components.shared.errors import UserError
 from components.shared.params import Params, params_digest
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
-from components.shared.training import Curves, augmentation, quiet_backend
+from components.shared.training import Curves, augmentation, start_backend
 
 
 def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDER) -> Result:
@@ -38,9 +38,9 @@ def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDE
         UserError: the images do not suit the encoder, there are fewer than two, or the loss is no longer a number.
     """
     data = Dataset(dataset)
+    start_backend()
     with working("pretrain", out, params, {"dataset": dataset}, data.manifest.name) as work:
         work.run.dataset(data, "training")
-        quiet_backend()
         training = _Pretraining(data, params, work, checkpoints)
         training.fit()
         training.save()

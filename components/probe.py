@@ -18,7 +18,7 @@ from components.shared.params import Params
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
 from components.shared.supervised import accuracies, summarise
-from components.shared.training import quiet_backend
+from components.shared.training import start_backend
 
 Features = dict[str, np.ndarray]
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -44,11 +44,11 @@ def probe(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:
         UserError: an input is not finished, or the encoder belongs to another dataset.
     """
     data = Dataset(dataset)
+    start_backend()
     network = load_encoder(encoder, data)
     inputs = {"dataset": dataset, "encoder": encoder}
     with working("probe", out, params, inputs, data.manifest.name) as work:
         work.run.dataset(data, "evaluation")
-        quiet_backend()
         return _Probing(data, network, encoder, params, work).run()
 
 

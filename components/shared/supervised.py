@@ -13,7 +13,7 @@ from components.shared.params import Params
 from components.shared.progress import Progress
 from components.shared.scores import accuracy, correct, spread
 from components.shared.step import Work
-from components.shared.training import Curves, augmentation, quiet_backend
+from components.shared.training import Curves, augmentation
 
 
 def train_supervised(data: Dataset, params: Params, work: Work, pretrained: list[np.ndarray] | None) -> Result:
@@ -32,7 +32,6 @@ def train_supervised(data: Dataset, params: Params, work: Work, pretrained: list
         UserError: every learning rate of the grid ended in a loss that is no number.
     """
     work.run.dataset(data, "training")
-    quiet_backend()
     search = _Search(data, params, work, pretrained)
     search.run()
     return search.finish()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +50,34 @@ def augmentation(params: AugmentationParams) -> Any:
     return Augmentation(**dict(params))
 
 
-def quiet_backend() -> None:
-    """Make TensorFlow deterministic on this machine; say nothing of its start-up."""
-    import keras
+def start_backend() -> None:
+    """Import Keras and its backend; TensorFlow then gives the same result from the same seed on this machine."""
+    with _muted():
+        import keras
 
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
 
-        tf.config.experimental.enable_op_determinism()
+            tf.config.experimental.enable_op_determinism()
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Hold back what a library writes to the error stream's descriptor; show it if the block fails.
+
+    TensorFlow announces its processor features there before any log level of it applies.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
