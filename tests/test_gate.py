@@ -372,6 +372,7 @@ def test_faulty_predictions_are_refused_with_their_reason(break_it, name):
     assert name in check.why
     assert blessing.winner is None
     assert not any(check.passed for check in blessing.checks)
+    assert blessing.reasons() == [f"inputs: {check.why}"]
 
 
 def with_record(candidate, **update):

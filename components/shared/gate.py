@@ -20,6 +20,7 @@ from components.shared.scores import accuracy, correct, gain_interval, mean_gain
 
 BLESSING = "blessing.json"
 CHECKS = ("inputs", "gain", "certainty", "floor", "slices", "champion")
+NOT_ASKED = "not asked, because the inputs are not sound"
 NAMES = {"probe": "linear probe", "finetune": "fine-tuned model"}
 # fixed, so that nobody can look for a seed that passes
 BOOTSTRAP_SEED = 20_200_213
@@ -69,8 +70,10 @@ class Blessing(BaseModel):
         return self
 
     def reasons(self) -> list[str]:
-        """Why it was refused: one line for each check that did not pass."""
-        return [f"{check.name}: {check.why}" for check in self.checks if not check.passed]
+        """Why it was refused: one line for each check that was asked and did not pass."""
+        return [
+            f"{check.name}: {check.why}" for check in self.checks if not check.passed and check.why != NOT_ASKED
+        ]
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,7 @@ def check_champion(model: Scores, champion: Champion | str | None, test_digest: 
 
 
 def _not_asked(name: str) -> Check:
-    return Check(name=name, value=None, threshold=None, passed=False, why="not asked: the inputs are not sound")
+    return Check(name=name, value=None, threshold=None, passed=False, why=NOT_ASKED)
 
 
 def _points(fraction: float, sign: str = "") -> str:

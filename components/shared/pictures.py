@@ -23,7 +23,7 @@ TITLES = {
     PRETRAINING_PROBE: "probe during pretraining",
 }
 COLOURS = {"baseline": "#D55E00", "probe": "#009E73", "finetune": "#0072B2", PRETRAINING_PROBE: "#009E73"}
-MARKERS = {"baseline": "s", "probe": "^", "finetune": "o"}
+MARKERS = {"baseline": "s", "probe": "^", "finetune": "o", PRETRAINING_PROBE: "^"}
 _DASHES = {"baseline": "--", "finetune": "-", PRETRAINING_PROBE: ":"}
 _MAX_NAMES = 40
 
@@ -37,7 +37,7 @@ def draw_curves(curves: Sequence[Curve]) -> Figure | None:
     for curve, measure in drawable:
         colour = COLOURS[curve.model]
         title = TITLES[curve.model] + ("" if measure == "validation_accuracy" else " (on training batches)")
-        marker = "o" if len(curve.epochs) == 1 else None
+        marker = MARKERS[curve.model] if len(curve.epochs) == 1 else None
         axes.plot(
             curve.epochs,
             100 * curve.means[measure],
@@ -99,7 +99,7 @@ def draw_recall(model: str, scores: Mapping[str, Scores], class_names: Sequence[
         axes.plot(values[order], rows, MARKERS[name], color=COLOURS[name], markersize=8, label=TITLES[name])
     axes.set_yticks(rows, [_short(class_names[index]) for index in order])
     axes.set_xlabel("recall on test (%), mean over seeds; the worst change comes first")
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 
@@ -114,7 +114,7 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str) -
     """
     classes = len(counts)
     share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = min(2.4 + 0.38 * classes, 12)
+    side = min(3.2 + 0.32 * classes, 12)
     figure, axes = _figure(side + 0.9, side)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     axes.grid(visible=False)

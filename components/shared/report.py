@@ -16,7 +16,7 @@ import numpy as np
 from components.shared.artifacts import Manifest
 from components.shared.candidates import Candidate, Truth
 from components.shared.curves import Curve
-from components.shared.gate import NAMES, Blessing, Scores
+from components.shared.gate import NAMES, NOT_ASKED, Blessing, Scores
 from components.shared.pictures import TITLES
 from components.shared.scores import spread
 
@@ -47,6 +47,7 @@ _PAGE = """<!doctype html>
   code, pre { font: .88rem/1.45 ui-monospace, Menlo, Consolas, monospace; }
   pre { background: #f6f7f8; padding: .8rem 1rem; overflow-x: auto; }
   td code { overflow-wrap: anywhere; }
+  td.k code { overflow-wrap: normal; }
 </style>
 </head>
 <body>
@@ -63,7 +64,8 @@ _PAGE = """<!doctype html>
 <tr><th>check</th><th>result</th><th class="n">value</th><th class="n">threshold</th><th>reason</th></tr>
 {% for check in blessing.checks %}
 <tr><td class="k">{{ check.name }}</td>
-<td class="k{{ "" if check.passed else " no" }}">{{ "✓ passed" if check.passed else "✗ failed" }}</td>
+<td class="k{{ "" if check.passed else " no" }}">{{ "✓ passed" if check.passed else "– not asked" if
+check.why == not_asked else "✗ failed" }}</td>
 <td class="n">{{ number(check.value) }}</td><td class="n">{{ number(check.threshold) }}</td>
 <td>{{ check.why }}</td></tr>
 {% endfor %}
@@ -107,9 +109,9 @@ and seeds. The encoder was pretrained once, so it says nothing of how another pr
 <h2>How to get the same again</h2>
 <pre>{% if lineage["git.commit"] != "unknown" %}git checkout {{ lineage["git.commit"] }}
 {% endif %}
-dvc pull
-dvc repro</pre>
-<p class="note">with the parameters below in <code>params.yaml</code>.
+make repro</pre>
+<p class="note">with these parameters in <code>params.yaml</code>; those of the pretraining are in the run
+<code>pretrain</code> of the same MLflow experiment.
 {% if lineage["git.commit"] == "unknown" %}
 <span class="no">The code was not in a git repository, so its version is not known.</span>
 {% elif "git.dirty" in lineage %}
@@ -119,7 +121,8 @@ dvc repro</pre>
 <div class="wide"><table>
 <tr><th>step</th><th>MLflow run</th><th>parameters</th></tr>
 {% for run in runs %}
-<tr><td class="k">{{ run.step }}</td><td><code>{{ run.id }}</code></td><td><code>{{ run.params }}</code></td></tr>
+<tr><td class="k">{{ run.step }}</td><td class="k"><code>{{ run.id }}</code></td>
+<td><code>{{ run.params }}</code></td></tr>
 {% endfor %}
 </table></div>
 </body>
@@ -175,6 +178,7 @@ def render(findings: Findings, pictures: Sequence[tuple[Path, str]]) -> str:
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_PAGE)
     return page.render(
         title=f"Evaluation of {findings.manifest.name}",
+        not_asked=NOT_ASKED,
         verdict="blessed" if blessing.blessed else "not blessed",
         blessing=blessing,
         confidence=f"{100 * blessing.confidence:g} %",
