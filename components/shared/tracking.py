@@ -31,6 +31,8 @@ def connect() -> str:
     # a step must not hang for minutes because the tracking server is away; the value is MLflow's own setting
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    # the tables of a new SQLite file are nothing to report
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     import mlflow
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
