@@ -14,10 +14,17 @@ class Batches(keras.utils.PyDataset):
         batch_size: rows a batch; the last, smaller batch of an epoch is left out unless it is the only one.
         seed: with the epoch's number it decides the order.
         first_epoch: number of the first epoch to be read, for going on with an interrupted training.
+        passes: how often an epoch goes through the images. With few images the work around an epoch (metrics,
+            validation, callbacks) would take longer than the training.
     """
 
     def __init__(
-        self, parts: list[tuple[np.ndarray, np.ndarray]], batch_size: int, seed: int, first_epoch: int = 0
+        self,
+        parts: list[tuple[np.ndarray, np.ndarray]],
+        batch_size: int,
+        seed: int,
+        first_epoch: int = 0,
+        passes: int = 1,
     ):
         super().__init__()
         self._parts = [(images, labels) for images, labels in parts if len(labels)]
@@ -25,10 +32,11 @@ class Batches(keras.utils.PyDataset):
         self._batch_size = min(batch_size, int(self._starts[-1]))
         self._seed = seed
         self._epoch = first_epoch
+        self._passes = passes
         self._shuffle()
 
     def __len__(self) -> int:
-        return int(self._starts[-1]) // self._batch_size
+        return self._passes * int(self._starts[-1]) // self._batch_size
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         # sorted within the batch, so that a memory map is read in one direction
@@ -46,4 +54,5 @@ class Batches(keras.utils.PyDataset):
         self._shuffle()
 
     def _shuffle(self) -> None:
-        self._order = np.random.default_rng((self._seed, self._epoch)).permutation(int(self._starts[-1]))
+        rng = np.random.default_rng((self._seed, self._epoch))
+        self._order = np.concatenate([rng.permutation(int(self._starts[-1])) for _ in range(self._passes)])

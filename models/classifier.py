@@ -49,7 +49,7 @@ class Recipe:
         width: of the `conv` encoder.
         image_size: pixels.
         classes: number of classes.
-        epochs: passes over the labelled images.
+        epochs: passes over the labelled images; above 100, rounded up to a multiple of epochs // 50.
         batch_size: images a step.
         weight_decay: of AdamW.
         policy: augmentation.
@@ -85,6 +85,9 @@ class SupervisedTrainer:
     ):
         self.recipe, self.train, self.validation = recipe, train, validation
         self._pretrained = pretrained
+        # some fifty points make a curve
+        self._passes = max(1, recipe.epochs // 50)
+        self._rounds = -(-recipe.epochs // self._passes)
         self.model = self._fresh(0)
         self.model.compile(
             optimizer=keras.optimizers.AdamW(learning_rate=1e-3, weight_decay=recipe.weight_decay),
@@ -97,7 +100,7 @@ class SupervisedTrainer:
     @property
     def steps(self) -> int:
         """Optimisation steps of one training."""
-        return self.recipe.epochs * len(Batches([self.train], self.recipe.batch_size, 0))
+        return self._rounds * len(self._batches(0))
 
     def fit(self, learning_rate: float, seed: int, on_epoch: Callable[[int, Mapping[str, float]], None]) -> None:
         """Train once; the last epoch's weights count, so that no split chooses among epochs.
@@ -105,25 +108,25 @@ class SupervisedTrainer:
         Args:
             learning_rate: of the first epoch; it follows half a cosine to 0.
             seed: decides the initial weights, the order of the images and the augmentation.
-            on_epoch: called with the epoch (from 0) and its numbers.
+            on_epoch: called with the number of epochs done and the last one's numbers; some fifty times at most.
 
         Raises:
             FloatingPointError: the loss is no longer a number.
         """
         reset(self.model, self._fresh(seed).get_weights())
         self.model.fit(
-            Batches([self.train], self.recipe.batch_size, seed),
-            epochs=self.recipe.epochs,
+            self._batches(seed),
+            epochs=self._rounds,
             validation_data=self.validation,
             validation_batch_size=512,
-            # some fifty points make a curve; with few labels validating takes longer than training
-            validation_freq=max(1, self.recipe.epochs // 50),
             verbose=0,
             callbacks=[
-                CosineRate(learning_rate, self.recipe.epochs),
+                CosineRate(learning_rate, self._rounds),
                 EpochSeed(seed),
                 StopOnNaN(),
-                keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(epoch, logs or {})),
+                keras.callbacks.LambdaCallback(
+                    on_epoch_end=lambda r, logs: on_epoch((r + 1) * self._passes, logs or {})
+                ),
             ],
         )
 
@@ -134,6 +137,9 @@ class SupervisedTrainer:
     def restore(self, weights: list[np.ndarray]) -> None:
         """Put back weights of an earlier training."""
         self.model.set_weights(weights)
+
+    def _batches(self, seed: int) -> Batches:
+        return Batches([self.train], self.recipe.batch_size, seed, passes=self._passes)
 
     def deployable(self) -> keras.Model:
         """The trained classifier from raw images to class probabilities, in built-in layers only."""

@@ -137,10 +137,9 @@ class _Search:
 
         def on_epoch(epoch: int, logs: Mapping[str, float]) -> None:
             values = {name.replace("val_", "validation_"): float(value) for name, value in logs.items()}
-            if "validation_accuracy" in values:
-                values.pop("learning_rate", None)
-                self.curves.add(epoch + 1, values, log=False, seed=seed, learning_rate=rate)
-                last.update(values)
+            values.pop("learning_rate", None)
+            self.curves.add(epoch, values, log=False, seed=seed, learning_rate=rate)
+            last.update(values)
 
         try:
             self.trainer.fit(rate, seed, on_epoch)

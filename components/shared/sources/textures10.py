@@ -22,7 +22,7 @@ from components.shared.errors import UserError, exit_cleanly
 SIZE = 32
 # rendered larger and averaged down, so that edges are smooth
 OVERSAMPLING = 2
-COUNTS = {"unlabelled": 6000, "train": 100, "validation": 100, "test": 2000}
+COUNTS = {"unlabelled": 4000, "train": 100, "validation": 100, "test": 2000}
 
 
 def stripes(u, v, rng):
