@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 FOLDERS = ("dataset", "validation", "encoder", "probe", "baseline", "finetune", "evaluation", "registration")
 # as small as every step still allows
 TINY = {
-    "data": {"name": "tiny", "source": "folder", "path": "images", "image_size": 16},
+    "data": {"name": "tiny", "source": "folder", "path": "images", "image_size": 32},
     "encoder": {"width": 8},
     "runtime": {"epochs": 1, "batch_size": 32, "repeats": 2},
     "supervised": {"epochs": 1, "batch_size": 8, "learning_rates": [0.001]},
@@ -73,7 +73,7 @@ def copy_repository(root):
 def write_images(folder):
     counts = {"train": 24, "validation": 12, "test": 12, "unlabelled": 40}
     names = list(PATTERNS)[:3]
-    for split, (images, labels) in make_arrays(counts, classes=3, image_size=16).items():
+    for split, (images, labels) in make_arrays(counts, classes=3).items():
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             place = folder / split / names[label] if split != "unlabelled" else folder / split
             place.mkdir(parents=True, exist_ok=True)
