@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import hashlib
+import json
 import re
 
 import pytest
@@ -137,6 +139,18 @@ def test_metrics_and_plots_lie_in_the_outputs():
 def test_git_ignores_what_dvc_keeps():
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert [folder for folder in ("data", *FOLDERS.values()) if f"/{folder}" not in ignored] == []
+
+
+def test_the_sample_in_the_repository_is_whole():
+    store = ROOT / ".dvc" / "sample" / "files" / "md5"
+    held = {
+        f"{path.parent.name}{path.name}": hashlib.md5(path.read_bytes()).hexdigest() for path in store.glob("*/*")
+    }
+    assert all(name.removesuffix(".dir") == digest for name, digest in held.items())
+    root = load("data.dvc")["outs"][0]["md5"]
+    listed = json.loads((store / root[:2] / root[2:]).read_text())
+    assert {entry["md5"] for entry in listed} | {root} == set(held)
+    assert "sample/textures10.zip" in [entry["relpath"] for entry in listed]
 
 
 def test_nothing_is_pushed_into_the_repository_by_accident():
