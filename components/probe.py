@@ -7,6 +7,7 @@ Reads `dataset/` and `encoder/`; writes `probe/`: `classifier.keras` (the encode
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +136,7 @@ class _Probing:
                  "highest": float(values.max())}
             )  # fmt: skip
             self.work.run.metrics({"accuracy_over_labels": rows[-1]["accuracy"]}, step=budget)
-        with (self.work.out / "budgets.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        _write_rows(self.work.out / "budgets.csv", list(rows[0]), rows)
         return rows
 
     def _knn(self) -> dict[str, float]:
@@ -166,10 +164,10 @@ class _Probing:
 
     def _write_curves(self) -> None:
         """The online probe's accuracy during pretraining, for the plot that compares all trainings."""
+        columns = ("epoch", "probe_accuracy", "validation_probe_accuracy")
         with (self.encoder / "curves.csv").open() as file:
-            rows = [(row["epoch"], row["probe_accuracy"]) for row in csv.DictReader(file)]
-        lines = ["epoch,probe_accuracy", *(f"{epoch},{accuracy}" for epoch, accuracy in rows)]
-        (self.work.out / "curves.csv").write_text("\n".join(lines) + "\n")
+            rows = [{name: row.get(name, "") for name in columns} for row in csv.DictReader(file)]
+        _write_rows(self.work.out / "curves.csv", columns, rows)
 
     def _draw(self, budgets: list[dict[str, float]]) -> None:
         from components.shared.grids import draw_rows
@@ -183,6 +181,13 @@ class _Probing:
         )
         for name in ("budgets.png", "neighbours.png"):
             self.work.run.file(out / name, "pictures")
+
+
+def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _subset(labels: np.ndarray, budget: int, seed: int) -> np.ndarray:
