@@ -17,7 +17,7 @@ PORT ?= 5000
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 # TensorFlow's start-up notices say nothing to a user; Great Expectations must not call home
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 export GX_ANALYTICS_ENABLED ?= False
 
 .PHONY: help
