@@ -102,20 +102,31 @@ class _Pretraining:
             progress.start_at(epoch)
 
         def end_of_epoch(epoch: int, logs: dict[str, Any]) -> None:
+            # only the probe is measured on validation images; there are no two views to contrast
+            measured = ("val_probe_accuracy", "val_probe_loss")
+            logs = {
+                name.replace("val_", "validation_"): value
+                for name, value in logs.items()
+                if name in measured or not name.startswith("val_")
+            }
             self.curves.add(epoch + 1, logs)
             self.checkpoint.save(epoch + 1, self.curves.rows, self._state())
-            shown = ("contrastive_loss", "contrastive_accuracy", "probe_accuracy")
+            shown = ("contrastive_loss", "contrastive_accuracy", "validation_probe_accuracy")
             progress.step({name: logs[name] for name in shown if name in logs})
 
         if epoch < runtime.epochs:
             try:
+                batches = Batches(self.parts, runtime.batch_size, runtime.seed)
                 self.model.fit(
-                    Batches(self.parts, runtime.batch_size, runtime.seed, epoch),
+                    batches,
+                    shuffle=False,
                     initial_epoch=epoch,
                     epochs=runtime.epochs,
+                    validation_data=(np.asarray(self.data.images("validation")), self.data.labels("validation")),
+                    validation_batch_size=512,
                     verbose=0,
                     callbacks=[
-                        EpochSeed(runtime.seed),
+                        EpochSeed(runtime.seed, batches),
                         StopOnNaN(),
                         keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch),
                     ],

@@ -13,27 +13,23 @@ class Batches(keras.utils.PyDataset):
         parts: pairs of (images uint8 (N, H, W, 3), labels int64 (N,)), memory-mapped or not, taken as one set.
         batch_size: rows a batch; the last, smaller batch of an epoch is left out unless it is the only one.
         seed: with the epoch's number it decides the order.
-        first_epoch: number of the first epoch to be read, for going on with an interrupted training.
         passes: how often an epoch goes through the images. With few images the work around an epoch (metrics,
             validation, callbacks) would take longer than the training.
+
+    Raises:
+        ValueError: there is no image.
     """
 
-    def __init__(
-        self,
-        parts: list[tuple[np.ndarray, np.ndarray]],
-        batch_size: int,
-        seed: int,
-        first_epoch: int = 0,
-        passes: int = 1,
-    ):
+    def __init__(self, parts: list[tuple[np.ndarray, np.ndarray]], batch_size: int, seed: int, passes: int = 1):
         super().__init__()
         self._parts = [(images, labels) for images, labels in parts if len(labels)]
+        if not self._parts:
+            raise ValueError("there is no image to train on")
         self._starts = np.cumsum([0] + [len(labels) for _, labels in self._parts])
         self._batch_size = min(batch_size, int(self._starts[-1]))
         self._seed = seed
-        self._epoch = first_epoch
         self._passes = passes
-        self._shuffle()
+        self.shuffle(0)
 
     def __len__(self) -> int:
         return self._passes * int(self._starts[-1]) // self._batch_size
@@ -48,11 +44,11 @@ class Batches(keras.utils.PyDataset):
             labels.append(part_labels[own])
         return np.concatenate(images), np.concatenate(labels)
 
-    def on_epoch_end(self) -> None:
-        """Called by Keras: shuffle anew."""
-        self._epoch += 1
-        self._shuffle()
+    def shuffle(self, epoch: int) -> None:
+        """Put the images into the order of an epoch, counted from 0.
 
-    def _shuffle(self) -> None:
-        rng = np.random.default_rng((self._seed, self._epoch))
+        `models.training.EpochSeed` calls it. Keras's own hook, `on_epoch_end`, is not told the number of the epoch,
+        and is called once more before the first one.
+        """
+        rng = np.random.default_rng((self._seed, epoch))
         self._order = np.concatenate([rng.permutation(int(self._starts[-1])) for _ in range(self._passes)])

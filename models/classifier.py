@@ -114,15 +114,17 @@ class SupervisedTrainer:
             FloatingPointError: the loss is no longer a number.
         """
         reset(self.model, self._fresh(seed).get_weights())
+        batches = self._batches(seed)
         self.model.fit(
-            self._batches(seed),
+            batches,
+            shuffle=False,
             epochs=self._rounds,
             validation_data=self.validation,
             validation_batch_size=512,
             verbose=0,
             callbacks=[
                 CosineRate(learning_rate, self._rounds),
-                EpochSeed(seed),
+                EpochSeed(seed, batches),
                 StopOnNaN(),
                 keras.callbacks.LambdaCallback(
                     on_epoch_end=lambda r, logs: on_epoch((r + 1) * self._passes, logs or {})

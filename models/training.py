@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import keras
 import numpy as np
 
+from models.batches import Batches
+
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
@@ -51,20 +53,23 @@ class CosineRate(keras.callbacks.Callback):
 
 
 class EpochSeed(keras.callbacks.Callback):
-    """Seed the augmentation anew in each epoch, so that it depends on the seed and the epoch alone.
+    """Make the order of the images and the augmentation of each epoch depend on the seed and the epoch alone.
 
-    A training that goes on in epoch k then draws the same numbers as one that was never interrupted.
+    A training that goes on in epoch k then draws the same numbers as one that was never interrupted. Keras must be
+    told not to shuffle the batches itself: it draws from Python's global random state.
 
     Args:
         seed: of the run.
+        batches: what the training reads.
     """
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, batches: Batches):
         super().__init__()
-        self.seed = seed
+        self.seed, self.batches = seed, batches
 
     def on_epoch_begin(self, epoch, logs=None):
         """Called by Keras."""
+        self.batches.shuffle(epoch)
         state = np.random.SeedSequence((self.seed, epoch)).generate_state(2, "uint32")
         variable = self.model.seed_generator.state
         variable.assign(state.astype(variable.dtype))
