@@ -14,14 +14,18 @@ def contrastive_ranks(z1, z2):
         z1, z2: embeddings of the two views, shape (N, D), any scale.
 
     Returns:
-        Float32, shape (2N,): 0 where the other view is the most similar one, at most N − 1.
+        Float32, shape (2N,): 0 where the other view is more similar than all others, at most N − 1.
         The mean of `ranks < 1` is the contrastive accuracy, that of `ranks < 5` its top-5 form.
+        A tie counts as not found, and so does NaN, so that an encoder that maps all images to one point does not
+        look perfect.
     """
     similarities = ops.matmul(l2_normalize(z1), ops.transpose(l2_normalize(z2)))
     positives = ops.diagonal(similarities)
-    forward = ops.sum(ops.cast(similarities > positives[:, None], "float32"), axis=1)
-    backward = ops.sum(ops.cast(similarities > positives[None, :], "float32"), axis=0)
-    return ops.concatenate([forward, backward], axis=0)
+    n = ops.cast(ops.shape(similarities)[0], "float32")
+    # the embeddings that are less similar than the other view; the other view itself is not among them
+    forward = ops.sum(ops.cast(similarities < positives[:, None], "float32"), axis=1)
+    backward = ops.sum(ops.cast(similarities < positives[None, :], "float32"), axis=0)
+    return n - 1.0 - ops.concatenate([forward, backward], axis=0)
 
 
 def correlation_accuracy(z1, z2):
