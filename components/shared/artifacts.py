@@ -209,16 +209,25 @@ class Dataset:
 
     def _load(self, name: str, mmap_mode: Any = None) -> np.ndarray:
         path = self.folder / name
-        try:
-            array = np.load(path, mmap_mode=mmap_mode)
-        except FileNotFoundError:
-            raise UserError(f"{path}: missing; run the ingest step again (`dvc repro -f ingest`)") from None
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path}: not a NumPy array: {error}; run the ingest step again") from None
+        array = open_array(path, mmap_mode)
         expected = self.manifest.counts[name.split(".")[0]]
         if len(array) != expected:
             raise UserError(f"{path}: {len(array)} rows where manifest.json says {expected}; run ingest again")
         return array
+
+
+def open_array(path: Path, mmap_mode: Any = "r") -> np.ndarray:
+    """One array of a dataset, by default memory-mapped, whatever its type and shape.
+
+    Raises:
+        UserError: the file is missing or is not a NumPy array.
+    """
+    try:
+        return np.load(path, mmap_mode=mmap_mode)
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; run the ingest step again (`dvc repro -f ingest`)") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: not a NumPy array: {error}; run the ingest step again") from None
 
 
 def save_array(path: Path, array: np.ndarray) -> None:

@@ -52,13 +52,26 @@ class DataParams(Section):
 
 
 class ValidationParams(Section):
-    """What the data check refuses: critical expectations stop the pipeline, warnings are reported."""
+    """What the data check refuses: critical expectations stop the pipeline, warnings are reported.
+
+    `min_images_per_class`: training images of each class; below 2 a class has no second example to learn from
+    (critical). `max_class_imbalance`: largest over smallest class of a split; beyond it accuracy speaks mostly of
+    the large classes (warning). `min_pixel_std`: standard deviation of a channel, in grey levels of 255, that at
+    least one channel must reach; below 1 an image shows nothing (a warning for each image).
+    `max_blank_fraction`: of a split; more of them mean that reading failed (critical).
+    `max_duplicate_fraction`: exact copies within a split, or of training images in validation; more of them make
+    the split smaller than it looks (warning). `max_test_overlap`: test images of which another split holds an
+    exact copy; they measure memory (critical). `max_brightness_drift`: distance of a split's mean brightness from
+    that of test, in standard deviations (warning).
+    """
 
     min_images_per_class: Count = 2
-    max_class_imbalance: Annotated[float, Field(ge=1)] = 10.0
-    min_pixel_std: Annotated[float, Field(ge=0)] = 1.0
+    max_class_imbalance: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
+    min_pixel_std: Annotated[float, Field(ge=0, le=127.5)] = 1.0
+    max_blank_fraction: Fraction = 0.05
     max_duplicate_fraction: Fraction = 0.05
     max_test_overlap: Fraction = 0.0
+    max_brightness_drift: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
 
 
 class AugmentationParams(Section):

@@ -70,6 +70,10 @@ class Run:
         """Attach a file."""
         self._try("log_artifact", str(path), artifact_path=folder)
 
+    def folder(self, path: Path, folder: str | None = None) -> None:
+        """Attach all files of a folder."""
+        self._try("log_artifacts", str(path), artifact_path=folder)
+
     def picture(self, figure: Any, name: str) -> None:
         """Attach a Matplotlib figure as a PNG."""
         self._try("log_figure", figure, name)

@@ -1,0 +1,230 @@
+"""Validate: is the dataset fit to learn from? A critical failure stops the pipeline.
+
+Reads `dataset/`; writes `validation/`: `verdict.json` (what holds and what does not), `statistics.json`,
+`schema.json` (classes, sizes, ranges, all expectations with their bounds), `docs/` (Data Docs: open
+`docs/index.html`), pictures and `result.json`. Of a dataset that fails, the same files but the record lie in
+`validation.failed/`, until the next one that passes.
+
+`verdict.json` holds no times, ids or bounds: it changes only with what was found in the images, so that a loosened
+bound does not make the stages that wait for the verdict train again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components.shared import expectations as expect
+from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Result
+from components.shared.errors import UserError
+from components.shared.expectations import Checker, Outcome
+from components.shared.image_table import (
+    LABELLED,
+    MeanImages,
+    array_table,
+    class_table,
+    image_table,
+    split_table,
+)
+from components.shared.params import Params
+from components.shared.progress import Progress
+from components.shared.step import Work, command_line, working
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+MAX_CLASSES_DRAWN = 20
+VERDICT = "verdict.json"
+
+
+def validate(dataset: Path, out: Path, params: Params) -> Result:
+    """Check a dataset and describe it.
+
+    Args:
+        dataset: folder written by `ingest`.
+        out: folder to write. Beside it, `<out>.failed/` keeps what was found when the dataset fails.
+        params: reads validation.
+
+    Returns:
+        The record that is written to `result.json`.
+
+    Raises:
+        UserError: the dataset is missing or damaged, or fails a critical expectation.
+    """
+    data, out = Dataset(dataset), Path(out)
+    failed = out.with_name(f"{out.name}.failed")
+    _refuse_foreign(failed)
+    with working("validate", out, params, {"dataset": Path(dataset)}, data.manifest.name) as work:
+        outcomes = _Validation(data, work).run()
+        for outcome in outcomes:
+            if not outcome.success and outcome.expectation.severity == "warning":
+                print(f"validate: warning: {outcome.line()}", flush=True)
+        critical = [o for o in outcomes if not o.success and o.expectation.severity == "critical"]
+        if critical:
+            _keep(work.out, failed)
+            more = f" ({len(critical) - 1} more critical)" if len(critical) > 1 else ""
+            raise UserError(f"{dataset}: {critical[0].line()}{more}; see {failed / 'docs' / 'index.html'}")
+        result = work.finish(data.manifest.digest, _metrics(outcomes), expectations=[o.verdict() for o in outcomes])
+    if failed.exists():
+        shutil.rmtree(failed)
+    passed = sum(o.success for o in outcomes)
+    print(f"{out}: {passed} of {len(outcomes)} expectations hold, none critical fails", flush=True)
+    return result
+
+
+class _Validation:
+    """Tables of a dataset, what is expected of them, and the files that tell of it."""
+
+    def __init__(self, data: Dataset, work: Work):
+        self.data, self.work, self.params = data, work, work.params.validation
+        self.checker = Checker(work.out / "docs")
+
+    def run(self) -> list[Outcome]:
+        manifest = self.data.manifest
+        outcomes = self.checker.check("arrays", array_table(self.data), expect.array_expectations(manifest))
+        if all(outcome.success for outcome in outcomes):
+            self.work.run.dataset(self.data, "validation")
+            outcomes += self._look()
+        self.checker.write_docs()
+        _write(self.work.out / VERDICT, _verdict(outcomes))
+        _write(self.work.out / "schema.json", _schema(self.data, outcomes))
+        for path in sorted(self.work.out.glob("*.*")):
+            self.work.run.file(path, "pictures" if path.suffix == ".png" else None)
+        self.work.run.folder(self.work.out / "docs", "docs")
+        return outcomes
+
+    def _look(self) -> list[Outcome]:
+        """Everything that needs the images themselves."""
+        manifest, check = self.data.manifest, self.checker.check
+        means = MeanImages(min(self.data.classes, MAX_CLASSES_DRAWN), manifest.image_size)
+        progress = Progress("validate", sum(manifest.counts.values()), "image")
+        try:
+            images = image_table(
+                self.data, self.params.min_pixel_std, means, lambda count: progress.step(count=count)
+            )
+        finally:
+            progress.close()
+        splits, classes = split_table(images), class_table(images, manifest)
+        _write(self.work.out / "statistics.json", _statistics(splits, classes))
+        self._draw(classes, means)
+        on_splits = expect.split_expectations(splits, self.params)
+        drift = [e for e in on_splits if e.table == "images"]
+        return [
+            *check("images", images, [*expect.image_expectations(self.data.classes, self.params), *drift]),
+            *check("splits", splits, [e for e in on_splits if e.table == "splits"]),
+            *check("classes", classes, expect.class_expectations(self.params)),
+        ]
+
+    def _draw(self, classes: pd.DataFrame, means: MeanImages) -> None:
+        from components.shared.grids import draw_rows
+
+        draw_counts(classes).savefig(self.work.out / "class_counts.png", dpi=110)
+        draw_rows(means.rows(self.data.manifest.class_names), titles=LABELLED).savefig(
+            self.work.out / "class_means.png", dpi=160
+        )
+
+
+def draw_counts(classes: pd.DataFrame) -> Figure:
+    """Bars of the number of images of each class (at most 20), one panel a split.
+
+    Args:
+        classes: table of `components.shared.image_table.class_table`.
+    """
+    from matplotlib.figure import Figure
+
+    shown = classes[classes["label"] < MAX_CLASSES_DRAWN]
+    height = 1.2 + 0.24 * shown["label"].nunique()
+    figure = Figure(figsize=(9, height), layout="constrained")
+    panels: Any = figure.subplots(1, len(LABELLED), sharey=True)
+    for panel, split in zip(panels, LABELLED, strict=True):
+        part = shown[shown["split"] == split]
+        places = np.arange(len(part))
+        bars = panel.barh(places, part["images"], color="#0072B2")
+        panel.bar_label(bars, padding=2, fontsize=8)
+        panel.set_yticks(places, [name[:24] for name in part["class_name"]])
+        panel.margins(x=0.18)
+        panel.set_title(split)
+        panel.set_xlabel("images")
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].invert_yaxis()  # shared by all panels
+    return figure
+
+
+def _verdict(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    passed = all(o.success or o.expectation.severity == "warning" for o in outcomes)
+    return {"passed": passed, "expectations": [outcome.verdict() for outcome in outcomes]}
+
+
+def _schema(data: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    manifest = data.manifest
+    return {
+        "class_names": manifest.class_names,
+        "image": {"dtype": "uint8", "shape": [manifest.image_size, manifest.image_size, 3], "range": [0, 255]},
+        "label": {"dtype": "int64", "range": [0, data.classes - 1], "unlabelled": UNLABELLED},
+        "splits": {split: manifest.counts.get(split, 0) for split in SPLITS},
+        "expectations": [
+            {
+                "expectation": o.expectation.name,
+                "severity": o.expectation.severity,
+                "about": f"{o.expectation.table}.{o.expectation.column}",
+                "expected": o.expectation.threshold,
+                "meaning": o.expectation.meaning,
+            }
+            for o in outcomes
+        ],
+    }
+
+
+def _statistics(splits: pd.DataFrame, classes: pd.DataFrame) -> dict[str, Any]:
+    """Numbers of each split and of each of its classes; brightness in grey levels of 0 to 255."""
+    found = {}
+    for row in splits.to_dict("records"):
+        own = classes[classes["split"] == row["split"]].drop(columns=["split", "missing_images"])
+        rest = {str(key): value for key, value in row.items() if key != "split"}
+        found[row["split"]] = {**rest, "classes": own.to_dict("records")}
+    return found
+
+
+def _metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    failed = [o.expectation.severity for o in outcomes if not o.success]
+    return {
+        "expectations": len(outcomes),
+        "passed": len(outcomes) - len(failed),
+        "warnings": failed.count("warning"),
+        "critical": failed.count("critical"),
+    }
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _refuse_foreign(failed: Path) -> None:
+    """What a failed run left is replaced, so it must be one."""
+    if failed.exists() and not (failed / VERDICT).exists():
+        raise UserError(f"{failed}: exists and was not written by this step; remove or rename it")
+
+
+def _keep(folder: Path, failed: Path) -> None:
+    """Copy what was found to where it outlives the failed step."""
+    partial = failed.with_name(f".{failed.name}.partial")
+    try:
+        for stale in (partial, failed):
+            if stale.exists():
+                shutil.rmtree(stale)
+        shutil.copytree(folder, partial)
+        partial.rename(failed)
+    except OSError as error:
+        raise UserError(
+            f"{failed}: can't be written: {error.strerror}; check the path and its permissions"
+        ) from None
+
+
+if __name__ == "__main__":
+    command_line("validate", validate, ("dataset",), "validation")
