@@ -40,12 +40,18 @@ def deployable(encoder: keras.Model, head: keras.Model | None = None) -> keras.M
         head: optional model from features to class probabilities.
 
     Returns:
-        A model from uint8 images, shape (N, H, W, 3), any size, to features or class probabilities in float32.
+        A model from uint8 images, shape (N, H, W, 3), any size, to features or class probabilities in float32. An
+        image of another shape counts by its centre square, resized; one of the encoder's size is left as it is.
     """
     size = encoder.input_shape[1]
     images = keras.Input((None, None, 3), dtype="uint8", name="images")
     pixels = keras.layers.Rescaling(1 / 255, name="scale")(images)
-    pixels = keras.layers.Resizing(size, size, interpolation="bilinear", name="resize")(pixels)
+    # the centre square, bicubic without aliasing: what the images of the dataset went through
+    pixels = keras.layers.Resizing(
+        size, size, interpolation="bicubic", antialias=True, crop_to_aspect_ratio=True, name="resize"
+    )(pixels)
+    # bicubic overshoots at sharp edges
+    pixels = keras.layers.ReLU(max_value=1.0, name="clip")(pixels)
     outputs = encoder(pixels)
     if head is not None:
         outputs = head(outputs)
