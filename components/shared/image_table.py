@@ -149,10 +149,12 @@ def split_table(images: pd.DataFrame) -> pd.DataFrame:
         if part.empty:
             continue
         found = {
-            other: visible["digest"].isin(digests[other]) for other in SPLITS if other != split and other in digests
+            other: visible["digest"].isin(digests[other]).to_numpy()
+            for other in SPLITS
+            if other != split and other in digests
         }
-        copied = int(np.logical_or.reduce([*found.values(), np.zeros(len(visible), bool)]).sum())
-        places = ", ".join(f"{int(there.sum())} in {other}" for other, there in found.items() if there.any())
+        copied = int(np.any([np.zeros(len(visible), bool), *found.values()], axis=0).sum())
+        places = ", ".join(f"{there.sum()} in {other}" for other, there in found.items() if there.any())
         sizes = part.loc[part["class_name"] != "", "label"].value_counts()
         rows.append(
             {

@@ -54,15 +54,14 @@ class DataParams(Section):
 class ValidationParams(Section):
     """What the data check refuses: critical expectations stop the pipeline, warnings are reported.
 
-    `min_images_per_class`: training images of each class; below 2 a class has no second example to learn from
-    (critical). `max_class_imbalance`: largest over smallest class of a split; beyond it accuracy speaks mostly of
-    the large classes (warning). `min_pixel_std`: standard deviation of a channel, in grey levels of 255, that at
-    least one channel must reach; below 1 an image shows nothing (a warning for each image).
-    `max_blank_fraction`: of a split; more of them mean that reading failed (critical).
-    `max_duplicate_fraction`: exact copies within a split, or of training images in validation; more of them make
-    the split smaller than it looks (warning). `max_test_overlap`: test images of which another split holds an
-    exact copy; they measure memory (critical). `max_brightness_drift`: distance of a split's mean brightness from
-    that of test, in standard deviations (warning).
+    `min_images_per_class`: training images of each class (critical). `max_class_imbalance`: largest over smallest
+    class of a split; beyond it accuracy speaks mostly of the large classes (warning). `min_pixel_std`: standard
+    deviation over the pixels, in grey levels of 0 to 255, that at least one channel must reach; an image below it
+    is blank (warning). `max_blank_fraction`: of a split; more blank images mean that reading failed (critical).
+    `max_duplicate_fraction`: images of a split that repeat an earlier one, or of validation that another split
+    holds too (warning). `max_test_overlap`: test images of which another split holds an exact copy, as a fraction;
+    they measure memory (critical). `max_brightness_drift`: distance of the test images' mean brightness from the
+    training images', in standard deviations between training images (warning).
     """
 
     min_images_per_class: Count = 2
