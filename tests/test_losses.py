@@ -15,7 +15,7 @@ from models.losses import l2_normalize, nt_xent
 
 
 def slow_nt_xent(z1, z2, temperature):
-    """Equation 1 and algorithm 1 of arXiv:2002.05709, loop by loop in float64: views 2k − 1 and 2k belong together."""
+    """Equation 1 and algorithm 1 of arXiv:2002.05709 in loops and float64: views 2k − 1 and 2k belong together."""
     n = len(z1)
     z = np.empty((2 * n, z1.shape[1]))
     z[0::2], z[1::2] = z1, z2
