@@ -15,8 +15,11 @@ from keras import ops
 
 # ITU-R BT.601, as Pillow and torchvision use it
 GREY = (0.299, 0.587, 0.114)
-# RGB → YIQ: a rotation in the plane of I and Q changes the hue and keeps the brightness (as NVIDIA DALI does)
-YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]], "float32")
+# RGB → YIQ: a rotation in the plane of I and Q changes the hue and keeps the brightness (as NVIDIA DALI does).
+# The usual three digits (0.596, −0.274, −0.321) do not add up to 0 and would tint grey.
+YIQ = np.array(
+    [[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]], "float32"
+)
 
 
 @dataclass(frozen=True)
