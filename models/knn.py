@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.probes import check_labels
+
 
 def knn_probabilities(
     features: np.ndarray,
@@ -21,7 +23,7 @@ def knn_probabilities(
         labels: int64, shape (N,), in [0, classes).
         queries: features to classify, shape (M, D).
         classes: number of classes.
-        neighbours: how many vote; at most N do.
+        neighbours: how many vote, ≥ 1; at most N do.
         temperature: > 0; smaller lets the nearest ones decide.
         chunk: queries handled at once, to bound memory.
 
@@ -29,14 +31,16 @@ def knn_probabilities(
         Float32, shape (M, classes); each row sums to 1.
 
     Raises:
-        ValueError: temperature is not > 0, or there is no labelled image.
+        ValueError: temperature or neighbours is not > 0, there is no labelled image, or a label outside
+            [0, classes).
 
     Source: Wu et al. 2018, arXiv:1805.01978, section 3.4.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be > 0, not {temperature}")
-    if not len(features):
-        raise ValueError("kNN needs at least one labelled image")
+    if neighbours < 1:
+        raise ValueError(f"neighbours must be ≥ 1, not {neighbours}")
+    check_labels(labels, classes)
     bank = _unit(features)
     k = min(neighbours, len(bank))
     votes = np.zeros((len(queries), classes), "float32")

@@ -38,10 +38,16 @@ def fit_linear_probe(
 
     Returns:
         The probe.
+
+    Raises:
+        ValueError: there is no image, or a label outside [0, classes).
     """
-    mean = features.mean(axis=0)
+    check_labels(labels, classes)
+    # in float32 the mean of a constant is off by a rounding, which would pass for a spread
+    mean = features.mean(axis=0, dtype="float64")
+    spread = features.std(axis=0, dtype="float64")
     # a feature that never changes carries nothing, and must not be divided by its spread
-    spread = np.where(features.std(axis=0) > 1e-6, features.std(axis=0), 1.0).astype("float32")
+    spread = np.where(spread > 1e-6, spread, 1.0)
     x = ((features - mean) / spread).astype("float32")
     y = np.eye(classes, dtype="float32")[labels]
     kernel = np.random.default_rng(seed).normal(0, 0.01, (x.shape[1], classes)).astype("float32")
@@ -50,8 +56,8 @@ def fit_linear_probe(
     for step in range(steps):
         error = (softmax(x @ kernel + bias) - y) / len(x)
         adam.update([x.T @ error + l2 * kernel, error.sum(axis=0)], cosine(0.05, step / steps))
-    kernel = kernel / spread[:, None]
-    return LinearProbe(kernel, bias - mean @ kernel)
+    folded = kernel / spread[:, None]
+    return LinearProbe(folded.astype("float32"), (bias - mean @ folded).astype("float32"))
 
 
 class Adam:
@@ -73,6 +79,19 @@ class Adam:
             m += 0.1 * (g - m)
             v += 0.001 * (g * g - v)
             p -= learning_rate * (m / (1 - 0.9**self._step)) / (np.sqrt(v / (1 - 0.999**self._step)) + 1e-8)
+
+
+def check_labels(labels: np.ndarray, classes: int) -> None:
+    """Refuse what would be taken for another class, or for none.
+
+    Raises:
+        ValueError: there is no label, or one outside [0, classes).
+    """
+    if not len(labels):
+        raise ValueError("at least one labelled image is needed")
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        raise ValueError(f"labels must be in [0, {classes}), not {labels[wrong][0]}")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
