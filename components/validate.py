@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from components.shared.image_table import (
     image_table,
     split_table,
 )
-from components.shared.params import Params
+from components.shared.params import Params, ValidationParams
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
 
@@ -61,7 +62,10 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
     failed = out.with_name(f"{out.name}.failed")
     _refuse_foreign(failed)
     with working("validate", out, params, {"dataset": Path(dataset)}, data.manifest.name) as work:
-        outcomes = _Validation(data, work).run()
+        checker = Checker(work.out / "docs", data.manifest.name)
+        outcomes, tables = examine(data, params.validation, checker)
+        checker.write_docs()
+        _describe(work, data, outcomes, tables)
         for outcome in outcomes:
             if not outcome.success and outcome.expectation.severity == "warning":
                 print(f"validate: warning: {outcome.line()}", flush=True)
@@ -78,56 +82,64 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
     return result
 
 
-class _Validation:
-    """Tables of a dataset, what is expected of them, and the files that tell of it."""
+@dataclass(frozen=True)
+class Tables:
+    """What was measured on the images: a row a split, a row a class of a split, and the mean images."""
 
-    def __init__(self, data: Dataset, work: Work):
-        self.data, self.work, self.params = data, work, work.params.validation
-        self.checker = Checker(work.out / "docs")
+    splits: pd.DataFrame
+    classes: pd.DataFrame
+    means: MeanImages
 
-    def run(self) -> list[Outcome]:
-        manifest = self.data.manifest
-        outcomes = self.checker.check("arrays", array_table(self.data), expect.array_expectations(manifest))
-        if all(outcome.success for outcome in outcomes):
-            self.work.run.dataset(self.data, "validation")
-            outcomes += self._look()
-        self.checker.write_docs()
-        _write(self.work.out / VERDICT, _verdict(outcomes))
-        _write(self.work.out / "schema.json", _schema(self.data, outcomes))
-        for path in sorted(self.work.out.glob("*.*")):
-            self.work.run.file(path, "pictures" if path.suffix == ".png" else None)
-        self.work.run.folder(self.work.out / "docs", "docs")
-        return outcomes
 
-    def _look(self) -> list[Outcome]:
-        """Everything that needs the images themselves."""
-        manifest, check = self.data.manifest, self.checker.check
-        means = MeanImages(min(self.data.classes, MAX_CLASSES_DRAWN), manifest.image_size)
-        progress = Progress("validate", sum(manifest.counts.values()), "image")
-        try:
-            images = image_table(
-                self.data, self.params.min_pixel_std, means, lambda count: progress.step(count=count)
-            )
-        finally:
-            progress.close()
-        splits, classes = split_table(images), class_table(images, manifest)
-        _write(self.work.out / "statistics.json", _statistics(splits, classes))
-        self._draw(classes, means)
-        on_splits = expect.split_expectations(splits, self.params)
-        drift = [e for e in on_splits if e.table == "images"]
-        return [
-            *check("images", images, [*expect.image_expectations(self.data.classes, self.params), *drift]),
-            *check("splits", splits, [e for e in on_splits if e.table == "splits"]),
-            *check("classes", classes, expect.class_expectations(self.params)),
-        ]
+def examine(data: Dataset, params: ValidationParams, checker: Checker) -> tuple[list[Outcome], Tables | None]:
+    """Hold a dataset against what is expected of it.
 
-    def _draw(self, classes: pd.DataFrame, means: MeanImages) -> None:
+    Args:
+        data: the dataset.
+        params: the bounds.
+        checker: a new one; it keeps the results for the Data Docs.
+
+    Returns:
+        What became of each expectation, and the tables. Where the arrays are not what the manifest promises, only
+        that was looked at, and there are no tables.
+
+    Raises:
+        UserError: an array is missing or unreadable.
+    """
+    manifest = data.manifest
+    outcomes = checker.check("arrays", array_table(data), expect.array_expectations(manifest))
+    if not all(outcome.success for outcome in outcomes):
+        return outcomes, None
+    means = MeanImages(min(data.classes, MAX_CLASSES_DRAWN), manifest.image_size)
+    progress = Progress("validate", sum(manifest.counts.values()), "image")
+    try:
+        images = image_table(data, params.min_pixel_std, means, lambda count: progress.step(count=count))
+    finally:
+        progress.close()
+    splits, classes = split_table(images), class_table(images, manifest)
+    about_images = [*expect.image_expectations(data.classes, params), *expect.drift_expectations(splits, params)]
+    outcomes += checker.check("images", images, about_images)
+    outcomes += checker.check("splits", splits, expect.split_expectations(splits, params))
+    outcomes += checker.check("classes", classes, expect.class_expectations(params))
+    return outcomes, Tables(splits, classes, means)
+
+
+def _describe(work: Work, data: Dataset, outcomes: Sequence[Outcome], tables: Tables | None) -> None:
+    """Write and log everything that is known."""
+    out = work.out
+    _write(out / VERDICT, _verdict(outcomes))
+    _write(out / "schema.json", _schema(data, outcomes))
+    if tables is not None:
         from components.shared.grids import draw_rows
 
-        draw_counts(classes).savefig(self.work.out / "class_counts.png", dpi=110)
-        draw_rows(means.rows(self.data.manifest.class_names), titles=LABELLED).savefig(
-            self.work.out / "class_means.png", dpi=160
-        )
+        work.run.dataset(data, "validation")
+        _write(out / "statistics.json", _statistics(tables.splits, tables.classes))
+        draw_counts(tables.classes).savefig(out / "class_counts.png", dpi=110)
+        rows = tables.means.rows(data.manifest.class_names)
+        draw_rows(rows, titles=LABELLED).savefig(out / "class_means.png", dpi=160)
+    for path in sorted(out.glob("*.*")):
+        work.run.file(path, "pictures" if path.suffix == ".png" else None)
+    work.run.folder(out / "docs", "docs")
 
 
 def draw_counts(classes: pd.DataFrame) -> Figure:
