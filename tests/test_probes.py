@@ -158,7 +158,10 @@ def test_knn_votes_stay_finite_at_low_temperatures_and_for_dead_features():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"temperature": 0.0}, "temperature must be > 0, not 0"), ({"neighbours": 0}, "neighbours must be ≥ 1, not 0")],
+    [
+        ({"temperature": 0.0}, "temperature must be > 0, not 0.0"),
+        ({"neighbours": 0}, "neighbours must be ≥ 1, not 0"),
+    ],
 )
 def test_knn_refuses_options_out_of_range(options, message):
     features, labels = clusters(n=8)
