@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from models.augmentation import Augmentation, augment, scale
 from models.metrics import contrastive_ranks, correlation_accuracy
 
 
-class ContrastiveModel(keras.Model):
+class ContrastiveModel(keras.Model, ABC):
     """An encoder under contrastive training.
 
     Trained on batches of (uint8 images (N, H, W, 3), int64 labels (N,), −1 = unlabelled). Each image is augmented
@@ -57,9 +58,9 @@ class ContrastiveModel(keras.Model):
         """All metrics that an epoch averages."""
         return list(self.means.values())
 
+    @abstractmethod
     def contrastive_loss(self, z1, z2, labels):
         """The method's loss of two embeddings, each (N, width): a float32 scalar. `labels` (N,) may be −1."""
-        raise NotImplementedError(f"{type(self).__name__} must define contrastive_loss")
 
     def call(self, images, training=False):
         """Two views' embeddings and the probe's logits when training; only the plain images' logits otherwise."""
