@@ -101,7 +101,7 @@ def test_a_label_without_a_class_is_critical(arrays, found, label):
     arrays["train"][1][5] = label
     (name, (severity, line)), *others = found(arrays).items()
     assert (name, severity, others) == ("labels_within_classes", "critical", [])
-    assert f"train, image 5: label = {label}; expected -1 to 2" in line
+    assert f"train, image 5: label = {label}; expected 0 to 2" in line
 
 
 def test_an_unlabelled_test_image_is_critical(arrays, found):
@@ -160,6 +160,14 @@ def test_a_split_without_images_misses_its_classes(arrays, found):
     (name, (severity, line)), *others = found(arrays).items()
     assert (name, severity, others) == ("class_present", "critical", [])
     assert "test, class rows and 2 more" in line
+
+
+def test_a_dataset_without_training_images_is_critical(arrays, found):
+    for split in COUNTS:
+        keep(arrays, split, np.zeros(COUNTS[split], bool))
+    (name, (severity, line)), *others = found(arrays).items()
+    assert (name, severity, others) == ("training_images_exist", "critical", [])
+    assert "train: images = 0; expected at least 1" in line
 
 
 @pytest.mark.parametrize(
@@ -279,6 +287,16 @@ def test_data_docs_tell_what_each_expectation_is_for(step):
         assert f"{entry['expectation']}: {entry['meaning']}" in pages
 
 
+def test_data_docs_can_be_read_without_a_network(step):
+    docs = step.out / "docs"
+    index = re.sub(r"<script.*?</script>", "", (docs / "index.html").read_text(), flags=re.DOTALL)
+    for table in ("arrays", "images", "splits", "classes"):
+        (link,) = re.findall(rf'<li><a href="([^"]+)">{table}</a> <span class="text-success">✓</span>', index)
+        page = (docs / link).read_text()
+        assert 'class="fas fa-check-circle' in page
+        assert page.index(".fa-check-circle::before") < page.index('<link rel="stylesheet"')
+
+
 def test_mlflow_has_docs_statistics_and_pictures(step):
     import mlflow
 
@@ -305,7 +323,9 @@ def test_a_failure_is_told_in_one_line_and_kept_until_the_next_success(step, cap
     assert "test_images_are_new: test: copied_fraction = 1 of 30 images: 1 in train; expected at most 0" in message
     assert message.endswith(f"see {step.failed}/docs/index.html")
     assert "validate: warning: no_blank_images: train, image 1: std = 0" in capsys.readouterr().out
-    assert (step.failed / "docs" / "index.html").exists()
+    index = (step.failed / "docs" / "index.html").read_text()
+    assert '<span class="text-danger">✗</span> critical: test_images_are_new: test: copied_fraction' in index
+    assert '<span class="text-danger">✗</span> warning: no_blank_images: train, image 1' in index
     assert json.loads((step.failed / "verdict.json").read_text())["passed"] is False
     assert (step.out / "verdict.json").read_bytes() == verdict
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from components.shared.artifacts import UNLABELLED, Manifest
+from components.shared.data_docs import make_readable
 from components.shared.image_table import LABELLED, shape_text
 from components.shared.params import ValidationParams
 
@@ -48,6 +49,7 @@ class Expectation:
         splits: rows of these splits only; empty means all.
         parameter: the parameter that sets the bound.
         words: a column that tells the value in words.
+        expected: what is expected in words, where the bounds alone would mislead.
     """
 
     name: str
@@ -63,11 +65,14 @@ class Expectation:
     splits: tuple[str, ...] = ()
     parameter: str = ""
     words: str = ""
+    expected: str = ""
 
     @property
     def threshold(self) -> str:
         """The bound in words, with the parameter that sets it."""
-        if self.allowed or self.forbidden:
+        if self.expected:
+            text = self.expected
+        elif self.allowed or self.forbidden:
             text = " or ".join(str(value) for value in self.allowed or self.forbidden)
             text = text if self.allowed else f"not {text}"
         elif self.low is not None and self.high is not None:
@@ -131,7 +136,7 @@ class Outcome:
 def array_expectations(manifest: Manifest) -> list[Expectation]:
     """The arrays on disk are what the manifest promises; without that nothing else can be looked at."""
     shape = shape_text((manifest.image_size, manifest.image_size, 3))
-    return [
+    fits = [
         Expectation(f"{column}_fits", "arrays", column, "critical", meaning, allowed=(value,))
         for column, meaning, value in (
             ("image_dtype", "Pixels are stored as whole numbers of 0 to 255.", "uint8"),
@@ -142,6 +147,11 @@ def array_expectations(manifest: Manifest) -> list[Expectation]:
             ("missing_labels", "There are as many labels as the manifest says.", 0),
         )
     ]
+    there = Expectation(
+        "training_images_exist", "arrays", "images", "critical", "There is something to learn from.",
+        low=1, splits=("train",),
+    )  # fmt: skip
+    return [*fits, there]
 
 
 def image_expectations(classes: int, params: ValidationParams) -> list[Expectation]:
@@ -149,7 +159,8 @@ def image_expectations(classes: int, params: ValidationParams) -> list[Expectati
     return [
         Expectation(
             "labels_within_classes", "images", "label", "critical",
-            "A label is the number of a class.", low=UNLABELLED, high=classes - 1, splits=LABELLED,
+            "A label is the number of a class; a missing one has an expectation of its own.",
+            low=UNLABELLED, high=classes - 1, splits=LABELLED, expected=f"0 to {classes - 1}",
         ),
         Expectation(
             "labelled_images_have_labels", "images", "label", "critical",
@@ -255,6 +266,7 @@ class Checker:
 
         self._run = RunIdentifier(run_name=name)
         self._docs = docs
+        self._failures: dict[str, list[str]] = {}
         self._context = gx.get_context(mode="ephemeral")
         self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
         for site in list(self._context.get_site_names()):
@@ -295,14 +307,14 @@ class Checker:
             },
         )
         answers = {result.expectation_config.meta["name"]: result for result in answer.results}
-        return [_outcome(e, answers[e.name], table) for e in expectations]
+        outcomes = [_outcome(e, answers[e.name], table) for e in expectations]
+        self._failures[name] = [f"{o.expectation.severity}: {o.line()}" for o in outcomes if not o.success]
+        return outcomes
 
     def write_docs(self) -> None:
         """Write the Data Docs of everything that was checked."""
         self._context.build_data_docs(["docs"])
-        # moving pictures of a guide that is switched off: nine tenths of the site, and no page shows them
-        for picture in self._docs.glob("static/images/*.gif"):
-            picture.unlink()
+        make_readable(self._docs, self._failures)
 
 
 def _translate(expectation: Expectation) -> Any:

@@ -208,13 +208,18 @@ def _length(array: np.ndarray) -> int:
 
 def _measure(images: np.ndarray) -> dict[str, Any]:
     """Statistics and digests of images uint8 (N, H, W, 3)."""
-    pixels = images.reshape(len(images), -1, 3).astype(np.float32)
-    channels = pixels.mean(axis=1, dtype=np.float64)
+    # whole numbers until the last division: exact, alike on every processor, and faster than floating point
+    channels = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), 3, -1)
+    pixels = channels.shape[2]
+    totals = channels.sum(axis=2, dtype=np.int64)
+    squares = np.square(channels, dtype=np.uint16).sum(axis=2, dtype=np.int64)
+    means = totals / pixels
+    stds = np.sqrt(pixels * squares - totals**2) / pixels
     return {
-        "mean": channels.mean(axis=1).round(DIGITS),
-        "std": pixels.std(axis=1, dtype=np.float64).max(axis=1).round(DIGITS),
-        "red": channels[:, 0].round(DIGITS),
-        "green": channels[:, 1].round(DIGITS),
-        "blue": channels[:, 2].round(DIGITS),
+        "mean": means.mean(axis=1).round(DIGITS),
+        "std": stds.max(axis=1).round(DIGITS),
+        "red": means[:, 0].round(DIGITS),
+        "green": means[:, 1].round(DIGITS),
+        "blue": means[:, 2].round(DIGITS),
         "digest": [hashlib.blake2b(image, digest_size=16).hexdigest() for image in images],
     }
