@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def tracking_uri(tmp_path_factory):
-    """A SQLite tracking server shared by the session (creating one takes seconds); also put into the environment."""
+    """A SQLite tracking server for the session (creating one takes seconds), also put into the environment."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
     before = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = uri
