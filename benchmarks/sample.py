@@ -50,7 +50,9 @@ def run_seed(seed: int, folder: Path, variants: list[str], data: str) -> list[di
         trained = pretrain(dataset, place / "encoder", only(params, "pretrain"), place / "checkpoints")
         probe(dataset, place / "encoder", place / "probe", only(params, "probe"))
         finetune(dataset, place / "encoder", place / "finetune", only(params, "finetune"))
-        evaluate(dataset, place / "probe", rival, place / "finetune", place / "evaluation", only(params, "evaluate"))
+        evaluate(
+            dataset, place / "probe", rival, place / "finetune", place / "evaluation", only(params, "evaluate")
+        )
         blessing = json.loads((place / "evaluation" / "blessing.json").read_text())
         metrics = json.loads((place / "evaluation" / "metrics.json").read_text())
         rows.append(
