@@ -14,7 +14,7 @@ import numpy as np
 
 from components.shared.artifacts import UNLABELLED, Dataset, Result
 from components.shared.checkpoints import FOLDER, Checkpoint
-from components.shared.digests import value_digest
+from components.shared.digests import files_digest, value_digest
 from components.shared.errors import UserError
 from components.shared.params import Params, params_digest
 from components.shared.progress import Progress
@@ -45,15 +45,19 @@ def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDE
         training.fit()
         training.save()
         metrics = {name: value for name, value in training.last().items() if name != "epoch"}
-        return work.finish(
+        result = work.finish(
             data.manifest.digest,
             metrics,
+            epoch=params.runtime.epochs,
             method=params.method.name,
             encoder=params.encoder.name,
             epochs=params.runtime.epochs,
             images=training.images,
             features=int(training.model.encoder.output_shape[-1]),
         )
+    # only now is the encoder in its place: a run killed before goes on from the last epoch
+    training.checkpoint.remove()
+    return result
 
 
 class _Pretraining:
@@ -83,8 +87,7 @@ class _Pretraining:
             raise UserError(f"data.image_size = {data.manifest.image_size}: {error}") from None
         self.model.compile(optimizer=_optimizer(params, self._steps()), jit_compile=jit())
         self.model.optimizer.build(self.model.trainable_variables)
-        key = value_digest([params_digest(params), data.manifest.digest, keras.backend.backend()])
-        self.checkpoint = Checkpoint(key, checkpoints)
+        self.checkpoint = Checkpoint(_key(data, params), checkpoints)
         self.curves = Curves(work.run)
 
     def fit(self) -> None:
@@ -96,7 +99,8 @@ class _Pretraining:
         runtime = self.params.runtime
         progress = Progress("pretrain", runtime.epochs, "epoch")
         epoch, rows = self.checkpoint.restore(self._state())
-        self.curves = Curves(self.work.run, rows)
+        for row in rows:
+            self.curves.add(row["epoch"], {name: value for name, value in row.items() if name != "epoch"})
         if epoch:
             print(f"pretrain: going on after epoch {epoch}, kept in {self.checkpoint.path}", flush=True)
             progress.start_at(epoch)
@@ -122,7 +126,7 @@ class _Pretraining:
                     shuffle=False,
                     initial_epoch=epoch,
                     epochs=runtime.epochs,
-                    validation_data=(np.asarray(self.data.images("validation")), self.data.labels("validation")),
+                    validation_data=self._validation(),
                     validation_batch_size=512,
                     verbose=0,
                     callbacks=[
@@ -132,6 +136,8 @@ class _Pretraining:
                     ],
                 )
             except FloatingPointError as error:
+                # going on from the epoch before would end the same way
+                self.checkpoint.remove()
                 rate = self.params.method.optimizer.learning_rate
                 raise UserError(f"method.optimizer.learning_rate = {rate}: {error}; lower it") from None
         progress.close()
@@ -156,17 +162,32 @@ class _Pretraining:
             rows.append((f"view {number}", list(views)))
         draw_rows(rows).savefig(out / "views.png", dpi=100)
         self.work.run.file(out / "views.png", "pictures")
-        self.checkpoint.remove()
 
     def last(self) -> dict[str, float]:
         """The last epoch's numbers; none where there was no epoch."""
         return dict(self.curves.rows[-1]) if self.curves.rows else {}
+
+    def _validation(self) -> tuple[np.ndarray, np.ndarray] | None:
+        images, labels = self.data.images("validation"), self.data.labels("validation")
+        return (np.asarray(images), labels) if len(labels) else None
 
     def _state(self) -> list[Any]:
         return [*self.model.variables, *self.model.optimizer.variables]
 
     def _steps(self) -> int:
         return max(1, self.images // min(self.params.runtime.batch_size, self.images))
+
+
+def _key(data: Dataset, params: Params) -> str:
+    """Digest of everything that decides the result, the code of the training among it."""
+    import keras
+
+    import models
+
+    code = files_digest(Path(models.__file__).parent.rglob("*.py"))
+    return value_digest(
+        [params_digest(params), data.manifest.digest, keras.backend.backend(), keras.version(), code]
+    )
 
 
 def _labels(data: Dataset, split: str) -> np.ndarray:

@@ -38,13 +38,18 @@ class Work:
             "mlflow_run_id": self.run.id,
         }
 
-    def finish(self, dataset_digest: str, metrics: Mapping[str, float], **details: Any) -> Result:
-        """Write `result.json` and log the metrics; call it last."""
+    def finish(
+        self, dataset_digest: str, metrics: Mapping[str, float], epoch: int | None = None, **details: Any
+    ) -> Result:
+        """Write `result.json` and log the metrics; call it last.
+
+        `epoch` is that of the metrics where they are the end of curves, which MLflow draws by epoch.
+        """
         result = Result(
             **self.common(), dataset_digest=dataset_digest, metrics=dict(metrics), details=dict(details)
         )
         self.record(result)
-        self.run.metrics({name: value for name, value in metrics.items()})
+        self.run.metrics(metrics, step=epoch)
         return result
 
     def record(self, record: Record) -> None:

@@ -6,7 +6,7 @@ import csv
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,11 @@ class Curves:
 
     Args:
         run: the step's run.
-        rows: rows kept from an interrupted training.
     """
 
-    def __init__(self, run: Run, rows: Sequence[Mapping[str, Any]] = ()):
+    def __init__(self, run: Run):
         self.run = run
-        self.rows: list[dict[str, Any]] = [dict(row) for row in rows]
+        self.rows: list[dict[str, Any]] = []
 
     def add(self, epoch: int, values: Mapping[str, float], log: bool = True, **labels: Any) -> None:
         """Keep one epoch (from 1); `labels` such as the seed stand in the CSV only."""
