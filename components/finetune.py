@@ -34,7 +34,7 @@ def finetune(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:
     """
     data = Dataset(dataset)
     start_backend()
-    pretrained = load_encoder(encoder, data)
+    pretrained = load_encoder(encoder, data, params.encoder)
     inputs = {"dataset": dataset, "encoder": encoder}
     with working("finetune", out, params, inputs, data.manifest.name) as work:
         return train_supervised(data, params, work, pretrained.get_weights())

@@ -15,11 +15,12 @@ import numpy as np
 
 from components.shared.artifacts import Dataset, Result, read_record, save_predictions
 from components.shared.encoder import load_encoder
+from components.shared.errors import UserError
 from components.shared.params import Params
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
 from components.shared.supervised import accuracies, summarise
-from components.shared.training import start_backend
+from components.shared.training import labelled, start_backend
 
 Features = dict[str, np.ndarray]
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -60,7 +61,7 @@ class _Probing:
         from models.classifier import predict
 
         self.data, self.network, self.encoder, self.params, self.work = data, network, encoder, params, work
-        self.labels = {split: data.labels(split) for split in ("train", "validation", "test")}
+        self.labels = {split: labelled(data, split)[1] for split in ("train", "validation", "test")}
         self.features: Features = {}
         progress = Progress("probe", len(self.labels), "split")
         for split in self.labels:
@@ -125,7 +126,7 @@ class _Probing:
 
     def _budgets(self) -> list[dict[str, float]]:
         """Test accuracy with fewer labels a class; budgets beyond the labels there are, are left out."""
-        smallest = int(np.bincount(self.labels["train"], minlength=self.data.classes).min())
+        smallest = int(np.unique(self.labels["train"], return_counts=True)[1].min())
         rows = []
         for budget in sorted({b for b in self.params.probe.label_budgets if b <= smallest} | {smallest}):
             subsets = [_subset(self.labels["train"], budget, seed) for seed in self.seeds]
@@ -165,8 +166,12 @@ class _Probing:
     def _write_curves(self) -> None:
         """The online probe's accuracy during pretraining, for the plot that compares all trainings."""
         columns = ("epoch", "probe_accuracy", "validation_probe_accuracy")
-        with (self.encoder / "curves.csv").open() as file:
-            rows = [{name: row.get(name, "") for name in columns} for row in csv.DictReader(file)]
+        path = self.encoder / "curves.csv"
+        try:
+            with path.open() as file:
+                rows = [{name: row.get(name, "") for name in columns} for row in csv.DictReader(file)]
+        except OSError as error:
+            raise UserError(f"{path}: can't be read: {error.strerror}; run the pretrain step again") from None
         _write_rows(self.work.out / "curves.csv", columns, rows)
 
     def _draw(self, budgets: list[dict[str, float]]) -> None:

@@ -52,3 +52,16 @@ class Batches(keras.utils.PyDataset):
         """
         rng = np.random.default_rng((self._seed, epoch))
         self._order = np.concatenate([rng.permutation(int(self._starts[-1])) for _ in range(self._passes)])
+
+
+def check_labels(labels: np.ndarray, classes: int) -> None:
+    """Refuse what would be taken for another class, or for none.
+
+    Raises:
+        ValueError: there is no label, or one outside [0, classes).
+    """
+    if not len(labels):
+        raise ValueError("at least one labelled image is needed")
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        raise ValueError(f"labels must be in [0, {classes}), not {labels[wrong][0]}")

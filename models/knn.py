@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.probes import check_labels
+from models.batches import check_labels
 
 
 def knn_probabilities(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.batches import check_labels
 from models.training import cosine
 
 
@@ -79,19 +80,6 @@ class Adam:
             m += 0.1 * (g - m)
             v += 0.001 * (g * g - v)
             p -= learning_rate * (m / (1 - 0.9**self._step)) / (np.sqrt(v / (1 - 0.999**self._step)) + 1e-8)
-
-
-def check_labels(labels: np.ndarray, classes: int) -> None:
-    """Refuse what would be taken for another class, or for none.
-
-    Raises:
-        ValueError: there is no label, or one outside [0, classes).
-    """
-    if not len(labels):
-        raise ValueError("at least one labelled image is needed")
-    wrong = (labels < 0) | (labels >= classes)
-    if wrong.any():
-        raise ValueError(f"labels must be in [0, {classes}), not {labels[wrong][0]}")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from components.shared.params import Params
 from components.shared.progress import Progress
 from components.shared.scores import accuracy, correct, spread
 from components.shared.step import Work
-from components.shared.training import Curves, augmentation
+from components.shared.training import Curves, augmentation, labelled
 
 
 def train_supervised(data: Dataset, params: Params, work: Work, pretrained: list[np.ndarray] | None) -> Result:
@@ -29,7 +29,7 @@ def train_supervised(data: Dataset, params: Params, work: Work, pretrained: list
         pretrained: the encoder's weights to start from; None starts from random ones.
 
     Raises:
-        UserError: every learning rate of the grid ended in a loss that is no number.
+        UserError: a labelled split is empty, or every learning rate of the grid ended in a loss that is no number.
     """
     work.run.dataset(data, "training")
     search = _Search(data, params, work, pretrained)
@@ -71,10 +71,9 @@ class _Search:
             policy=augmentation(options.augmentation),
             precision=params.runtime.precision,
         )
-        self.validation = (np.asarray(data.images("validation")), data.labels("validation"))
-        train = (np.asarray(data.images("train")), data.labels("train"))
+        train, validation = ((np.asarray(x), y) for x, y in (labelled(data, "train"), labelled(data, "validation")))
         try:
-            self.trainer = SupervisedTrainer(recipe, train, self.validation, pretrained)
+            self.trainer = SupervisedTrainer(recipe, train, validation, pretrained)
         except ValueError as error:
             raise UserError(f"encoder.name = {params.encoder.name}: {error}") from None
         self.seeds = [params.runtime.seed + index for index in range(params.runtime.repeats)]
@@ -104,7 +103,7 @@ class _Search:
 
     def finish(self) -> Result:
         data, out, run = self.data, self.work.out, self.work.run
-        labels = {split: data.labels(split) for split in ("validation", "test")}
+        labels = {split: labelled(data, split)[1] for split in ("validation", "test")}
         found: dict[str, list[np.ndarray]] = {split: [] for split in labels}
         models = []
         for weights in self.weights:

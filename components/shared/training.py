@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from components.shared.artifacts import Dataset
+from components.shared.errors import UserError
 from components.shared.params import AugmentationParams
 from components.shared.tracking import Run
 
@@ -40,6 +44,22 @@ class Curves:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+def labelled(data: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (memory-mapped) and labels of a split in which each image must have a label.
+
+    Raises:
+        UserError: the split is empty, or a label is no class.
+    """
+    from models.batches import check_labels
+
+    labels = data.labels(split)
+    try:
+        check_labels(labels, data.classes)
+    except ValueError as error:
+        raise UserError(f"{data.folder / split}.labels.npy: {error}; run the ingest step again") from None
+    return data.images(split), labels
 
 
 def augmentation(params: AugmentationParams) -> Any:
