@@ -16,7 +16,7 @@ def draw_rows(rows: Sequence[tuple[str, Sequence[np.ndarray]]], titles: Sequence
 
     Args:
         rows: the row's name and its images, uint8 (H, W, 3) or float in [0, 1]; rows may differ in length.
-        titles: names of the first columns.
+        titles: names of the first columns; those beyond the longest row are left out.
 
     Returns:
         A Matplotlib figure.
@@ -35,6 +35,6 @@ def draw_rows(rows: Sequence[tuple[str, Sequence[np.ndarray]]], titles: Sequence
             cell.spines[:].set_visible(False)
             if column < len(images):
                 cell.imshow(images[column])
-    for column, title in enumerate(titles):
+    for column, title in enumerate(titles[:columns]):
         axes[0, column].set_title(title, fontsize=9)
     return figure

@@ -71,7 +71,9 @@ class _Search:
             policy=augmentation(options.augmentation),
             precision=params.runtime.precision,
         )
-        train, validation = ((np.asarray(x), y) for x, y in (labelled(data, "train"), labelled(data, "validation")))
+        train, validation, test = (labelled(data, split) for split in ("train", "validation", "test"))
+        # the labels that the predictions are kept with
+        self.labels = {"validation": validation[1], "test": test[1]}
         try:
             self.trainer = SupervisedTrainer(recipe, train, validation, pretrained)
         except ValueError as error:
@@ -103,15 +105,14 @@ class _Search:
 
     def finish(self) -> Result:
         data, out, run = self.data, self.work.out, self.work.run
-        labels = {split: labelled(data, split)[1] for split in ("validation", "test")}
-        found: dict[str, list[np.ndarray]] = {split: [] for split in labels}
+        found: dict[str, list[np.ndarray]] = {split: [] for split in self.labels}
         models = []
         for weights in self.weights:
             self.trainer.restore(weights)
             models.append(self.trainer.deployable())
-            for split in labels:
+            for split in self.labels:
                 found[split].append(_predict(models[-1], data.images(split)))
-        splits = {split: (np.stack(found[split]), labels[split]) for split in labels}
+        splits = {split: (np.stack(found[split]), labels) for split, labels in self.labels.items()}
         exported = int(accuracies(*splits["validation"]).argmax())
         models[exported].save(out / "classifier.keras")
         save_predictions(out / "predictions.npz", splits)
