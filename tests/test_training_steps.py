@@ -300,10 +300,8 @@ def test_a_damaged_encoder_is_told(dataset, encoder, tracking_uri, tmp_path, dam
     path = broken / "encoder.keras"
     data = path.read_bytes()
     path.unlink()
-    middle = len(data) // 2
-    content = {
-        "empty": b"", "half": data[:middle], "text": b"no model", "bytes": data[:middle] + b"?" * 64 + data[middle + 64 :],
-    }  # fmt: skip
+    start, end = data[: len(data) // 2], data[len(data) // 2 + 64 :]
+    content = {"empty": b"", "half": start, "text": b"no model", "bytes": start + b"?" * 64 + end}
     if damage != "missing":
         path.write_bytes(content[damage])
     message = r"encoder.keras: can't be loaded \(.*\); run the pretrain step again"
