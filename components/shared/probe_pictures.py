@@ -50,6 +50,7 @@ def nearest_rows(
             continue
         similarities = unit @ unit[own[0]]
         similarities[own[0]] = -np.inf
-        nearest = np.argsort(-similarities)[:neighbours]
+        # the image itself comes last and is no neighbour
+        nearest = np.argsort(-similarities)[:-1][:neighbours]
         rows.append((data.manifest.class_names[label], [images[own[0]], *(images[index] for index in nearest)]))
     return rows
