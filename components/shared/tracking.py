@@ -20,6 +20,8 @@ from components.shared.errors import UserError
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"
+# what MLflow's page itself sets when one chooses "Model training"; without it runs are shown as those of an agent
+_TRAINING_PAGE = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def connect() -> str:
@@ -149,8 +151,9 @@ def experiment_id(name: str) -> str:
     if found is not None:
         return str(found.experiment_id)
     local = str(mlflow.get_tracking_uri()).startswith("sqlite:")
+    place = Path(ARTIFACTS).resolve().as_uri() if local else None
     try:
-        return str(mlflow.create_experiment(name, Path(ARTIFACTS).resolve().as_uri() if local else None))
+        return str(mlflow.create_experiment(name, place, tags=_TRAINING_PAGE))
     except MlflowException:
         found = mlflow.get_experiment_by_name(name)
         if found is None:
