@@ -12,6 +12,7 @@ from datasets import make_arrays
 from components.shared.training import start_backend
 from models import encoders
 from models.augmentation import Augmentation
+from models.batches import Batches
 from models.classifier import Recipe, SupervisedTrainer, predict, softmax_head
 from models.probes import softmax
 from models.training import reset
@@ -86,6 +87,18 @@ def test_a_training_does_not_depend_on_the_ones_before_it(trainers, encoder):
     assert not same(first, other)
     assert [epoch for epoch, _ in reports] == [1, 2, 3, 4, 5]
     assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(reports[-1][1])
+
+
+def test_each_epoch_has_an_order_of_its_own(trainers, monkeypatch):
+    shuffle, orders = Batches.shuffle, []
+
+    def watched(self, epoch):
+        orders.append(epoch)
+        shuffle(self, epoch)
+
+    monkeypatch.setattr(Batches, "shuffle", watched)
+    fit(trainers("tiny"))
+    assert orders[-5:] == [0, 1, 2, 3, 4]
 
 
 def test_a_training_that_broke_off_leaves_no_trace(trainers):

@@ -26,6 +26,7 @@ from components.shared.checkpoints import FOLDER, Checkpoint
 from components.shared.config import compose, write_params
 from components.shared.errors import UserError
 from components.shared.params import only
+from models.batches import Batches
 
 EPOCHS = 12
 SMALL = (
@@ -47,10 +48,23 @@ def dataset(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(dataset, tracking_uri, tmp_path_factory):
+def orders():
+    """The epochs for which the images were shuffled in `finished`."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def finished(dataset, tracking_uri, tmp_path_factory, orders):
     """A run that nothing interrupted: its record and its folder."""
-    folder = tmp_path_factory.mktemp("finished")
-    record = pretrain(dataset, folder / "encoder", params(), folder / "states")
+    folder, shuffle = tmp_path_factory.mktemp("finished"), Batches.shuffle
+
+    def watched(self, epoch):
+        orders.append(epoch)
+        shuffle(self, epoch)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Batches, "shuffle", watched)
+        record = pretrain(dataset, folder / "encoder", params(), folder / "states")
     return record, folder / "encoder"
 
 
@@ -88,6 +102,10 @@ def test_the_curves_have_a_row_an_epoch_and_end_with_the_recorded_metrics(finish
     measured = {"contrastive_loss", "contrastive_accuracy", "probe_accuracy", "validation_probe_accuracy"}
     assert measured <= set(last)
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+
+
+def test_each_epoch_has_an_order_of_its_own(finished, orders):
+    assert orders[-EPOCHS:] == list(range(EPOCHS))
 
 
 def test_mlflow_has_the_curves_the_pictures_and_the_encoder(finished, tracking_uri):

@@ -16,6 +16,7 @@ from components.baseline import baseline
 from components.finetune import finetune
 from components.pretrain import pretrain
 from components.probe import probe
+from components.shared import supervised
 from components.shared.artifacts import Dataset, Manifest, Result, read_record
 from components.shared.config import compose
 from components.shared.errors import UserError
@@ -232,6 +233,26 @@ def test_test_labels_decide_nothing_but_the_test_metrics(finished, relabelled, t
     assert "test_accuracy" in changed
     assert again.details == record.details
     assert (tmp_path / step / "curves.csv").read_bytes() == (folder / "curves.csv").read_bytes()
+
+
+def test_validation_chooses_the_exported_seed(dataset, tracking_uri, tmp_path, monkeypatch):
+    answers = {
+        split: np.eye(3, dtype="float32")[Dataset(dataset).labels(split)] for split in ("validation", "test")
+    }
+    calls = []
+
+    def answer(model, images):
+        """Seed 1 knows validation and seed 0 knows test; else they are wrong."""
+        seed, split = len(calls) // 2, "test" if len(images) == 30 else "validation"
+        calls.append(split)
+        return answers[split] if (seed == 1) == (split == "validation") else np.roll(answers[split], 1, axis=1)
+
+    monkeypatch.setattr(supervised, "_predict", answer)
+    options = ("supervised.learning_rates=[1e-3]", "supervised.epochs=1")
+    record = baseline(dataset, tmp_path / "baseline", params("baseline", *options))
+    assert calls == ["validation", "test"] * 2
+    assert record.details["exported_seed"] == 1
+    assert record.metrics == {f"{split}_accuracy{what}": 0.5 for split in answers for what in ("", "_std")}
 
 
 def test_a_rate_that_diverges_is_left_out_and_all_that_do_are_refused(dataset, tracking_uri, tmp_path, capsys):
