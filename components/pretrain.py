@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from components.shared.artifacts import UNLABELLED, Dataset, Result
+from components.shared.backend import start_backend
 from components.shared.checkpoints import FOLDER, Checkpoint
 from components.shared.digests import files_digest, value_digest
 from components.shared.errors import UserError
 from components.shared.params import Params, params_digest
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
-from components.shared.training import Curves, augmentation, start_backend
+from components.shared.training import Curves, augmentation
 
 
 def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDER) -> Result:

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from components.shared.artifacts import Dataset, Result, read_record, save_predictions
+from components.shared.backend import start_backend
 from components.shared.encoder import load_encoder
 from components.shared.errors import UserError
 from components.shared.params import Params
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
 from components.shared.supervised import accuracies, summarise
-from components.shared.training import labelled, start_backend
+from components.shared.training import labelled
 
 Features = dict[str, np.ndarray]
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from components.shared.artifacts import Dataset, Result, input_digest, read_record
+from components.shared.backend import start_backend
 from components.shared.candidates import CONTENDERS, JUDGING, Candidate, read_candidate
 from components.shared.digests import file_digest
 from components.shared.errors import UserError
@@ -127,6 +128,7 @@ def _classifier_digest(path: Path) -> str:
 
 def _log_classifier(path: Path, data: Dataset) -> str:
     """Log the classifier to the current MLflow run; returns its `models:/m-…` address."""
+    start_backend()
     import keras
     import mlflow
     from mlflow.exceptions import MlflowException

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,36 +63,3 @@ def augmentation(params: AugmentationParams) -> Any:
     from models.augmentation import Augmentation
 
     return Augmentation(**dict(params))
-
-
-def start_backend() -> None:
-    """Import Keras and its backend; TensorFlow then gives the same result from the same seed on this machine."""
-    with _muted():
-        import keras
-
-        if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            tf.config.experimental.enable_op_determinism()
-
-
-@contextmanager
-def _muted() -> Iterator[None]:
-    """Hold back what a library writes to the error stream's descriptor; show it if the block fails.
-
-    TensorFlow announces its processor features there before any log level of it applies.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            os.dup2(kept, 2)
-            held.seek(0)
-            os.write(2, held.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)

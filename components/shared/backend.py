@@ -1,0 +1,44 @@
+"""Starting Keras and what it runs on: quietly, and so that the same seed gives the same result."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def start_backend() -> None:
+    """Import Keras and its backend; TensorFlow then gives the same result from the same seed on this machine."""
+    with _muted():
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.config.experimental.enable_op_determinism()
+            # it warns of tracing each of several models once, which is what is meant
+            tf.get_logger().setLevel("ERROR")
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Hold back what a library writes to the error stream's descriptor; show it if the block fails.
+
+    TensorFlow announces its processor features there before any log level of it applies.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
