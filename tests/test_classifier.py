@@ -22,7 +22,7 @@ RECIPE = Recipe(
     width=8,
     image_size=32,
     classes=3,
-    epochs=5,
+    epochs=3,
     batch_size=12,
     weight_decay=1e-4,
     policy=Augmentation(crop_area=(0.5, 1.0), brightness=0.2, hue=0.1),
@@ -85,7 +85,7 @@ def test_a_training_does_not_depend_on_the_ones_before_it(trainers, encoder):
     assert same(first, again)
     assert reports == repeated
     assert not same(first, other)
-    assert [epoch for epoch, _ in reports] == [1, 2, 3, 4, 5]
+    assert [epoch for epoch, _ in reports] == [1, 2, 3]
     assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(reports[-1][1])
 
 
@@ -98,7 +98,7 @@ def test_each_epoch_has_an_order_of_its_own(trainers, monkeypatch):
 
     monkeypatch.setattr(Batches, "shuffle", watched)
     fit(trainers("tiny"))
-    assert orders[-5:] == [0, 1, 2, 3, 4]
+    assert orders[-3:] == [0, 1, 2]
 
 
 def test_a_training_that_broke_off_leaves_no_trace(trainers):
@@ -149,7 +149,7 @@ def test_pretrained_weights_are_the_start_and_all_else_is_as_for_the_rival(array
     # the last layer starts alike
     assert same(started[-2:], random_start[-2:])
     assert not any(np.array_equal(a, b) for a, b in zip(fit(finetuning)[0], started, strict=True))
-    assert finetuning.steps == baseline.steps == 5 * 2
+    assert finetuning.steps == baseline.steps == 3 * 2
     # told to start where the rival starts, fine-tuning is the rival
     keras.utils.set_random_seed(3)
     start = encoders.build("tiny", 32, 8).get_weights()
@@ -158,10 +158,12 @@ def test_pretrained_weights_are_the_start_and_all_else_is_as_for_the_rival(array
 
 
 def test_it_learns_and_reports_some_fifty_times(arrays):
-    trainer = SupervisedTrainer(replace(RECIPE, width=16, epochs=100), arrays["train"], arrays["validation"])
+    trainer = SupervisedTrainer(
+        replace(RECIPE, width=16, epochs=100, batch_size=24), arrays["train"], arrays["validation"]
+    )
     _, reports = fit(trainer, rate=5e-3)
     assert [epoch for epoch, _ in reports] == list(range(2, 101, 2))
-    assert int(trainer.model.optimizer.iterations) == trainer.steps == 200
+    assert int(trainer.model.optimizer.iterations) == trainer.steps == 100
     assert reports[-1][1]["loss"] < 0.5 * reports[0][1]["loss"]
     assert reports[-1][1]["accuracy"] > 0.75
     found = predict(trainer.deployable(), arrays["test"][0]).argmax(axis=1)
