@@ -185,7 +185,7 @@ def _key(data: Dataset, params: Params) -> str:
 
     import models
 
-    code = files_digest(Path(models.__file__).parent.rglob("*.py"))
+    code = files_digest([Path(__file__), *Path(models.__file__).parent.rglob("*.py")])
     return value_digest(
         [params_digest(params), data.manifest.digest, keras.backend.backend(), keras.version(), code]
     )
