@@ -65,3 +65,11 @@ def test_budgets_are_drawn_in_percent_with_their_range():
     segments = axes.collections[0].get_segments()
     np.testing.assert_allclose([segment[:, 1] for segment in segments], [[30, 45], [60, 75]])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "10"]
+
+
+def test_equal_accuracies_have_no_range_though_their_mean_is_rounded():
+    values = [0.1, 0.1, 0.1]
+    mean = sum(values) / 3
+    assert mean > max(values)  # the rounding that this is about
+    row = {"labels_per_class": 10, "accuracy": mean, "lowest": min(values), "highest": max(values)}
+    assert draw_budgets([row]).axes[0].get_xlabel() == "labels a class"

@@ -20,12 +20,12 @@ def draw_budgets(rows: Sequence[Mapping[str, float]]) -> Figure:
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
     budgets = [row["labels_per_class"] for row in rows]
-    accuracy = np.array([row["accuracy"] for row in rows])
-    below = accuracy - [row["lowest"] for row in rows]
-    above = np.array([row["highest"] for row in rows]) - accuracy
-    axes.errorbar(
-        budgets, 100 * accuracy, yerr=100 * np.stack([below, above]), marker="o", color="#009E73", capsize=3
+    accuracy, lowest, highest = (
+        np.array([row[name] for row in rows]) for name in ("accuracy", "lowest", "highest")
     )
+    # the mean of equal numbers can lie a rounding outside them
+    reach = np.maximum(np.stack([accuracy - lowest, highest - accuracy]), 0)
+    axes.errorbar(budgets, 100 * accuracy, yerr=100 * reach, marker="o", color="#009E73", capsize=3)
     axes.set_xscale("log")
     axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
     axes.minorticks_off()
