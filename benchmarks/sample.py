@@ -89,11 +89,10 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        os.chdir(folder)
-        for seed in options.seeds:
-            with contextlib.nullcontext() if options.verbose else contextlib.redirect_stderr(io.StringIO()):
-                rows += run_seed(seed, Path(folder), options.variants, data)
-        os.chdir(Path(__file__).parent)
+        with contextlib.chdir(folder):
+            for seed in options.seeds:
+                with contextlib.nullcontext() if options.verbose else contextlib.redirect_stderr(io.StringIO()):
+                    rows += run_seed(seed, Path(folder), options.variants, data)
     print(table(rows))
     if options.out:
         options.out.write_text(json.dumps(rows, indent=1) + "\n")

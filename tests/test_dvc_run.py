@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, tracked_files
 from datasets import PATTERNS, make_arrays
 from PIL import Image
 
@@ -57,17 +57,11 @@ class Project:
 
 
 def copy_repository(root):
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file() and name != "dvc.lock":
+    for file in tracked_files():
+        name = file.relative_to(ROOT)
+        if file.name != "dvc.lock":
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name)
+            shutil.copy2(file, root / name)
 
 
 def write_images(folder):
