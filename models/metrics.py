@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
-from models.losses import l2_normalize
+from models.losses import l2_normalize, standardize
 
 
 def contrastive_ranks(z1, z2):
@@ -39,13 +39,8 @@ def correlation_accuracy(z1, z2):
 
     Source: Zbontar et al. 2021, arXiv:2103.03230, whose loss drives this matrix to the identity.
     """
-    correlations = ops.matmul(ops.transpose(_standardize(z1)), _standardize(z2))
+    correlations = ops.matmul(ops.transpose(standardize(z1)), standardize(z2))
     own = ops.arange(correlations.shape[0])
     forward = ops.mean(ops.cast(ops.equal(ops.cast(ops.argmax(correlations, axis=1), own.dtype), own), "float32"))
     backward = ops.mean(ops.cast(ops.equal(ops.cast(ops.argmax(correlations, axis=0), own.dtype), own), "float32"))
     return (forward + backward) / 2
-
-
-def _standardize(z):
-    z = ops.cast(z, "float32")
-    return (z - ops.mean(z, axis=0)) / (ops.std(z, axis=0) + 1e-6)
