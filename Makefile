@@ -66,7 +66,7 @@ fresh-env:
 	    "$$name" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
 	      && command -v "$$name" && break; \
 	  done) || { echo "error: no Python 3.11 or 3.12 with its venv module; install one (Debian, Ubuntu: python3-venv)" >&2; exit 2; }; \
-	echo "Making the environment in $(VENV) from $(LOCK): some minutes the first time, about 2 GB"; \
+	echo "Making the environment in $(VENV) from $(LOCK): some minutes the first time, almost 3 GB"; \
 	rm -rf $(VENV); \
 	"$$python" -m venv $(VENV)
 	@awk '/^uv==/ { on = 1 } on { print } on && !/\\$$/ { exit }' requirements.lock > $(VENV)/uv.lock
