@@ -20,7 +20,7 @@ from components.shared.errors import UserError
 from components.shared.params import Params, params_digest
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
-from components.shared.training import Curves, augmentation
+from components.shared.training import Curves, augmentation, network
 
 
 def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDER) -> Result:
@@ -76,10 +76,11 @@ class _Pretraining:
         self.images = sum(len(labels) for _, labels in self.parts)
         if self.images < 2:
             raise UserError(f"{data.folder}: {self.images} images to pretrain on; at least 2 are needed")
+        self.network = network(params.encoder, data)
         keras.utils.set_random_seed(runtime.seed)
         try:
             with precision(runtime.precision):
-                encoder = encoders.build(params.encoder.name, data.manifest.image_size, params.encoder.width)
+                encoder = encoders.build(**self.network)
                 self.model = methods.build(
                     method.name, encoder, method.model_dump(), augmentation(method.augmentation), data.classes,
                     runtime.seed,
@@ -148,9 +149,9 @@ class _Pretraining:
         from models import encoders
         from models.augmentation import augment
 
-        out, size = self.work.out, self.data.manifest.image_size
+        out = self.work.out
         # float32 whatever the training's precision, so that it gives the same features anywhere
-        plain = encoders.build(self.params.encoder.name, size, self.params.encoder.width)
+        plain = encoders.build(**self.network)
         plain.set_weights(self.model.encoder.get_weights())
         encoders.deployable(plain).save(out / "encoder.keras")
         self.work.run.file(out / "encoder.keras")

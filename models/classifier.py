@@ -12,6 +12,7 @@ from keras import ops
 from models import encoders
 from models.augmentation import Augmentation, augment, scale
 from models.batches import Batches
+from models.encoders.normalization import PixelStatistics
 from models.training import CosineRate, EpochSeed, StopOnNaN, jit, precision, reset
 
 
@@ -54,6 +55,7 @@ class Recipe:
         weight_decay: of AdamW.
         policy: augmentation.
         precision: float32 or bfloat16.
+        stem, normalization, statistics: of the encoder, as for `models.encoders.build`.
     """
 
     encoder: str
@@ -65,6 +67,15 @@ class Recipe:
     weight_decay: float
     policy: Augmentation
     precision: str
+    stem: str = "auto"
+    normalization: str = "none"
+    statistics: PixelStatistics | None = None
+
+    def network(self) -> keras.Model:
+        """The encoder with fresh weights."""
+        return encoders.build(
+            self.encoder, self.image_size, self.width, self.stem, self.normalization, self.statistics
+        )
 
 
 class SupervisedTrainer:
@@ -145,14 +156,14 @@ class SupervisedTrainer:
 
     def deployable(self) -> keras.Model:
         """The trained classifier from raw images to class probabilities, in built-in layers only."""
-        encoder = encoders.build(self.recipe.encoder, self.recipe.image_size, self.recipe.width)
+        encoder = self.recipe.network()
         encoder.set_weights(self.model.encoder.get_weights())
         return encoders.deployable(encoder, softmax_head(*self.model.top.get_weights()))
 
     def _fresh(self, seed: int) -> Classifier:
         keras.utils.set_random_seed(seed)
         with precision(self.recipe.precision):
-            encoder = encoders.build(self.recipe.encoder, self.recipe.image_size, self.recipe.width)
+            encoder = self.recipe.network()
             if self._pretrained is not None:
                 encoder.set_weights(self._pretrained)
             return Classifier(encoder, self.recipe.policy, self.recipe.classes, seed)

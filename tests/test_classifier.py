@@ -30,7 +30,7 @@ RECIPE = Recipe(
 )
 
 
-def tiny(image_size, width):
+def tiny(image_size, width, stem="auto"):
     """An encoder with batch normalisation that compiles in a second."""
     return keras.Sequential(
         [

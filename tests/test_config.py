@@ -52,9 +52,10 @@ def test_the_registered_model_is_named_after_the_data():
     [
         (
             ["encoder=resnt18"],
-            "encoder=resnt18: must be one of conv, conv_small, resnet18, resnet50 (did you mean resnet18?)",
+            "encoder=resnt18: must be one of conv, conv_small, resnet18, resnet34, resnet50, resnet50v2 "
+            "(did you mean resnet18?)",
         ),
-        (["encoder="], "encoder=: must be one of conv, conv_small, resnet18, resnet50"),
+        (["encoder="], "encoder=: must be one of conv, conv_small, resnet18, resnet34, resnet50, resnet50v2"),
         (["runtime=gpu,laptop"], "runtime=gpu,laptop: must be one of gpu, laptop (did you mean laptop?)"),
         (["dat=sample"], "dat=sample: no such parameter (did you mean data?); see conf/"),
         (["runtime.epoch=3"], "runtime.epoch=3: no such parameter (did you mean runtime.epochs?); see conf/"),

@@ -61,7 +61,7 @@ def test_features_have_the_announced_shape(name, size):
 def test_an_image_too_small_or_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="at least 31 pixels, not 30"):
         encoders.build("conv", 30, 8)
-    with pytest.raises(ValueError, match="conv, resnet18, resnet50, not 'vit'"):
+    with pytest.raises(ValueError, match="conv, resnet18, resnet34, resnet50, resnet50v2, not 'vit'"):
         encoders.build("vit", 32)
 
 

@@ -126,7 +126,8 @@ REFUSED = [
     (
         "encoder.name",
         "resnet19",
-        'encoder.name = "resnet19": must be one of conv, resnet18, resnet50 (did you mean resnet18?)',
+        'encoder.name = "resnet19": must be one of conv, resnet18, resnet34, resnet50, resnet50v2 '
+        "(did you mean resnet18?)",
     ),
     (
         "runtime.epoch",

@@ -87,6 +87,17 @@ class AugmentationParams(Section):
     grey_probability: Fraction = 0.0
     blur_probability: Fraction = 0.0
     blur_sigma: PositivePair = (0.1, 2.0)
+    blur_kernel: Annotated[int, Field(ge=3)] | None = None
+    crop: Literal["resized", "translated"] = "resized"
+    rotation: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    affine_brightness: Fraction = 0.0
+    affine_jitter: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _kernel_has_a_middle(self) -> AugmentationParams:
+        if self.blur_kernel is not None and self.blur_kernel % 2 == 0:
+            raise ValueError(f"blur_kernel = {self.blur_kernel}: must be odd, to have a pixel in its middle")
+        return self
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> AugmentationParams:
@@ -129,10 +140,18 @@ MethodParams = Annotated[SimCLRParams, Field()]
 
 
 class EncoderParams(Section):
-    """The network that is pretrained (`conf/encoder/`); `width` is the `conv` encoder's number of filters."""
+    """The network that is pretrained (`conf/encoder/`).
 
-    name: Literal["conv", "resnet18", "resnet50"]
+    `width`: number of filters of the `conv` encoder. `stem`: first layers of a residual network: `small` is 3×3
+    with stride 1 and no pooling, `large` the published 7×7 with stride 2 and pooling, `auto` small below 64 pixels.
+    `normalization` of the images inside the network: `none` leaves [0, 1], `symmetric` maps it to [−1, 1],
+    `statistics` subtracts the training images' mean and divides by their standard deviation, channel by channel.
+    """
+
+    name: Literal["conv", "resnet18", "resnet34", "resnet50", "resnet50v2"]
     width: Annotated[int, Field(ge=4, le=1024)] = 128
+    stem: Literal["auto", "small", "large"] = "auto"
+    normalization: Literal["none", "symmetric", "statistics"] = "none"
 
 
 class RuntimeParams(Section):

@@ -13,7 +13,7 @@ from components.shared.params import Params
 from components.shared.progress import Progress
 from components.shared.scores import accuracy, correct, spread
 from components.shared.step import Work
-from components.shared.training import Curves, augmentation, labelled
+from components.shared.training import Curves, augmentation, labelled, network
 
 
 def train_supervised(data: Dataset, params: Params, work: Work, pretrained: list[np.ndarray] | None) -> Result:
@@ -59,11 +59,13 @@ class _Search:
         from models.classifier import Recipe, SupervisedTrainer
 
         self.data, self.params, self.work = data, params, work
-        options = params.supervised
+        train, validation, test = (labelled(data, split) for split in ("train", "validation", "test"))
+        # the labels that the predictions are kept with
+        self.labels = {"validation": validation[1], "test": test[1]}
+        options, encoder = params.supervised, network(params.encoder, data)
         recipe = Recipe(
-            encoder=params.encoder.name,
-            width=params.encoder.width,
-            image_size=data.manifest.image_size,
+            encoder=encoder.pop("name"),
+            **encoder,
             classes=data.classes,
             epochs=options.epochs,
             batch_size=options.batch_size,
@@ -71,9 +73,6 @@ class _Search:
             policy=augmentation(options.augmentation),
             precision=params.runtime.precision,
         )
-        train, validation, test = (labelled(data, split) for split in ("train", "validation", "test"))
-        # the labels that the predictions are kept with
-        self.labels = {"validation": validation[1], "test": test[1]}
         try:
             self.trainer = SupervisedTrainer(recipe, train, validation, pretrained)
         except ValueError as error:

@@ -11,7 +11,7 @@ import numpy as np
 
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError
-from components.shared.params import AugmentationParams
+from components.shared.params import AugmentationParams, EncoderParams
 from components.shared.tracking import Run
 
 
@@ -63,3 +63,17 @@ def augmentation(params: AugmentationParams) -> Any:
     from models.augmentation import Augmentation
 
     return Augmentation(**dict(params))
+
+
+def network(params: EncoderParams, data: Dataset) -> dict[str, Any]:
+    """Arguments of `models.encoders.build` for the images of a dataset.
+
+    The statistics, where the parameters ask for them, are those of all images that pretraining sees, so that the
+    baseline and the fine-tuned network see the same input as the pretrained one.
+    """
+    statistics = None
+    if params.normalization == "statistics":
+        from models.encoders.normalization import pixel_statistics
+
+        statistics = pixel_statistics([data.images(split) for split in ("unlabelled", "train")])
+    return {**dict(params), "image_size": data.manifest.image_size, "statistics": statistics}

@@ -8,28 +8,48 @@ from __future__ import annotations
 import keras
 
 from models.encoders.conv import conv
-from models.encoders.resnet import resnet18, resnet50
+from models.encoders.normalization import PixelStatistics, normalized
+from models.encoders.resnet import resnet18, resnet34, resnet50
+from models.encoders.resnet_v2 import resnet50v2
 
-ENCODERS = {"conv": conv, "resnet18": resnet18, "resnet50": resnet50}
+ENCODERS = {
+    "conv": conv,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet50v2": resnet50v2,
+}
 
 
-def build(name: str, image_size: int, width: int = 128) -> keras.Model:
+def build(
+    name: str,
+    image_size: int,
+    width: int = 128,
+    stem: str = "auto",
+    normalization: str = "none",
+    statistics: PixelStatistics | None = None,
+) -> keras.Model:
     """Build an encoder with fresh weights.
 
     Args:
         name: a key of `ENCODERS`.
         image_size: height and width of the images, pixels.
         width: number of filters of `conv`; the ResNets have their published widths.
+        stem: of the ResNets: `small` (3×3, stride 1, no pooling), `large` (as published) or `auto`, small below 64
+            pixels.
+        normalization: of the images: `none`, `symmetric` ([−1, 1]) or `statistics`.
+        statistics: of the training images (`models.encoders.normalization.pixel_statistics`), where the
+            normalisation asks for them. They are no weights: who copies weights builds with the same statistics.
 
     Returns:
         A model from float images in [0, 1], shape (N, image_size, image_size, 3), to features, shape (N, D).
 
     Raises:
-        ValueError: the name is unknown, or the image is too small for the network.
+        ValueError: a name is unknown, the image is too small for the network, or the statistics are missing.
     """
     if name not in ENCODERS:
         raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, not {name!r}")
-    return ENCODERS[name](image_size, width)
+    return normalized(ENCODERS[name](image_size, width, stem), normalization, statistics)
 
 
 def deployable(encoder: keras.Model, head: keras.Model | None = None) -> keras.Model:

@@ -6,12 +6,13 @@ import keras
 from keras import layers
 
 
-def conv(image_size: int, width: int = 128) -> keras.Model:
+def conv(image_size: int, width: int = 128, stem: str = "auto") -> keras.Model:
     """Four 3×3 convolutions with stride 2, then one dense layer, all with ReLU.
 
     Args:
         image_size: pixels, at least 31 (four unpadded strides leave one pixel).
         width: number of filters of each layer and of features.
+        stem: not used; the residual networks have one.
 
     Returns:
         A model from (N, image_size, image_size, 3) to (N, width). 856,064 weights at 96 pixels and width 128.

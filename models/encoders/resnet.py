@@ -1,38 +1,58 @@
-"""Residual networks with a stem that fits the image: 3×3 and no pooling below 64 pixels, else the published one."""
+"""Residual networks: the original ones, which normalise after each convolution."""
 
 from __future__ import annotations
 
 import keras
 from keras import layers
 
+from models.encoders.stem import small_stem
 
-def resnet18(image_size: int, width: int = 128) -> keras.Model:
+
+def resnet18(image_size: int, width: int = 128, stem: str = "auto") -> keras.Model:
     """ResNet-18: two basic blocks at each of four widths; features are the mean of the last block, 512 wide.
 
     Args:
         image_size: pixels.
         width: not used; the widths are the published 64, 128, 256, 512.
+        stem: `small` is 3×3 with stride 1 and no pooling, `large` the published 7×7 with stride 2 and max-pooling,
+            `auto` small below 64 pixels.
 
     Source: He et al. 2015, arXiv:1512.03385, table 1; small stem: Chen et al. 2020, arXiv:2002.05709, B.9.
     """
-    return _resnet("resnet18", image_size, (2, 2, 2, 2), _basic)
+    return _resnet("resnet18", image_size, stem, (2, 2, 2, 2), _basic)
 
 
-def resnet50(image_size: int, width: int = 128) -> keras.Model:
-    """ResNet-50: bottleneck blocks 3, 4, 6, 3; features are the mean of the last block, 2,048 wide.
+def resnet34(image_size: int, width: int = 128, stem: str = "auto") -> keras.Model:
+    """ResNet-34: basic blocks 3, 4, 6, 3; features are the mean of the last block, 512 wide.
 
     Args:
         image_size: pixels.
         width: not used; the widths are the published ones.
+        stem: as for `resnet18`.
 
     Source: as `resnet18`.
     """
-    return _resnet("resnet50", image_size, (3, 4, 6, 3), _bottleneck)
+    return _resnet("resnet34", image_size, stem, (3, 4, 6, 3), _basic)
 
 
-def _resnet(name, image_size, depths, block):
+def resnet50(image_size: int, width: int = 128, stem: str = "auto") -> keras.Model:
+    """ResNet-50: bottleneck blocks 3, 4, 6, 3; features are the mean of the last block, 2,048 wide.
+
+    A block's stride is in its 3×3 convolution, as in torchvision, not in its first 1×1 as in the paper.
+
+    Args:
+        image_size: pixels.
+        width: not used; the widths are the published ones.
+        stem: as for `resnet18`.
+
+    Source: as `resnet18`.
+    """
+    return _resnet("resnet50", image_size, stem, (3, 4, 6, 3), _bottleneck)
+
+
+def _resnet(name, image_size, stem, depths, block):
     images = keras.Input((image_size, image_size, 3))
-    if image_size < 64:
+    if small_stem(stem, image_size):
         x = _convolution(images, 64, 3, 1)
     else:
         x = _convolution(images, 64, 7, 2)
