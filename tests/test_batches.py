@@ -36,6 +36,55 @@ def test_an_epoch_shows_each_image_once_with_its_own_label():
     assert sorted(np.concatenate(epoch_of(batches, 0))) == list(range(16))
 
 
+def of_second_part(batches, size, epoch=0):
+    """How many images of the second part each batch holds; labels of the first are below `size`."""
+    return [int(np.sum(labels >= size)) for labels in epoch_of(batches, epoch)]
+
+
+def flat(start, count):
+    """Labelled images of one pixel, which cost nothing."""
+    return np.zeros((count, 1, 1, 3), np.uint8), np.arange(start, start + count, dtype=np.int64)
+
+
+def test_each_batch_holds_the_parts_in_the_proportion_of_their_sizes():
+    batches = Batches([flat(0, 100_000), flat(100_000, 5_000)], batch_size=525, seed=0)
+    assert len(batches) == 200
+    for epoch in (0, 7):
+        assert of_second_part(batches, 100_000, epoch) == [25] * 200
+    order = np.concatenate(epoch_of(batches, 7))
+    np.testing.assert_array_equal(np.sort(order), np.arange(105_000))
+
+
+@pytest.mark.parametrize(("first", "second", "size"), [(1000, 37, 64), (37, 1000, 64), (90, 91, 7), (4500, 1, 32)])
+def test_sizes_that_do_not_divide_are_spread_as_evenly_as_whole_images_can_be(first, second, size):
+    batches = Batches([flat(0, first), flat(first, second)], batch_size=size, seed=1, passes=2)
+    found = np.array(of_second_part(batches, first))
+    share = size * second / (first + second)
+    assert np.abs(found - share).max() <= 1
+    # never more than half an image ahead or behind
+    exact = share * np.arange(1, len(found) + 1)
+    assert np.abs(np.cumsum(found) - exact).max() <= 0.5 + 1e-9
+
+
+def test_parts_are_shuffled_on_their_own_and_differently_each_epoch():
+    batches = Batches([numbered(0, 30), numbered(30, 10)], batch_size=4, seed=0)
+    assert of_second_part(batches, 30) == [1] * 10
+    orders = []
+    for epoch in range(3):
+        batches.shuffle(epoch)
+        order = batches._order
+        orders.append((tuple(order[order < 30]), tuple(order[order >= 30])))
+    for part in (0, 1):
+        assert len({order[part] for order in orders}) == 3
+        assert all(list(order[part]) != sorted(order[part]) for order in orders)
+
+
+def test_one_part_is_in_the_order_of_one_permutation():
+    batches = Batches([numbered(0, 20)], batch_size=4, seed=5)
+    batches.shuffle(3)
+    np.testing.assert_array_equal(batches._order, np.random.default_rng((5, 3)).permutation(20))
+
+
 def test_the_last_smaller_batch_is_left_out_and_another_time_others():
     batches = Batches([numbered(0, 10)], batch_size=4, seed=0)
     seen = [np.concatenate(epoch_of(batches, epoch)) for epoch in range(20)]
@@ -123,6 +172,6 @@ def test_a_training_that_goes_on_sees_what_an_uninterrupted_one_would_have_seen(
     np.testing.assert_array_equal(rest, whole[12:])
     np.testing.assert_array_equal(rest_seeds, seeds[12:])
     assert len(np.unique(seeds, axis=0)) == 5
-    expected = Batches([numbered(0, 16)], batch_size=4, seed=4)
+    expected = Batches([numbered(0, 10), numbered(10, 6)], batch_size=4, seed=4)
     for epoch in range(5):
         np.testing.assert_array_equal(whole[4 * epoch : 4 * epoch + 4], np.stack(epoch_of(expected, epoch)))
