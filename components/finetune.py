@@ -1,4 +1,4 @@
-"""Train the pretrained network on the labels, all of its weights.
+"""Train the pretrained network on the labels: all of its weights, or the classifier on top alone.
 
 Reads `dataset/` and `encoder/`; writes `finetune/`: `classifier.keras`, `predictions.npz`, `curves.csv`,
 `result.json`.
@@ -17,7 +17,9 @@ from components.shared.supervised import train_supervised
 
 
 def finetune(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:
-    """Fine-tune the encoder with a linear layer on top; everything but the first weights is as in `baseline`.
+    """Fine-tune the encoder with a classifier on top; everything but the first weights is as in `baseline`.
+
+    With `supervised.freeze_encoder` only the classifier learns, which the baseline, on random weights, does not do.
 
     Args:
         dataset: folder written by `ingest`.

@@ -30,9 +30,9 @@ Splits = dict[str, tuple[np.ndarray, np.ndarray]]
 def probe(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:
     """Evaluate an encoder's features without changing them.
 
-    The penalty of the linear classifier is chosen on validation. Seeds decide its first weights and, where a budget
-    keeps only some labels, which ones; a convex problem has one best solution, so that with all labels the seeds
-    differ little.
+    The penalty of the linear classifier is chosen on validation; the solver `minibatch` has its own weight decay
+    instead. Seeds decide its first weights and, where a budget keeps only some labels, which ones; a convex problem
+    has one best solution, so that with all labels the seeds differ little.
 
     Args:
         dataset: folder written by `ingest`.
@@ -88,6 +88,7 @@ class _Probing:
             self.data.manifest.digest,
             {**summarise(splits), **self._knn()},
             exported_seed=exported,
+            solver=self.params.probe.solver,
             l2=l2,
             method=pretraining.get("method"),
             encoder=pretraining.get("encoder"),
@@ -96,34 +97,32 @@ class _Probing:
 
     def _linear(
         self, subsets: list[np.ndarray]
-    ) -> tuple[list[Any], float, dict[str, tuple[np.ndarray, np.ndarray]]]:
-        """One probe a seed on that seed's rows, with the penalty that is best on validation."""
-        from models.probes import fit_linear_probe
-
+    ) -> tuple[list[Any], float | None, dict[str, tuple[np.ndarray, np.ndarray]]]:
+        """One probe a seed on that seed's rows, with the penalty that is best on validation (minibatch: none)."""
         options = self.params.probe
-        best: tuple[float, list[Any], float] | None = None
-        for l2 in options.l2:
-            probes = [
-                fit_linear_probe(
-                    self.features["train"][rows],
-                    self.labels["train"][rows],
-                    self.data.classes,
-                    l2,
-                    options.steps,
-                    seed,
-                )
-                for rows, seed in zip(subsets, self.seeds, strict=True)
-            ]
+        best: tuple[float, list[Any], float | None] | None = None
+        for l2 in options.l2 if options.solver == "full_batch" else [None]:
+            probes = [self._fit(rows, l2, seed) for rows, seed in zip(subsets, self.seeds, strict=True)]
             found = np.stack([p.probabilities(self.features["validation"]) for p in probes])
             score = float(accuracies(found, self.labels["validation"]).mean())
             if best is None or score > best[0]:
                 best = (score, probes, l2)
-        probes, l2 = best[1:] if best else ([], 0.0)
+        probes, l2 = best[1:] if best else ([], None)
         splits = {
             split: (np.stack([p.probabilities(self.features[split]) for p in probes]), self.labels[split])
             for split in ("validation", "test")
         }
         return probes, l2, splits
+
+    def _fit(self, rows: np.ndarray, l2: float | None, seed: int) -> Any:
+        from models.probes import MiniBatch, fit_linear_probe, fit_minibatch_probe
+
+        options = self.params.probe
+        train = self.features["train"][rows], self.labels["train"][rows], self.data.classes
+        if l2 is not None:
+            return fit_linear_probe(*train, l2, options.steps, seed)
+        values = dict(options.minibatch)
+        return fit_minibatch_probe(*train, MiniBatch(**{**values, "drops": tuple(values["drops"])}), seed)
 
     def _budgets(self) -> list[dict[str, float]]:
         """Test accuracy with fewer labels a class; budgets beyond the labels there are, are left out."""

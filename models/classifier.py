@@ -13,32 +13,79 @@ from models import encoders
 from models.augmentation import Augmentation, augment, scale
 from models.batches import Batches
 from models.encoders.normalization import PixelStatistics
-from models.training import CosineRate, EpochSeed, StopOnNaN, jit, precision, reset
+from models.training import EpochRate, EpochSeed, StopOnNaN, biases_and_norms, jit, precision, rate_at, reset
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands between the features and the classes.
+
+    Args:
+        hidden: units of a dense layer with ReLU before the last one; 0 leaves it out.
+        dropout: fraction of the features, and of the hidden units, that a training step leaves out.
+    """
+
+    hidden: int = 0
+    dropout: float = 0.0
 
 
 class Classifier(keras.Model):
-    """An encoder with a linear layer on top, trained on augmented uint8 images; its outputs are logits.
+    """An encoder with a classifier on top, trained on augmented uint8 images; its outputs are logits.
 
     Args:
         encoder: as from `models.encoders.build`.
         policy: augmentation of the training images.
         classes: number of classes.
-        seed: decides the augmentation.
+        seed: decides augmentation and dropout.
+        head: the layers on top.
+        frozen: train the head alone: the encoder's weights stay as they are, and its batch normalisation uses its
+            moving statistics and leaves them as they are.
     """
 
-    def __init__(self, encoder: keras.Model, policy: Augmentation, classes: int, seed: int):
+    def __init__(
+        self,
+        encoder: keras.Model,
+        policy: Augmentation,
+        classes: int,
+        seed: int,
+        head: Head = Head(),
+        frozen: bool = False,
+    ):
         super().__init__()
         self.encoder = encoder
+        self.encoder.trainable = not frozen
         self.policy = policy
+        self.dropout = head.dropout
+        self.frozen = frozen
+        features = encoder.output_shape[-1]
+        # float32: the softmax gains nothing from half precision
+        self.hidden = None
+        if head.hidden:
+            self.hidden = keras.layers.Dense(head.hidden, activation="relu", dtype="float32", name="hidden")
+            self.hidden.build((None, features))
         self.top = keras.layers.Dense(classes, dtype="float32", name="top")
-        self.top.build((None, encoder.output_shape[-1]))
+        self.top.build((None, head.hidden or features))
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.built = True
 
     def call(self, images, training=False):
         """Logits, float32 (N, classes), of uint8 images (N, H, W, 3); augmented when training."""
         pixels = augment(images, self.policy, self.seed_generator) if training else scale(images)
-        return self.top(ops.cast(self.encoder(pixels, training=training), "float32"))
+        x = ops.cast(self.encoder(pixels, training=training and not self.frozen), "float32")
+        x = self._drop(x, training)
+        if self.hidden is not None:
+            x = self._drop(self.hidden(x), training)
+        return self.top(x)
+
+    def head_weights(self) -> list[np.ndarray]:
+        """Kernel and bias of each layer on top, as `softmax_head` takes them."""
+        return [*(self.hidden.get_weights() if self.hidden is not None else []), *self.top.get_weights()]
+
+    def _drop(self, x, training):
+        # not a layer: its own random state would outlast a training, and not be the one that the epoch sets
+        if not training or not self.dropout:
+            return x
+        return keras.random.dropout(x, self.dropout, seed=self.seed_generator)
 
 
 @dataclass(frozen=True)
@@ -52,10 +99,15 @@ class Recipe:
         classes: number of classes.
         epochs: passes over the labelled images; above 100, rounded up to a multiple of epochs // 50.
         batch_size: images a step.
-        weight_decay: of AdamW.
+        weight_decay: of AdamW; biases and normalisations have none.
         policy: augmentation.
         precision: float32 or bfloat16.
         stem, normalization, statistics: of the encoder, as for `models.encoders.build`.
+        optimizer: `adam` or `adamw`.
+        schedule: of the learning rate, as `models.training.rate_at` takes it.
+        drops: of the schedule `steps`.
+        head: the layers on top of the encoder.
+        freeze: train the head alone where there is a pretrained encoder; random weights are trained all the same.
     """
 
     encoder: str
@@ -70,6 +122,11 @@ class Recipe:
     stem: str = "auto"
     normalization: str = "none"
     statistics: PixelStatistics | None = None
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    drops: tuple[float, ...] = ()
+    head: Head = Head()
+    freeze: bool = False
 
     def network(self) -> keras.Model:
         """The encoder with fresh weights."""
@@ -101,7 +158,7 @@ class SupervisedTrainer:
         self._rounds = -(-recipe.epochs // self._passes)
         self.model = self._fresh(0)
         self.model.compile(
-            optimizer=keras.optimizers.AdamW(learning_rate=1e-3, weight_decay=recipe.weight_decay),
+            optimizer=self._optimizer(),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
             jit_compile=jit(),
@@ -117,13 +174,14 @@ class SupervisedTrainer:
         """Train once; the last epoch's weights count, so that no split chooses among epochs.
 
         Args:
-            learning_rate: of the first epoch; it follows half a cosine to 0.
-            seed: decides the initial weights, the order of the images and the augmentation.
+            learning_rate: of the first epoch; it then follows the recipe's schedule.
+            seed: decides the initial weights, the order of the images, the augmentation and the dropout.
             on_epoch: called with the number of epochs done and the last one's numbers; some fifty times at most.
 
         Raises:
             FloatingPointError: the loss is no longer a number.
         """
+        recipe = self.recipe
         reset(self.model, self._fresh(seed).get_weights())
         batches = self._batches(seed)
         self.model.fit(
@@ -134,7 +192,7 @@ class SupervisedTrainer:
             validation_batch_size=512,
             verbose=0,
             callbacks=[
-                CosineRate(learning_rate, self._rounds),
+                EpochRate(lambda done: rate_at(done, learning_rate, recipe.schedule, recipe.drops), self._rounds),
                 EpochSeed(seed, batches),
                 StopOnNaN(),
                 keras.callbacks.LambdaCallback(
@@ -158,7 +216,7 @@ class SupervisedTrainer:
         """The trained classifier from raw images to class probabilities, in built-in layers only."""
         encoder = self.recipe.network()
         encoder.set_weights(self.model.encoder.get_weights())
-        return encoders.deployable(encoder, softmax_head(*self.model.top.get_weights()))
+        return encoders.deployable(encoder, softmax_head(*self.model.head_weights()))
 
     def _fresh(self, seed: int) -> Classifier:
         keras.utils.set_random_seed(seed)
@@ -166,16 +224,29 @@ class SupervisedTrainer:
             encoder = self.recipe.network()
             if self._pretrained is not None:
                 encoder.set_weights(self._pretrained)
-            return Classifier(encoder, self.recipe.policy, self.recipe.classes, seed)
+            frozen = self.recipe.freeze and self._pretrained is not None
+            return Classifier(encoder, self.recipe.policy, self.recipe.classes, seed, self.recipe.head, frozen)
+
+    def _optimizer(self) -> keras.optimizers.Optimizer:
+        # the rate is set at the start of each epoch
+        if self.recipe.optimizer == "adam":
+            return keras.optimizers.Adam()
+        optimizer = keras.optimizers.AdamW(weight_decay=self.recipe.weight_decay)
+        optimizer.exclude_from_weight_decay(var_list=biases_and_norms(self.model.trainable_variables))
+        return optimizer
 
 
-def softmax_head(kernel: np.ndarray, bias: np.ndarray) -> keras.Model:
-    """A linear layer with softmax from given weights: kernel (D, classes), bias (classes,)."""
-    head = keras.Sequential(
-        [keras.Input((kernel.shape[0],)), keras.layers.Dense(kernel.shape[1], activation="softmax")],
-        name="probabilities",
-    )
-    head.set_weights([kernel, bias])
+def softmax_head(*weights: np.ndarray) -> keras.Model:
+    """Dense layers from given weights, with ReLU between them and softmax at the end.
+
+    Args:
+        weights: kernel (D, units) and bias (units,) of each layer in turn.
+    """
+    kernels = weights[::2]
+    layers = [keras.layers.Dense(kernel.shape[1], activation="relu") for kernel in kernels[:-1]]
+    layers.append(keras.layers.Dense(kernels[-1].shape[1], activation="softmax"))
+    head = keras.Sequential([keras.Input((kernels[0].shape[0],)), *layers], name="probabilities")
+    head.set_weights(list(weights))
     return head
 
 

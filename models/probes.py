@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.batches import check_labels
-from models.training import cosine
+from models.training import cosine, rate_at
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,66 @@ def fit_linear_probe(
         adam.update([x.T @ error + l2 * kernel, error.sum(axis=0)], cosine(0.05, step / steps))
     folded = kernel / spread[:, None]
     return LinearProbe(folded.astype("float32"), (bias - mean @ folded).astype("float32"))
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """Logistic regression in mini-batches.
+
+    Args:
+        epochs: passes over the images.
+        batch_size: images a step; an epoch's last step has what is left.
+        learning_rate: at the start; tenfold lower at each of `drops`.
+        weight_decay: of AdamW; the bias has none.
+        drops: fractions of the training.
+    """
+
+    epochs: int = 100
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-3
+    drops: tuple[float, ...] = (0.6, 0.8)
+
+
+def fit_minibatch_probe(
+    features: np.ndarray, labels: np.ndarray, classes: int, options: MiniBatch, seed: int
+) -> LinearProbe:
+    """Fit a linear classifier by AdamW in mini-batches, on the features as they are.
+
+    Args:
+        features: float32, shape (N, D).
+        labels: int64, shape (N,), in [0, classes).
+        classes: number of classes.
+        options: how.
+        seed: decides the initial weights and the order of the images.
+
+    Returns:
+        The probe after the last epoch.
+
+    Raises:
+        ValueError: there is no image, or a label outside [0, classes).
+
+    Source: Lippe, "Tutorial 17: Self-Supervised Contrastive Learning with SimCLR" (JAX), UvA, 2022.
+    """
+    check_labels(labels, classes)
+    n, width = features.shape
+    rng = np.random.default_rng(seed)
+    kernel = rng.normal(0, width**-0.5, (width, classes)).astype("float32")
+    bias = np.zeros(classes, "float32")
+    targets = np.eye(classes, dtype="float32")[labels]
+    adam = Adam([kernel, bias])
+    total, step = options.epochs * -(-n // options.batch_size), 0
+    for _ in range(options.epochs):
+        order = rng.permutation(n)
+        for start in range(0, n, options.batch_size):
+            rows = order[start : start + options.batch_size]
+            x = features[rows]
+            error = (softmax(x @ kernel + bias) - targets[rows]) / len(rows)
+            rate = rate_at(step / total, options.learning_rate, "steps", options.drops)
+            kernel *= 1 - rate * options.weight_decay
+            adam.update([x.T @ error, error.sum(axis=0)], rate)
+            step += 1
+    return LinearProbe(kernel, bias)
 
 
 class Adam:

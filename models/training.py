@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import keras
@@ -40,16 +40,42 @@ def cosine(base: float, done: float) -> float:
     return base * 0.5 * (1.0 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
 
 
-class CosineRate(keras.callbacks.Callback):
-    """Set the learning rate of each epoch to half a cosine from `base` to 0."""
+def rate_at(done: float, base: float, schedule: str, drops: Sequence[float] = ()) -> float:
+    """Learning rate after a fraction of the training.
 
-    def __init__(self, base: float, epochs: int):
+    Args:
+        done: fraction, from 0 to 1.
+        base: the rate at the start; > 0.
+        schedule: `constant`; `cosine`, half a cosine from `base` to 0; `steps`, tenfold lower at each of `drops`.
+        drops: of `steps`: fractions of the training.
+
+    Raises:
+        ValueError: the schedule is unknown.
+    """
+    if schedule == "cosine":
+        return cosine(base, done)
+    if schedule == "steps":
+        return base * 0.1 ** sum(done >= drop for drop in drops)
+    if schedule == "constant":
+        return base
+    raise ValueError(f"schedule must be constant, cosine or steps, not {schedule!r}")
+
+
+class EpochRate(keras.callbacks.Callback):
+    """Set the learning rate of each epoch.
+
+    Args:
+        rate: from the fraction of the training done, from 0 to 1, to the learning rate.
+        epochs: of the training.
+    """
+
+    def __init__(self, rate: Callable[[float], float], epochs: int):
         super().__init__()
-        self.base, self.epochs = base, epochs
+        self.rate, self.epochs = rate, epochs
 
     def on_epoch_begin(self, epoch, logs=None):
         """Called by Keras."""
-        self.model.optimizer.learning_rate = cosine(self.base, epoch / self.epochs)
+        self.model.optimizer.learning_rate = self.rate(epoch / self.epochs)
 
 
 class EpochSeed(keras.callbacks.Callback):
@@ -95,3 +121,11 @@ def reset(model: keras.Model, weights: list[np.ndarray]) -> None:
     for variable in model.optimizer.variables:
         if variable is not model.optimizer._learning_rate:
             variable.assign(np.zeros(variable.shape, variable.dtype))
+
+
+def biases_and_norms(variables: Iterable[keras.Variable]) -> list[keras.Variable]:
+    """Those of a network's variables that weight decay should leave alone: whatever is no kernel.
+
+    A bias, and the scale and shift of a normalisation, have one axis only.
+    """
+    return [variable for variable in variables if len(variable.shape) < 2]

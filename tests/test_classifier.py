@@ -13,9 +13,9 @@ from components.shared.backend import start_backend
 from models import encoders
 from models.augmentation import Augmentation
 from models.batches import Batches
-from models.classifier import Recipe, SupervisedTrainer, predict, softmax_head
+from models.classifier import Head, Recipe, SupervisedTrainer, predict, softmax_head
 from models.probes import softmax
-from models.training import reset
+from models.training import biases_and_norms, rate_at, reset
 
 RECIPE = Recipe(
     encoder="conv",
@@ -157,6 +157,154 @@ def test_pretrained_weights_are_the_start_and_all_else_is_as_for_the_rival(array
     assert same(fit(finetuning, seed=3)[0], fit(baseline, seed=3)[0])
 
 
+def frozen(arrays, trainers, **changes):
+    """A trainer of the head alone, and the encoder's weights that it starts from."""
+    pretrained, _ = fit(trainers("tiny"), seed=7)
+    recipe = replace(trainers("tiny").recipe, freeze=True, **changes)
+    return SupervisedTrainer(recipe, arrays["train"], arrays["validation"], pretrained[:6]), pretrained[:6]
+
+
+def test_a_frozen_encoder_keeps_weights_and_moving_statistics(arrays, trainers):
+    trainer, pretrained = frozen(arrays, trainers)
+    started, _ = fit(trainer, rate=0.0)
+    trained, reports = fit(trainer, rate=1e-2)
+    assert same(trained[:6], pretrained)
+    assert not np.array_equal(trained[-2], started[-2])
+    assert reports[-1][1]["loss"] < reports[0][1]["loss"]
+    assert [v.path for v in trainer.model.trainable_variables] == [v.path for v in trainer.model.top.variables]
+    # the export has them too
+    assert same(trainer.deployable().get_weights()[:6], pretrained)
+
+
+def test_a_frozen_encoder_works_in_inference_mode_while_the_head_learns(arrays, trainers):
+    # without augmentation, training and inference see the same pixels: any difference would be normalisation's
+    still = Augmentation(crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False)
+    trainer, _ = frozen(arrays, trainers, policy=still)
+    fit(trainer)
+    images = arrays["train"][0][:6]
+    inference = np.asarray(trainer.model(images, training=False))
+    np.testing.assert_allclose(trainer.model(images, training=True), inference, atol=1e-4)
+    # the same batch changes the answers as soon as normalisation takes part
+    trainer.model.frozen, trainer.model.encoder.trainable = False, True
+    assert np.abs(np.asarray(trainer.model(images, training=True)) - inference).max() > 1e-2
+
+
+def test_freezing_leaves_the_rival_alone(arrays, trainers):
+    plain = trainers("tiny")
+    rival = SupervisedTrainer(replace(plain.recipe, freeze=True), arrays["train"], arrays["validation"])
+    assert same(fit(rival)[0], fit(plain)[0])
+
+
+HEAD = Head(hidden=16, dropout=0.5)
+
+
+@pytest.fixture(scope="module")
+def headed(arrays, trainers):
+    recipe = replace(trainers("tiny").recipe, head=HEAD)
+    return SupervisedTrainer(recipe, arrays["train"], arrays["validation"])
+
+
+def test_the_exported_classifier_holds_the_whole_head(headed, arrays):
+    weights, _ = fit(headed, rate=1e-2)
+    assert [w.shape for w in weights[-4:]] == [(8, 16), (16,), (16, 3), (3,)]
+    model = headed.deployable()
+    assert {type(layer).__module__.split(".")[0] for layer in model.get_layer("probabilities").layers} == {"keras"}
+    images = arrays["test"][0]
+    logits = np.asarray(headed.model(images, training=False))
+    np.testing.assert_allclose(predict(model, images), softmax(logits), atol=1e-5)
+    assert same(model.get_weights()[-4:], weights[-4:])
+
+
+def test_dropout_depends_on_the_seed_and_the_epoch_alone(headed):
+    first, reports = fit(headed)
+    other, _ = fit(headed, seed=1)
+    again, repeated = fit(headed)
+    assert same(first, again)
+    assert reports == repeated
+    assert not same(first, other)
+
+
+def test_dropout_leaves_out_features_then_hidden_units_in_training_alone(headed, arrays):
+    """Dense layers of ones and zeros, so that the logits count what was left in."""
+    model = headed.model
+    kept = headed.weights()
+    model.hidden.set_weights([np.eye(8, 16, dtype="float32"), np.zeros(16, "float32")])
+    model.top.set_weights([np.ones((16, 3), "float32"), np.zeros(3, "float32")])
+    images = np.repeat(arrays["test"][0][:1], 400, axis=0)
+    still = replace(headed.recipe.policy, crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False, brightness=0.0,
+                    hue=0.0)  # fmt: skip
+    policy, model.policy, model.frozen = model.policy, still, True
+    whole = np.asarray(model(images, training=False))[:, 0]
+    found = np.asarray(model(images, training=True))[:, 0]
+    model.policy, model.frozen = policy, False
+    headed.restore(kept)
+    np.testing.assert_allclose(whole, whole[0], rtol=1e-4)
+    # a feature survives both with probability 1/4 and is then scaled by 4
+    assert found.mean() == pytest.approx(whole[0], rel=0.2)
+    assert np.unique(found.round(4)).size > 20
+
+
+@pytest.mark.parametrize(
+    ("schedule", "done", "rate"),
+    [
+        ("constant", 0.0, 1.0), ("constant", 1.0, 1.0), ("cosine", 0.0, 1.0), ("cosine", 0.5, 0.5),
+        ("cosine", 1.0, 0.0), ("steps", 0.0, 1.0), ("steps", 69 / 100, 1.0), ("steps", 70 / 100, 0.1),
+        ("steps", 89 / 100, 0.1), ("steps", 90 / 100, 0.01), ("steps", 35 / 50, 0.1), ("steps", 45 / 50, 0.01),
+    ],
+)  # fmt: skip
+def test_schedules_have_their_rates(schedule, done, rate):
+    assert rate_at(done, 1.0, schedule, (0.7, 0.9)) == pytest.approx(rate, abs=1e-12)
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match="schedule must be constant, cosine or steps, not 'linear'"):
+        rate_at(0.5, 1.0, "linear")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [1e-3] * 10),
+        ("steps", [1e-3] * 7 + [1e-4] * 2 + [1e-5]),
+        ("cosine", [5e-4 * (1 + np.cos(np.pi * i / 10)) for i in range(10)]),
+    ],
+)
+def test_a_training_follows_its_schedule(trainers, monkeypatch, schedule, rates):
+    trainer = trainers("tiny")
+    monkeypatch.setattr(trainer, "recipe", replace(trainer.recipe, schedule=schedule, drops=(0.7, 0.9)))
+    monkeypatch.setattr(trainer, "_rounds", 10)
+    seen = []
+    trainer.fit(1e-3, 0, lambda epoch, logs: seen.append(float(trainer.model.optimizer.learning_rate)))
+    np.testing.assert_allclose(seen, rates, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kind"), [("adam", keras.optimizers.Adam), ("adamw", keras.optimizers.AdamW)]
+)
+def test_the_optimizer_is_the_chosen_one(trainers, optimizer, kind):
+    recipe = replace(trainers("tiny").recipe, optimizer=optimizer)
+    images = np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, 0])
+    assert type(SupervisedTrainer(recipe, images, images).model.optimizer) is kind
+
+
+def test_weight_decay_pulls_kernels_and_leaves_biases_and_normalisation(trainers):
+    recipe = replace(trainers("tiny").recipe, weight_decay=0.5)
+    images = np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, 0])
+    model = SupervisedTrainer(recipe, images, images).model
+    for variable in model.trainable_variables:
+        variable.assign(np.ones(variable.shape, "float32"))
+    model.optimizer.learning_rate = 0.1
+    # no gradient: all that moves is decay
+    nothing = [np.zeros(variable.shape, "float32") for variable in model.trainable_variables]
+    model.optimizer.apply([keras.ops.convert_to_tensor(g) for g in nothing], model.trainable_variables)
+    spared = {variable.path for variable in biases_and_norms(model.trainable_variables)}
+    assert {path.rsplit("/", 1)[-1] for path in spared} == {"bias", "gamma", "beta"}
+    for variable in model.trainable_variables:
+        assert ("kernel" in variable.path) == (variable.path not in spared)
+        expected = 1.0 if variable.path in spared else 1 - 0.1 * 0.5
+        np.testing.assert_allclose(np.asarray(variable), expected, rtol=1e-6, err_msg=variable.path)
+
+
 def test_it_learns_and_reports_some_fifty_times(arrays):
     trainer = SupervisedTrainer(
         replace(RECIPE, width=16, epochs=100, batch_size=24), arrays["train"], arrays["validation"]
@@ -226,3 +374,12 @@ def test_a_softmax_head_has_the_given_weights():
     features = rng.standard_normal((6, 5)).astype("float32")
     found = np.asarray(softmax_head(kernel, bias)(features))
     np.testing.assert_allclose(found, softmax(features @ kernel + bias), rtol=1e-5)
+
+
+def test_a_softmax_head_may_have_a_hidden_layer():
+    rng = np.random.default_rng(1)
+    shapes = [(5, 7), (7,), (7, 4), (4,)]
+    k1, b1, k2, b2 = weights = [rng.standard_normal(shape).astype("float32") for shape in shapes]
+    features = rng.standard_normal((6, 5)).astype("float32")
+    found = np.asarray(softmax_head(*weights)(features))
+    np.testing.assert_allclose(found, softmax(np.maximum(features @ k1 + b1, 0) @ k2 + b2), rtol=1e-5)

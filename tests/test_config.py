@@ -61,7 +61,8 @@ def test_the_registered_model_is_named_after_the_data():
         (["runtime.epoch=3"], "runtime.epoch=3: no such parameter (did you mean runtime.epochs?); see conf/"),
         (
             ["epochs=3"],
-            "epochs=3: no such parameter (did you mean runtime.epochs or supervised.epochs?); see conf/",
+            "epochs=3: no such parameter (did you mean runtime.epochs or probe.minibatch.epochs or "
+            "supervised.epochs?); see conf/",
         ),
         (["+runtime.foo=1"], "+runtime.foo=1: no such parameter (did you mean runtime?); see conf/"),
         (["runtime.epochs"], "'runtime.epochs': write name=value, such as data=sample or runtime.epochs=20"),

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from models.knn import knn_probabilities
-from models.probes import Adam, fit_linear_probe, softmax
+from models.probes import Adam, MiniBatch, fit_linear_probe, fit_minibatch_probe, softmax
 
 
 def clusters(n=120, width=12, classes=4, seed=0, noise=2.0):
@@ -97,11 +97,62 @@ def test_one_image_is_enough_to_fit_a_probe():
     assert probe.probabilities(np.ones((1, 3), "float32"))[0, 1] > 0.9
 
 
+def slow_minibatch(features, labels, classes, options, seed):
+    """AdamW step by step in float64, image by image: algorithm 2 of arXiv:1711.05101 with decay on the kernel."""
+    rng = np.random.default_rng(seed)
+    kernel = rng.normal(0, features.shape[1] ** -0.5, (features.shape[1], classes))
+    weights = np.vstack([kernel, np.zeros(classes)])
+    m, v, step = np.zeros_like(weights), np.zeros_like(weights), 0
+    steps_per_epoch = math.ceil(len(labels) / options.batch_size)
+    boundaries = [int(steps_per_epoch * options.epochs * drop) for drop in options.drops]
+    for _ in range(options.epochs):
+        order = rng.permutation(len(labels))
+        while len(order):
+            rows, order = order[: options.batch_size], order[options.batch_size :]
+            gradient = np.zeros_like(weights)
+            for row in rows:
+                x = np.append(features[row].astype(float), 1.0)
+                p = np.exp(x @ weights - np.max(x @ weights))
+                p /= p.sum()
+                p[labels[row]] -= 1
+                gradient += np.outer(x, p) / len(rows)
+            rate = options.learning_rate * 0.1 ** sum(step >= boundary for boundary in boundaries)
+            step += 1
+            m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+            weights[:-1] -= rate * options.weight_decay * weights[:-1]
+            weights -= rate * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+    return weights[:-1], weights[-1]
+
+
+@pytest.mark.parametrize(("size", "decay", "drops"), [(64, 1e-3, (0.6, 0.8)), (7, 0.3, (0.5,)), (500, 0.0, ())])
+def test_mini_batches_follow_adamw_step_by_step(size, decay, drops):
+    features, labels = clusters(n=90, width=5)
+    features /= features.std(axis=0)
+    options = MiniBatch(epochs=10, batch_size=size, learning_rate=0.02, weight_decay=decay, drops=drops)
+    probe = fit_minibatch_probe(features, labels, 4, options, seed=3)
+    kernel, bias = slow_minibatch(features, labels, 4, options, seed=3)
+    np.testing.assert_allclose(probe.kernel, kernel, atol=2e-4)
+    np.testing.assert_allclose(probe.bias, bias, atol=2e-4)
+    assert probe.kernel.dtype == probe.bias.dtype == np.float32
+
+
+def test_mini_batches_learn_and_their_seed_decides_all():
+    features, labels = clusters(noise=0.5)
+    features /= features.std(axis=0)
+    options = MiniBatch(epochs=60, batch_size=16, learning_rate=0.01)
+    probes = [fit_minibatch_probe(features, labels, 4, options, seed=seed) for seed in (0, 1, 0)]
+    np.testing.assert_array_equal(probes[0].kernel, probes[2].kernel)
+    assert not np.array_equal(probes[0].kernel, probes[1].kernel)
+    assert (probes[0].probabilities(features).argmax(axis=1) == labels).mean() > 0.9
+
+
 @pytest.mark.parametrize("wrong", [[-1, 0], [0, 4], []])
 def test_labels_that_are_no_class_are_refused(wrong):
     features, labels = np.ones((len(wrong), 2), "float32"), np.array(wrong, np.int64)
     with pytest.raises(ValueError, match=r"labels must be in \[0, 4\)|at least one labelled image"):
         fit_linear_probe(features, labels, 4, 1e-3, steps=10, seed=0)
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 4\)|at least one labelled image"):
+        fit_minibatch_probe(features, labels, 4, MiniBatch(), seed=0)
     with pytest.raises(ValueError, match=r"labels must be in \[0, 4\)|at least one labelled image"):
         knn_probabilities(features, labels, features, 4)
 

@@ -24,6 +24,8 @@ Count = Annotated[int, Field(ge=1)]
 PositivePair = Annotated[tuple[Positive, Positive], Strict(False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 SharePair = Annotated[tuple[Share, Share], Strict(False)]
+# fractions of a training at which the learning rate falls
+Drops = list[Annotated[float, Field(gt=0, lt=1)]]
 
 
 class Section(BaseModel):
@@ -164,24 +166,62 @@ class RuntimeParams(Section):
     repeats: Annotated[int, Field(ge=1, le=100)] = 3
 
 
+class MiniBatchParams(Section):
+    """The probe's solver `minibatch`: AdamW, its rate tenfold lower at each of `drops` (fractions of it)."""
+
+    epochs: Count = 100
+    batch_size: Count = 64
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-3
+    drops: Drops = [0.6, 0.8]
+
+
 class ProbeParams(Section):
-    """Linear classifier on frozen features, kNN, and accuracy over the number of labels a class."""
+    """Linear classifier on frozen features, kNN, and accuracy over the number of labels a class.
+
+    `solver`: `full_batch` goes to the optimum, on standardised features, with the penalty of `l2` that is best on
+    validation; `minibatch` trains once on the features as they are.
+    """
 
     label_budgets: list[Count] = [1, 2, 5, 10]
+    solver: Literal["full_batch", "minibatch"] = "full_batch"
     l2: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [1e-4, 1e-3, 1e-2, 1e-1]
     steps: Count = 300
+    minibatch: MiniBatchParams = MiniBatchParams()
     knn_neighbours: Count = 20
     knn_temperature: Positive = 0.1
 
 
+class ClassifierHeadParams(Section):
+    """Layers between the features and the classes: `hidden` units with ReLU (0 = none), each after `dropout`."""
+
+    hidden: Annotated[int, Field(ge=0)] = 0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class SupervisedParams(Section):
-    """Training with labels, alike for the baseline and for fine-tuning."""
+    """Training with labels, alike for the baseline and for fine-tuning.
+
+    `schedule`: `steps` makes the learning rate tenfold lower at each of `drops`, fractions of the training.
+    `freeze_encoder`: fine-tuning trains the head alone; the baseline trains all weights whatever it says.
+    """
 
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)] = 64
+    optimizer: Literal["adam", "adamw"] = "adamw"
     learning_rates: Annotated[list[Positive], Field(min_length=1)] = [3e-4, 1e-3, 3e-3]
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    schedule: Literal["constant", "cosine", "steps"] = "cosine"
+    drops: Drops = [0.7, 0.9]
+    head: ClassifierHeadParams = ClassifierHeadParams()
+    freeze_encoder: bool = False
     augmentation: AugmentationParams = AugmentationParams()
+
+    @model_validator(mode="after")
+    def _adam_has_no_decay(self) -> SupervisedParams:
+        if self.optimizer == "adam" and self.weight_decay:
+            raise ValueError(f"weight_decay = {self.weight_decay}: adam has none; set it to 0 or take adamw")
+        return self
 
 
 class GateParams(Section):

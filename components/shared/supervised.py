@@ -56,7 +56,7 @@ class _Search:
     """The grid of learning rates, the seeds, and the best so far."""
 
     def __init__(self, data: Dataset, params: Params, work: Work, pretrained: list[np.ndarray] | None):
-        from models.classifier import Recipe, SupervisedTrainer
+        from models.classifier import Head, Recipe, SupervisedTrainer
 
         self.data, self.params, self.work = data, params, work
         train, validation, test = (labelled(data, split) for split in ("train", "validation", "test"))
@@ -72,6 +72,11 @@ class _Search:
             weight_decay=options.weight_decay,
             policy=augmentation(options.augmentation),
             precision=params.runtime.precision,
+            optimizer=options.optimizer,
+            schedule=options.schedule,
+            drops=tuple(options.drops),
+            head=Head(**dict(options.head)),
+            freeze=options.freeze_encoder,
         )
         try:
             self.trainer = SupervisedTrainer(recipe, train, validation, pretrained)
