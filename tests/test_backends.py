@@ -1,0 +1,97 @@
+"""The same code gives the same numbers, to float32's rounding, on TensorFlow, JAX and PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import encoders, losses, methods
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).with_name("backend_numbers.py")
+# PyTorch is a choice of the user's, not part of the environment
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"no {name} here"))
+    if name == "torch"
+    else name
+    for name in ("jax", "torch")
+]
+# Largest difference allowed, as a fraction of an array's largest entry. Fifty layers with batch statistics of four
+# images multiply the rounding to some 1e-4; all other numbers differ by less than a tenth of what is allowed.
+TOLERANCE = {"losses": 1e-4, "augmentation": 3e-5, "encoders": 5e-4, "methods": 1e-4}
+# What is 0 but for rounding, such as the gradient of a bias before batch normalisation, is compared on this scale.
+SMALL = 1e-2
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory):
+    """Backend → arrays by name; all installed backends at once, each in a process of its own."""
+    folder = tmp_path_factory.mktemp("backends")
+    names = ["tensorflow", "jax", *(["torch"] if importlib.util.find_spec("torch") else [])]
+    processes = {}
+    for name in names:
+        # the same kind of device for all: a graphics card rounds in its own way
+        environment = {**os.environ, "KERAS_BACKEND": name, "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+        processes[name] = subprocess.Popen(
+            [sys.executable, SCRIPT, folder / f"{name}.npz"],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    arrays = {}
+    for name, process in processes.items():
+        output = process.communicate(timeout=900)[0]
+        assert process.returncode == 0, f"{name}: {output}"
+        with np.load(folder / f"{name}.npz") as found:
+            arrays[name] = dict(found)
+    return arrays
+
+
+def test_every_loss_augmentation_encoder_and_method_is_compared(numbers):
+    own = {name for name, f in vars(losses).items() if getattr(f, "__module__", "") == losses.__name__}
+    expected = {f"losses/{name}" for name in own if not name.startswith("_")}
+    expected |= {f"augmentation/{name}" for name in ["everything", *methods.METHODS]}
+    expected |= {f"encoders/{name}" for name in encoders.ENCODERS}
+    expected |= {f"methods/{name}" for name in methods.METHODS}
+    assert {"/".join(name.split("/")[:2]) for name in numbers["tensorflow"]} == expected
+
+
+@pytest.mark.parametrize("group", list(TOLERANCE))
+@pytest.mark.parametrize("backend", OTHERS)
+def test_a_backend_gives_the_numbers_of_tensorflow(numbers, backend, group):
+    expected = {name: array for name, array in numbers["tensorflow"].items() if name.startswith(f"{group}/")}
+    found = {name: array for name, array in numbers[backend].items() if name.startswith(f"{group}/")}
+    assert list(found) == list(expected)
+    apart = {}
+    for name, array in expected.items():
+        assert found[name].shape == array.shape, name
+        assert np.isfinite(array).all(), name
+        scale = max(np.abs(array).max(initial=0), SMALL)
+        difference = np.abs(found[name].astype("float64") - array).max(initial=0) / scale
+        if not difference <= TOLERANCE[group]:
+            apart[name] = float(difference)
+    assert apart == {}
+
+
+def test_the_numbers_that_are_compared_say_something(numbers):
+    arrays = numbers["tensorflow"]
+    # no gradient flows through a target
+    stopped = {"losses/sinkhorn/gradient of scores", "losses/dino/gradient of teacher"}
+    gradients = {name for name in arrays if "/gradient of " in name}
+    assert len(gradients) > len(stopped)
+    assert {name for name in gradients if not arrays[name].any()} == stopped
+    for name in methods.METHODS:
+        before = {key: value for key, value in arrays.items() if key.startswith(f"methods/{name}/step 0/")}
+        after = [arrays[key.replace("step 0", "step 2")] for key in before]
+        changed = [not np.array_equal(a, b) for a, b in zip(before.values(), after, strict=True)]
+        # the encoder, the projection head and the probe learn
+        assert sum(changed) > 0.9 * len(changed), name
