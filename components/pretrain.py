@@ -17,6 +17,7 @@ from components.shared.backend import start_backend
 from components.shared.checkpoints import FOLDER, Checkpoint
 from components.shared.digests import files_digest, value_digest
 from components.shared.errors import UserError
+from components.shared.monitor import Monitor
 from components.shared.params import Params, params_digest
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
@@ -83,12 +84,13 @@ class _Pretraining:
                 encoder = encoders.build(**self.network)
                 self.model = methods.build(
                     method.name, encoder, method.model_dump(), augmentation(method.augmentation), data.classes,
-                    runtime.seed,
+                    runtime.seed, runtime.epochs * self._steps(),
                 )  # fmt: skip
         except ValueError as error:
             raise UserError(f"data.image_size = {data.manifest.image_size}: {error}") from None
-        self.model.compile(optimizer=_optimizer(params, self._steps()), jit_compile=jit())
+        self.model.compile(optimizer=self._optimizer(), jit_compile=jit())
         self.model.optimizer.build(self.model.trainable_variables)
+        self.monitor = Monitor(self.model, data, params.monitor, runtime.epochs)
         self.checkpoint = Checkpoint(_key(data, params), checkpoints)
         self.curves = Curves(work.run)
 
@@ -115,9 +117,12 @@ class _Pretraining:
                 for name, value in logs.items()
                 if name in measured or not name.startswith("val_")
             }
+            logs |= self.monitor.measure(epoch + 1)
+            if warning := self.monitor.warning(epoch + 1, logs):
+                progress.note(warning)
             self.curves.add(epoch + 1, logs)
             self.checkpoint.save(epoch + 1, self.curves.rows, self._state())
-            shown = ("contrastive_loss", "contrastive_accuracy", "validation_probe_accuracy")
+            shown = ("contrastive_loss", "contrastive_accuracy", "validation_probe_accuracy", "knn_accuracy")
             progress.step({name: logs[name] for name in shown if name in logs})
 
         if epoch < runtime.epochs:
@@ -176,6 +181,23 @@ class _Pretraining:
     def _state(self) -> list[Any]:
         return [*self.model.variables, *self.model.optimizer.variables]
 
+    def _optimizer(self) -> Any:
+        from models import optimizers
+
+        options, steps = self.params.method.optimizer, self._steps()
+        optimizer = optimizers.build(
+            options.name,
+            options.learning_rate,
+            weight_decay=options.weight_decay,
+            momentum=options.momentum,
+            schedule=options.schedule,
+            final_fraction=options.final_fraction,
+            warmup_steps=options.warmup_epochs * steps,
+            steps=self.params.runtime.epochs * steps,
+        )
+        optimizers.exclude_vectors(optimizer, self.model.trainable_variables)
+        return optimizer
+
     def _steps(self) -> int:
         return max(1, self.images // min(self.params.runtime.batch_size, self.images))
 
@@ -195,24 +217,6 @@ def _key(data: Dataset, params: Params) -> str:
 def _labels(data: Dataset, split: str) -> np.ndarray:
     labels = data.labels(split)
     return labels if split == "train" else np.full(len(labels), UNLABELLED)
-
-
-def _optimizer(params: Params, steps_per_epoch: int) -> Any:
-    import keras
-
-    options, epochs = params.method.optimizer, params.runtime.epochs
-    warmup = options.warmup_epochs * steps_per_epoch
-    rate: Any = options.learning_rate
-    if options.schedule == "cosine" and epochs > options.warmup_epochs:
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else rate,
-            (epochs - options.warmup_epochs) * steps_per_epoch,
-            warmup_target=rate if warmup else None,
-            warmup_steps=warmup,
-        )
-    if options.name == "adamw":
-        return keras.optimizers.AdamW(rate, weight_decay=options.weight_decay)
-    return keras.optimizers.Adam(rate)
 
 
 if __name__ == "__main__":

@@ -111,34 +111,218 @@ class AugmentationParams(Section):
 
 
 class OptimizerParams(Section):
-    """Optimiser of the pretraining."""
+    """Optimiser of the pretraining; biases and normalisation are left out of the weight decay.
 
-    name: Literal["adam", "adamw"] = "adam"
+    `momentum`: of `sgd` and `lars`. `final_fraction`: of the learning rate, where the cosine ends.
+    """
+
+    name: Literal["adam", "adamw", "sgd", "lars"] = "adam"
     learning_rate: Positive = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    final_fraction: Fraction = 0.0
 
 
 class HeadParams(Section):
-    """Projection head: `hidden` and `width` units."""
+    """A projection or prediction head: dense `layers` of `hidden` units, the last one `width` wide.
+
+    `batch_norm`: after the hidden layers. `output_norm`: after the last one too, without learned scale and shift.
+    """
 
     hidden: Count = 128
     width: Count = 128
+    layers: Annotated[int, Field(ge=1, le=8)] = 2
+    batch_norm: bool = False
+    output_norm: bool = False
 
 
-class SimCLRParams(Section):
-    """SimCLR, Chen et al. 2020 (`conf/method/simclr.yaml`)."""
+class MomentumParams(Section):
+    """How slowly the momentum encoder follows: along half a cosine over the training."""
 
-    name: Literal["simclr"] = "simclr"
-    temperature: Positive = 0.1
+    start: Fraction = 0.99
+    end: Fraction = 1.0
+
+
+class MethodSection(Section):
+    """What all methods have (`conf/method/`; the augmentation of the views is in `conf/views/`)."""
+
     projection: HeadParams = HeadParams()
     optimizer: OptimizerParams = OptimizerParams()
     augmentation: AugmentationParams = AugmentationParams()
 
 
+class ContrastiveSection(MethodSection):
+    """What methods with a contrastive softmax have; a learned temperature starts at `temperature`."""
+
+    temperature: Positive = 0.1
+    learnable_temperature: bool = False
+
+
+class PredictingSection(MethodSection):
+    """What methods that predict the other view have; `symmetric`: both views predict, not the first alone."""
+
+    prediction: HeadParams = HeadParams()
+    symmetric: bool = True
+
+    @model_validator(mode="after")
+    def _prediction_fits(self) -> PredictingSection:
+        _check_prediction(self.projection, self.prediction)
+        return self
+
+
+class SimCLRParams(ContrastiveSection):
+    """SimCLR, Chen et al. 2020; `negatives`: all other views, or those of the other view only."""
+
+    name: Literal["simclr"]
+    negatives: Literal["all", "cross_view"] = "all"
+
+
+class DCLParams(ContrastiveSection):
+    """Decoupled contrastive learning, Yeh et al. 2021."""
+
+    name: Literal["dcl"]
+
+
+class NNCLRParams(ContrastiveSection):
+    """NNCLR, Dwibedi et al. 2021; `straight_through`: a neighbour's gradient goes to the projection it replaces."""
+
+    name: Literal["nnclr"]
+    queue_size: Count = 4096
+    prediction: HeadParams | None = HeadParams()
+    symmetric: bool = True
+    straight_through: bool = False
+
+    @model_validator(mode="after")
+    def _prediction_fits(self) -> NNCLRParams:
+        if self.prediction is not None:
+            _check_prediction(self.projection, self.prediction)
+        return self
+
+
+class MoCoParams(ContrastiveSection):
+    """MoCo, He et al. 2019; version 2 uses `queue_size` and `symmetric`, version 3 `prediction`."""
+
+    name: Literal["moco"]
+    version: Literal[2, 3] = 2
+    momentum: MomentumParams = MomentumParams()
+    queue_size: Count = 4096
+    symmetric: bool = True
+    prediction: HeadParams = HeadParams()
+
+    @model_validator(mode="after")
+    def _prediction_fits(self) -> MoCoParams:
+        if self.version == 3:
+            _check_prediction(self.projection, self.prediction)
+        return self
+
+
+class BYOLParams(PredictingSection):
+    """BYOL, Grill et al. 2020."""
+
+    name: Literal["byol"]
+    momentum: MomentumParams = MomentumParams()
+
+
+class SimSiamParams(PredictingSection):
+    """SimSiam, Chen and He 2020."""
+
+    name: Literal["simsiam"]
+
+
+class BarlowTwinsParams(MethodSection):
+    """Barlow Twins, Zbontar et al. 2021; `off_diagonal`: weight of the redundancy between dimensions."""
+
+    name: Literal["barlow_twins"]
+    off_diagonal: Annotated[float, Field(ge=0)] = 0.005
+
+
+class VICRegParams(MethodSection):
+    """VICReg, Bardes et al. 2021; weights of its three terms."""
+
+    name: Literal["vicreg"]
+    invariance: Annotated[float, Field(ge=0)] = 25.0
+    variance: Annotated[float, Field(ge=0)] = 25.0
+    covariance: Annotated[float, Field(ge=0)] = 1.0
+
+
+class SwAVParams(MethodSection):
+    """SwAV, Caron et al. 2020.
+
+    `prototypes`: their number. `epsilon`, `iterations`: of the balanced assignment. `freeze_prototypes`: fraction
+    of the training during which they are held still.
+    """
+
+    name: Literal["swav"]
+    temperature: Positive = 0.1
+    prototypes: Annotated[int, Field(ge=2)] = 128
+    epsilon: Positive = 0.05
+    iterations: Count = 3
+    freeze_prototypes: Fraction = 0.01
+
+
+class DINOParams(MethodSection):
+    """DINO, Caron et al. 2021; `temperature` is the student's, `centre_momentum` that of the teacher's mean."""
+
+    name: Literal["dino"]
+    momentum: MomentumParams = MomentumParams()
+    temperature: Positive = 0.1
+    teacher_temperature: Positive = 0.04
+    prototypes: Annotated[int, Field(ge=2)] = 128
+    centre_momentum: Fraction = 0.9
+    freeze_prototypes: Fraction = 0.01
+
+    @model_validator(mode="after")
+    def _teacher_is_sharper(self) -> DINOParams:
+        if self.teacher_temperature > self.temperature:
+            raise ValueError(
+                f"teacher_temperature = {self.teacher_temperature}: must be ≤ temperature = {self.temperature}"
+            )
+        return self
+
+
+class SupConParams(ContrastiveSection):
+    """SupCon, Khosla et al. 2020.
+
+    `unlabelled` images: `instance` lets their two views belong to each other alone, `leave_out` takes them out of
+    the loss.
+    """
+
+    name: Literal["supcon"]
+    views: Literal[1, 2] = 2
+    unlabelled: Literal["instance", "leave_out"] = "instance"
+
+    @model_validator(mode="after")
+    def _one_view_has_no_other(self) -> SupConParams:
+        if self.views == 1 and self.unlabelled == "instance":
+            raise ValueError("unlabelled = instance needs views = 2; use leave_out with views = 1")
+        return self
+
+
+def _check_prediction(projection: HeadParams, prediction: HeadParams) -> None:
+    if prediction.width != projection.width:
+        raise ValueError(
+            f"prediction.width = {prediction.width}: must equal projection.width = {projection.width}, "
+            "which it predicts"
+        )
+
+
 # A new method adds its class to this union, told apart by `name`.
-MethodParams = Annotated[SimCLRParams, Field()]
+MethodParams = Annotated[
+    SimCLRParams
+    | DCLParams
+    | NNCLRParams
+    | MoCoParams
+    | BYOLParams
+    | SimSiamParams
+    | BarlowTwinsParams
+    | VICRegParams
+    | SwAVParams
+    | DINOParams
+    | SupConParams,
+    Field(discriminator="name"),
+]
 
 
 class EncoderParams(Section):
@@ -224,6 +408,22 @@ class SupervisedParams(Section):
         return self
 
 
+class MonitorParams(Section):
+    """What pretraining watches beside its loss.
+
+    `every`: so many epochs, and after the last one; 0 never. kNN on validation images with `knn_neighbours` and
+    `knn_temperature`, and whether the embeddings collapse: `min_spread` (standard deviation of unit-length
+    embeddings times the root of their width, 1 where they are evenly spread) and `min_rank` (effective number of
+    dimensions); below either a warning is printed.
+    """
+
+    every: Annotated[int, Field(ge=0)] = 10
+    knn_neighbours: Count = 20
+    knn_temperature: Positive = 0.1
+    min_spread: Annotated[float, Field(ge=0)] = 0.1
+    min_rank: Annotated[float, Field(ge=0)] = 2.0
+
+
 class GateParams(Section):
     """What a model must prove before it is put up for review (`conf/gate/`). Accuracies are fractions."""
 
@@ -247,6 +447,7 @@ class Params(Section):
     data: DataParams
     validation: ValidationParams
     method: MethodParams
+    monitor: MonitorParams
     encoder: EncoderParams
     runtime: RuntimeParams
     probe: ProbeParams
@@ -272,6 +473,7 @@ READS: dict[str, tuple[str, ...]] = {
     "validate": ("validation",),
     "pretrain": (
         "method",
+        "monitor",
         "encoder",
         "runtime.epochs",
         "runtime.batch_size",

@@ -48,6 +48,13 @@ class Progress:
         numbers = "".join(f"  {name} {value}" for name, value in shown.items())
         print(f"{self.label}: {self.unit} {self.done}/{self.total}{numbers}  ({left:.0f} s left)", flush=True)
 
+    def note(self, line: str) -> None:
+        """Say something on the error stream without tearing the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
     def close(self) -> None:
         """End the bar."""
         if self._bar is not None:

@@ -1,0 +1,62 @@
+"""DINO: match the momentum network's sharper, centred answer about the other view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from models.losses import dino
+from models.methods.base import Setup, both_ways, halves
+from models.methods.momentum import MomentumMethod
+from models.momentum import follow, follower
+from models.prototypes import prototypes, scores
+
+
+class DINO(MomentumMethod):
+    """Self-distillation without labels, Caron et al. 2021, arXiv:2104.14294, with two full-size views.
+
+    Options: those of `MomentumMethod`, `prototypes` (their number), `temperature` (the student's) and
+    `teacher_temperature` (lower), `centre_momentum` (in [0, 1]), `freeze_prototypes` (fraction of the training
+    during which they are held still).
+    """
+
+    advice = "lower method.teacher_temperature or method.centre_momentum, or raise method.momentum.start"
+
+    def __init__(self, setup: Setup):
+        super().__init__(setup)
+        options = setup.options
+        count = options["prototypes"]
+        self.prototypes = prototypes(options["projection"]["width"], count)
+        self.target_prototypes = follower(self.prototypes)
+        self.centre = self.add_weight(
+            name="centre", shape=(count,), dtype="float32", trainable=False, initializer=keras.initializers.Zeros()
+        )
+        self.temperatures = (float(options["temperature"]), float(options["teacher_temperature"]))
+        self.centre_momentum = float(options["centre_momentum"])
+        self.freeze = float(options["freeze_prototypes"])
+
+    def embed(self, views, features) -> dict[str, Any]:
+        """Embeddings `z` and `targets`, and their `student` and `teacher` scores."""
+        outputs = super().embed(views, features)
+        student = scores(self.prototypes, outputs["z"], trained=self.done > self.freeze)
+        teacher = ops.stop_gradient(scores(self.target_prototypes, outputs["targets"]))
+        return {**outputs, "student": student, "teacher": teacher}
+
+    def contrastive_loss(self, outputs, labels):
+        """Cross entropy both ways; the centre then moves towards the teacher's mean answer."""
+        centre = ops.convert_to_tensor(self.centre)
+
+        def loss(student, teacher):
+            return dino(student, teacher, centre, *self.temperatures)
+
+        found = both_ways(loss, halves(outputs["student"]), halves(outputs["teacher"]))
+        mean = ops.mean(outputs["teacher"], axis=0)
+        self.centre.assign(self.centre_momentum * centre + (1.0 - self.centre_momentum) * mean)
+        return found
+
+    def follow(self, momentum) -> None:
+        """The prototypes have a copy too."""
+        super().follow(momentum)
+        follow(self.target_prototypes, self.prototypes, momentum)

@@ -1,0 +1,140 @@
+"""Optimisers and learning rates of pretraining."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def build(
+    name: str,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    schedule: str = "cosine",
+    final_fraction: float = 0.0,
+    warmup_steps: int = 0,
+    steps: int = 1,
+) -> keras.optimizers.Optimizer:
+    """Build an optimiser that leaves biases and normalisation out of the weight decay.
+
+    Args:
+        name: `adam`, `adamw`, `sgd` (with momentum) or `lars`.
+        learning_rate: after the warm-up.
+        weight_decay: ≥ 0; decoupled from the gradient except in `lars`, whose trust ratio includes it. `adam` has
+            none. PyTorch's SGD adds it to the gradient before the momentum: its value is to be divided by
+            1 − momentum here.
+        momentum: of `sgd` and `lars`.
+        schedule: `constant`, or `cosine` from the learning rate to `final_fraction` of it.
+        final_fraction: in [0, 1].
+        warmup_steps: rising from 0, before the schedule begins.
+        steps: of the whole training.
+
+    Returns:
+        An optimiser whose variables are not built yet; call `exclude_vectors` once they are known.
+
+    Raises:
+        ValueError: an unknown name or schedule.
+    """
+    rate = _schedule(schedule, learning_rate, final_fraction, warmup_steps, steps)
+    if name == "adam":
+        return keras.optimizers.Adam(rate)
+    if name == "adamw":
+        return keras.optimizers.AdamW(rate, weight_decay=weight_decay)
+    if name == "sgd":
+        return keras.optimizers.SGD(rate, momentum=momentum, weight_decay=weight_decay or None)
+    if name == "lars":
+        return LARS(rate, momentum=momentum, decay=weight_decay)
+    raise ValueError(f"optimizer must be one of adam, adamw, sgd, lars, not {name!r}")
+
+
+def exclude_vectors(optimizer: keras.optimizers.Optimizer, variables: list[Any]) -> None:
+    """Keep the weight decay from biases, normalisation and other vectors and scalars; before the first step.
+
+    Source: Chen et al. 2020, arXiv:2002.05709, appendix B.6 and the authors' code.
+    """
+    optimizer.exclude_from_weight_decay(var_list=[v for v in variables if is_vector(v)])
+
+
+def is_vector(variable: Any) -> bool:
+    """Whether a variable is a bias, a normalisation's scale or shift, or another vector or scalar."""
+    return len(variable.shape) <= 1
+
+
+class LARS(keras.optimizers.Optimizer):
+    """Momentum SGD whose step for each matrix is proportional to the matrix's own norm.
+
+    For a matrix w with gradient g:
+
+        v ← momentum · v + rate · trust · ‖w‖ / ‖g + decay · w‖ · (g + decay · w),   w ← w − v
+
+    Vectors (biases, normalisation) get plain momentum SGD without decay. Meant for batches of thousands.
+
+    Args:
+        learning_rate: number or schedule; 0.3 · batch / 256 is usual.
+        momentum: in [0, 1).
+        decay: weight decay ≥ 0, e.g. 1e-6.
+        trust: the coefficient η.
+
+    Source: You et al. 2017, arXiv:1708.03888, algorithm 1; exclusions as in Chen et al. 2020, arXiv:2002.05709.
+    """
+
+    def __init__(
+        self, learning_rate=1.0, momentum: float = 0.9, decay: float = 0.0, trust: float = 0.001, name="lars"
+    ):
+        super().__init__(learning_rate=learning_rate, name=name)
+        self.momentum, self.decay, self.trust = momentum, decay, trust
+
+    def build(self, variables):
+        """Create a velocity for each variable."""
+        if self.built:
+            return
+        super().build(variables)
+        self.velocities = [self.add_variable_from_reference(v, name="velocity") for v in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        """One step of one variable, as in the class's formula."""
+        rate = ops.cast(learning_rate, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
+        if not is_vector(variable):
+            gradient = gradient + self.decay * variable
+            length, slope = ops.norm(variable), ops.norm(gradient)
+            moving = ops.logical_and(length > 0, slope > 0)
+            # a matrix of zeros, or one without a gradient, has no proportion to keep
+            safe = ops.where(slope > 0, slope, ops.ones_like(slope))
+            rate = rate * ops.where(moving, self.trust * length / safe, ops.ones_like(length))
+        velocity = self.velocities[self._get_variable_index(variable)]
+        self.assign(velocity, self.momentum * velocity + rate * gradient)
+        self.assign_sub(variable, velocity)
+
+    def get_config(self):
+        """What a saved optimiser needs to be made again."""
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "decay": self.decay,
+            "trust": self.trust,
+        }
+
+
+def _schedule(name: str, rate: float, final_fraction: float, warmup_steps: int, steps: int) -> Any:
+    if name not in ("constant", "cosine"):
+        raise ValueError(f"schedule must be constant or cosine, not {name!r}")
+    if name == "constant":
+        if not warmup_steps:
+            return rate
+        # a cosine that ends where it starts
+        return keras.optimizers.schedules.CosineDecay(
+            0.0, 1, alpha=1.0, warmup_target=rate, warmup_steps=warmup_steps
+        )
+    if steps <= warmup_steps:
+        return keras.optimizers.schedules.CosineDecay(0.0, 1, warmup_target=rate, warmup_steps=warmup_steps)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup_steps else rate,
+        steps - warmup_steps,
+        alpha=final_fraction,
+        warmup_target=rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
+    )
