@@ -342,6 +342,8 @@ def dino(student, teacher, centre, student_temperature, teacher_temperature):
     Source: Caron et al. 2021, arXiv:2104.14294, eq. 2 and algorithm 1.
     """
     _check_pair(student, teacher, "the student's and the teacher's logits")
+    if tuple(centre.shape) != (teacher.shape[1],):
+        raise ValueError(f"the centre must have the shape ({teacher.shape[1]},), not {tuple(centre.shape)}")
     _check_temperature(student_temperature)
     _check_temperature(teacher_temperature)
     teacher = ops.stop_gradient(ops.cast(teacher, "float32"))
