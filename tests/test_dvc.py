@@ -26,20 +26,17 @@ FOLDERS = {
     "evaluate": "evaluation",
     "register": "registration",
 }
-# they check, explain, track, watch, resume and draw: what a step learns or decides is not theirs
+# they check, explain, track, resume and draw: what a step learns or decides is not theirs
 SURROUNDINGS = {
     f"components/shared/{name}.py"
     for name in (
         *("config", "errors", "explain", "params", "progress", "step", "tracking"),
-        *("checkpoints", "grids", "monitor", "pictures", "probe_pictures"),
+        *("checkpoints", "grids", "pictures", "probe_pictures"),
     )
 }
-# it imports every method, and a stage depends on the chosen one alone, and on what methods share
+# it imports every method, and a stage depends on the chosen one alone
 METHODS = "models/methods/__init__.py"
-METHOD_NAMES = {
-    yaml.safe_load((ROOT / "conf" / "method" / f"{option}.yaml").read_text())["name"]
-    for option in options()["method"]
-}
+METHOD = "models/methods/simclr.py"
 
 
 def code(stage):
@@ -52,9 +49,7 @@ def used(stage, leave_out=frozenset()):
     """A stage's module and what that imports, packages with nothing in them aside."""
     files = closure(f"components/{stage}.py", leave_out)
     if METHODS in files:
-        chosen = {f"models/methods/{name}.py" for name in METHOD_NAMES}
-        shared = set().union(*(closure(module) for module in chosen)) - chosen
-        files = closure(f"components/{stage}.py", leave_out | {METHODS}) | shared | {"models/methods/simclr.py"}
+        files = closure(f"components/{stage}.py", leave_out | {METHODS}) | closure(METHOD)
     return {file for file in files if not file.endswith("/__init__.py") or list(imports(file))}
 
 
