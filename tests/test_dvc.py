@@ -26,17 +26,20 @@ FOLDERS = {
     "evaluate": "evaluation",
     "register": "registration",
 }
-# they check, explain, track, resume and draw: what a step learns or decides is not theirs
+# they check, explain, track, watch, resume and draw: what a step learns or decides is not theirs
 SURROUNDINGS = {
     f"components/shared/{name}.py"
     for name in (
         *("config", "errors", "explain", "params", "progress", "step", "tracking"),
-        *("checkpoints", "grids", "pictures", "probe_pictures"),
+        *("checkpoints", "grids", "monitor", "pictures", "probe_pictures"),
     )
 }
-# it imports every method, and a stage depends on the chosen one alone
+# it imports every method, and a stage depends on the chosen one alone, and on what methods share
 METHODS = "models/methods/__init__.py"
-METHOD = "models/methods/simclr.py"
+METHOD_NAMES = {
+    yaml.safe_load((ROOT / "conf" / "method" / f"{option}.yaml").read_text())["name"]
+    for option in options()["method"]
+}
 
 
 def code(stage):
@@ -49,7 +52,9 @@ def used(stage, leave_out=frozenset()):
     """A stage's module and what that imports, packages with nothing in them aside."""
     files = closure(f"components/{stage}.py", leave_out)
     if METHODS in files:
-        files = closure(f"components/{stage}.py", leave_out | {METHODS}) | closure(METHOD)
+        chosen = {f"models/methods/{name}.py" for name in METHOD_NAMES}
+        shared = set().union(*(closure(module) for module in chosen)) - chosen
+        files = closure(f"components/{stage}.py", leave_out | {METHODS}) | shared | {"models/methods/simclr.py"}
     return {file for file in files if not file.endswith("/__init__.py") or list(imports(file))}
 
 

@@ -44,7 +44,9 @@ from models.training import EpochSeed
 policy = Augmentation(brightness=0.4, hue=0.5, grey_probability=0.2, blur_probability=0.5)
 images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("uint8")
 labels = np.arange(8) % 2
-options = {"temperature": 0.1, "projection": {"hidden": 8, "width": 4}}
+options = {
+    "temperature": 0.1, "learnable_temperature": False, "negatives": "all", "projection": {"hidden": 8, "width": 4}
+}
 model = methods.build("simclr", encoders.build("conv", 32, 4), options, policy, 2, seed=0)
 model.compile(optimizer="adam")
 batches = Batches([(images, labels)], 8, 0)

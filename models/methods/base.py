@@ -1,44 +1,70 @@
-"""What all methods share: two views of each image, one network, an online linear probe, and the metrics."""
+"""What all methods share: views of each image, one network, an online linear probe, and the metrics."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.augmentation import Augmentation, augment, scale
+from models.heads import head
 from models.metrics import contrastive_ranks, correlation_accuracy
 
 
-class ContrastiveModel(keras.Model, ABC):
-    """An encoder under contrastive training.
-
-    Trained on batches of (uint8 images (N, H, W, 3), int64 labels (N,), −1 = unlabelled). Each image is augmented
-    twice; a method turns the two embeddings into a loss (`contrastive_loss`). Beside it a linear probe learns the
-    labels there are from features through which no gradient flows, so that its accuracy can be watched.
+@dataclass(frozen=True)
+class Setup:
+    """What a method is built from.
 
     Args:
-        encoder: as from `models.encoders.build`.
-        options: the method's own hyperparameters.
+        encoder: as from `models.encoders.build`; it is trained in place.
+        options: the method's own hyperparameters, as in `conf/method/<name>.yaml`.
         policy: augmentation of the views.
-        classes: number of classes.
+        classes: number of classes of the online probe.
         seed: decides the augmentation.
+        steps: of the whole training, for what changes in its course.
     """
 
-    def __init__(
-        self, encoder: keras.Model, options: Mapping[str, Any], policy: Augmentation, classes: int, seed: int
-    ):
+    encoder: keras.Model
+    options: Mapping[str, Any]
+    policy: Augmentation
+    classes: int
+    seed: int
+    steps: int
+
+
+class Method(keras.Model, ABC):
+    """An encoder in self-supervised training.
+
+    Trained on batches of (uint8 images (N, H, W, 3), int64 labels (N,), −1 = unlabelled). Each image is augmented
+    twice, and both views go through the encoder in one batch, so that batch normalisation sees them together. A
+    method turns the features into embeddings (`embed`) and these into a loss (`contrastive_loss`). Beside it a
+    linear probe learns the labels there are from features through which no gradient flows, so that its accuracy
+    can be watched.
+
+    Args:
+        setup: what it is built from.
+    """
+
+    views = 2
+    # what to try when the embeddings collapse
+    advice = "lower method.optimizer.learning_rate, or choose stronger views"
+
+    def __init__(self, setup: Setup):
         super().__init__()
-        self.encoder = encoder
-        self.policy = policy
-        self.projection_head = projection_head(encoder.output_shape[-1], **options["projection"])
+        features = setup.encoder.output_shape[-1]
+        self.encoder = setup.encoder
+        self.policy = setup.policy
+        self.projection_head = head("projection_head", features, **setup.options["projection"])
         # float32: the softmax of a small probe gains nothing from half precision
-        self.online_probe = keras.layers.Dense(classes, dtype="float32", name="online_probe")
-        self.online_probe.build((None, encoder.output_shape[-1]))
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.online_probe = keras.layers.Dense(setup.classes, dtype="float32", name="online_probe")
+        self.online_probe.build((None, features))
+        self.seed_generator = keras.random.SeedGenerator(setup.seed)
+        self.steps = max(1, setup.steps)
+        self.step = self.add_weight(name="step", shape=(), dtype="int32", trainable=False, initializer="zeros")
         self.means = {
             name: keras.metrics.Mean(name=name)
             for name in (
@@ -58,35 +84,48 @@ class ContrastiveModel(keras.Model, ABC):
         """All metrics that an epoch averages."""
         return list(self.means.values())
 
+    @property
+    def done(self):
+        """Fraction of the training's steps that are done, float32 scalar in [0, 1]."""
+        return ops.minimum(ops.cast(ops.convert_to_tensor(self.step), "float32") / self.steps, 1.0)
+
+    def embed(self, views, features) -> dict[str, Any]:
+        """What the loss needs.
+
+        Args:
+            views: the augmented images, float32 in [0, 1], shape (2N, H, W, 3): all first views, then all second.
+            features: the encoder's output for them, shape (2N, D).
+
+        Returns:
+            Name → array of 2N rows; `z` are the embeddings that the metrics compare.
+        """
+        return {"z": self.projection_head(features, training=True)}
+
     @abstractmethod
-    def contrastive_loss(self, z1, z2, labels):
-        """The method's loss of two embeddings, each (N, width): a float32 scalar. `labels` (N,) may be −1."""
+    def contrastive_loss(self, outputs, labels):
+        """The method's loss of what `embed` returned: a float32 scalar. `labels` (N,) may be −1."""
 
     def call(self, images, training=False):
-        """Two views' embeddings and the probe's logits when training; only the plain images' logits otherwise."""
+        """What `embed` returns and the probe's logits when training; only the plain images' logits otherwise."""
         if not training:
             return {"logits": self.online_probe(self.encoder(scale(images), training=False))}
-        views = [augment(images, self.policy, self.seed_generator) for _ in range(2)]
-        # one pass over both views: batch normalisation sees them together, as in the paper's code
-        features = self.encoder(ops.concatenate(views, axis=0), training=True)
-        embeddings = self.projection_head(features, training=True)
-        n = ops.shape(images)[0]
-        logits = self.online_probe(ops.stop_gradient(ops.cast(features[:n], "float32")))
-        return {"z1": embeddings[:n], "z2": embeddings[n:], "logits": logits}
+        views = [augment(images, self.policy, self.seed_generator) for _ in range(self.views)]
+        views = ops.concatenate(views, axis=0)
+        features = self.encoder(views, training=True)
+        first = ops.stop_gradient(ops.cast(features[: ops.shape(images)[0]], "float32"))
+        outputs = {"logits": self.online_probe(first), **self.embed(views, features)}
+        self.step.assign_add(1)
+        return outputs
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The method's loss plus the probe's; the probe's gradient reaches the probe alone."""
         probe_loss = self._probe(y, y_pred["logits"])
-        if "z1" not in y_pred:
+        if "z" not in y_pred:
             return probe_loss
-        z1, z2 = y_pred["z1"], y_pred["z2"]
-        loss = self.contrastive_loss(z1, z2, y)
-        ranks = contrastive_ranks(z1, z2)
+        loss = self.contrastive_loss(y_pred, y)
         self.means["contrastive_loss"].update_state(loss)
-        self.means["contrastive_accuracy"].update_state(ops.cast(ranks < 1, "float32"))
-        self.means["contrastive_top5"].update_state(ops.cast(ranks < 5, "float32"))
-        self.means["positive_rank"].update_state(ranks)
-        self.means["correlation_accuracy"].update_state(correlation_accuracy(z1, z2))
+        if self.views == 2:
+            self._watch(*halves(y_pred["z"]))
         return loss + probe_loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -96,6 +135,13 @@ class ContrastiveModel(keras.Model, ABC):
     def get_metrics_result(self):
         """Name → mean over the epoch."""
         return {name: metric.result() for name, metric in self.means.items()}
+
+    def _watch(self, z1, z2):
+        ranks = contrastive_ranks(z1, z2)
+        self.means["contrastive_accuracy"].update_state(ops.cast(ranks < 1, "float32"))
+        self.means["contrastive_top5"].update_state(ops.cast(ranks < 5, "float32"))
+        self.means["positive_rank"].update_state(ranks)
+        self.means["correlation_accuracy"].update_state(correlation_accuracy(z1, z2))
 
     def _probe(self, labels, logits):
         """Cross entropy of the labelled rows (0 where there is none); counts them in the probe's metrics."""
@@ -108,16 +154,19 @@ class ContrastiveModel(keras.Model, ABC):
         return ops.sum(losses * labelled) / ops.maximum(ops.sum(labelled), 1.0)
 
 
-def projection_head(features: int, hidden: int, width: int) -> keras.Model:
-    """Two dense layers with a ReLU between them, from features to embeddings.
+def halves(rows) -> tuple[Any, Any]:
+    """First and second views: (2N, …) → two arrays (N, …)."""
+    n = ops.shape(rows)[0] // 2
+    return rows[:n], rows[n:]
 
-    Source: Chen et al. 2020, arXiv:2002.05709, section 2.1.
+
+def both_ways(loss, one: tuple[Any, Any], other: tuple[Any, Any], symmetric: bool = True):
+    """A loss of (first of `one`, second of `other`), averaged with the same for swapped views if `symmetric`.
+
+    Args:
+        loss: function of two arrays (N, D).
+        one, other: the two views' halves of two kinds of embedding, such as predictions and targets.
+        symmetric: also compute it from the second of `one` and the first of `other`.
     """
-    return keras.Sequential(
-        [
-            keras.Input((features,)),
-            keras.layers.Dense(hidden, activation="relu"),
-            keras.layers.Dense(width),
-        ],
-        name="projection_head",
-    )
+    first = loss(one[0], other[1])
+    return (first + loss(one[1], other[0])) / 2.0 if symmetric else first

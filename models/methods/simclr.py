@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import keras
-
-from models.augmentation import Augmentation
-from models.losses import nt_xent
-from models.methods.base import ContrastiveModel
+from models.losses import cross_view_nt_xent, nt_xent
+from models.methods.base import Method, Setup, halves
+from models.temperature import Temperature
 
 
-class SimCLR(ContrastiveModel):
+class SimCLR(Method):
     """Chen et al. 2020, arXiv:2002.05709.
 
-    Options: `temperature` (> 0), `projection` (`hidden` and `width` units).
+    Options: `temperature` (> 0), `learnable_temperature`, `negatives`: `all` 2N − 2 other views, as published, or
+    `cross_view`: only the N − 1 of the other view.
     """
 
-    def __init__(
-        self, encoder: keras.Model, options: Mapping[str, Any], policy: Augmentation, classes: int, seed: int
-    ):
-        super().__init__(encoder, options, policy, classes, seed)
-        self.temperature = float(options["temperature"])
+    def __init__(self, setup: Setup):
+        super().__init__(setup)
+        self.temperature = Temperature(setup.options["temperature"], setup.options["learnable_temperature"])
+        self.loss_function = {"all": nt_xent, "cross_view": cross_view_nt_xent}[setup.options["negatives"]]
 
-    def contrastive_loss(self, z1, z2, labels):
+    def contrastive_loss(self, outputs, labels):
         """NT-Xent; labels play no part."""
-        return nt_xent(z1, z2, self.temperature)
+        return self.loss_function(*halves(outputs["z"]), self.temperature.value())
