@@ -118,6 +118,27 @@ def test_what_is_built_in_half_precision_is_deployed_in_full():
     assert np.asarray(encoders.deployable(plain)(images(32))).dtype == np.float32
 
 
+def test_a_plain_call_of_a_deployed_model_is_inference(tmp_path):
+    """Batch normalisation neither uses the batch's statistics nor takes note of them, in a loaded model too."""
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Conv2D(4, 3, strides=4),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    deployed = encoders.deployable(network, softmax_head(np.ones((4, 3), "float32"), np.zeros(3, "float32")))
+    deployed.save(tmp_path / "classifier.keras")
+    for model in (deployed, keras.saving.load_model(tmp_path / "classifier.keras", compile=False)):
+        before = model.get_weights()
+        expected = model.predict_on_batch(images(50))
+        np.testing.assert_allclose(np.asarray(model(images(50))), expected, rtol=1e-5)
+        for found, weight in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(found, weight)
+
+
 PROGRAM = """
 import sys
 import numpy as np, keras

@@ -67,9 +67,11 @@ def deployable(encoder: keras.Model, head: keras.Model | None = None) -> keras.M
     images = keras.Input((None, None, 3), dtype="uint8", name="images")
     pixels = keras.layers.Rescaling(1 / 255, name="scale")(images)
     # the centre square, bicubic without aliasing: what the images of the dataset went through
-    pixels = keras.layers.Resizing(
+    resize = keras.layers.Resizing(
         size, size, interpolation="bicubic", antialias=True, crop_to_aspect_ratio=True, name="resize"
-    )(pixels)
+    )
+    # it takes a plain call for one in training unless told, and would hand that on to normalisation after it
+    pixels = resize(pixels, training=False)
     # bicubic overshoots at sharp edges
     pixels = keras.layers.ReLU(max_value=1.0, name="clip")(pixels)
     outputs = encoder(pixels)
