@@ -13,7 +13,8 @@ from models import encoders
 from models.augmentation import Augmentation, augment, scale
 from models.batches import Batches
 from models.encoders.normalization import PixelStatistics
-from models.training import EpochRate, EpochSeed, StopOnNaN, biases_and_norms, jit, precision, rate_at, reset
+from models.optimizers import exclude_vectors
+from models.training import EpochRate, EpochSeed, StopOnNaN, jit, precision, rate_at, reset
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ class SupervisedTrainer:
         if self.recipe.optimizer == "adam":
             return keras.optimizers.Adam()
         optimizer = keras.optimizers.AdamW(weight_decay=self.recipe.weight_decay)
-        optimizer.exclude_from_weight_decay(var_list=biases_and_norms(self.model.trainable_variables))
+        exclude_vectors(optimizer, self.model.trainable_variables)
         return optimizer
 
 

@@ -13,6 +13,7 @@ def head(
     layers: int = 2,
     batch_norm: bool = False,
     output_norm: bool = False,
+    output_relu: bool = False,
 ) -> keras.Model:
     """Dense layers with ReLU between them; the loss sees their output, and what follows training does not.
 
@@ -24,6 +25,7 @@ def head(
         layers: number of dense layers, ≥ 1.
         batch_norm: normalise each hidden layer over the batch before its ReLU.
         output_norm: normalise the output over the batch too, without learned scale and shift.
+        output_relu: end with a ReLU.
 
     Returns:
         A model from (N, features) to (N, width).
@@ -41,6 +43,8 @@ def head(
     stack.append(keras.layers.Dense(width, use_bias=not output_norm))
     if output_norm:
         stack.append(_batch_norm(center=False, scale=False))
+    if output_relu:
+        stack.append(keras.layers.ReLU())
     return keras.Sequential(stack, name=name)
 
 

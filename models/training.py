@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import keras
@@ -121,11 +121,3 @@ def reset(model: keras.Model, weights: list[np.ndarray]) -> None:
     for variable in model.optimizer.variables:
         if variable is not model.optimizer._learning_rate:
             variable.assign(np.zeros(variable.shape, variable.dtype))
-
-
-def biases_and_norms(variables: Iterable[keras.Variable]) -> list[keras.Variable]:
-    """Those of a network's variables that weight decay should leave alone: whatever is no kernel.
-
-    A bias, and the scale and shift of a normalisation, have one axis only.
-    """
-    return [variable for variable in variables if len(variable.shape) < 2]

@@ -24,7 +24,8 @@ def test_what_is_written_is_read_back_alike(tmp_path):
 
 
 def every_option():
-    return [f"{group}={option}" for group, names in options().items() for option in names]
+    # a preset's values belong to many groups; its own tests know them
+    return [f"{group}={option}" for group, names in options().items() if group != "preset" for option in names]
 
 
 @pytest.mark.parametrize("override", every_option())

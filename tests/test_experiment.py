@@ -11,6 +11,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from components.shared.config import compose
+
 # a stage that runs wherever DVC does, and shows which parameters and which interpreter it was given
 STAGE = """
 stages:
@@ -58,6 +60,15 @@ def test_a_wrong_option_is_one_line_and_changes_nothing(repository, override, na
     assert done.stderr.startswith("error: ") and named in done.stderr and done.stderr.count("\n") == 1
     assert (repository / "params.yaml").read_text() == before
     assert not (repository / "shown.txt").exists()
+
+
+def test_a_preset_reaches_the_stages(repository):
+    done = experiment(repository, "preset=supcon-keras", "runtime.epochs=9")
+    assert done.returncode == 0, done.stderr
+    written = yaml.safe_load((repository / "params.yaml").read_text())
+    assert written == compose(["preset=supcon-keras", "runtime.epochs=9"])[1]
+    assert written["data"]["name"] == "cifar10"
+    assert (repository / "shown.txt").read_text().split() == ["9", sys.prefix]
 
 
 def test_options_reach_the_stages(repository):

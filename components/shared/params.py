@@ -129,6 +129,7 @@ class HeadParams(Section):
     """A projection or prediction head: dense `layers` of `hidden` units, the last one `width` wide.
 
     `batch_norm`: after the hidden layers. `output_norm`: after the last one too, without learned scale and shift.
+    `output_relu`: end with a ReLU.
     """
 
     hidden: Count = 128
@@ -136,6 +137,7 @@ class HeadParams(Section):
     layers: Annotated[int, Field(ge=1, le=8)] = 2
     batch_norm: bool = False
     output_norm: bool = False
+    output_relu: bool = False
 
 
 class MomentumParams(Section):
