@@ -31,7 +31,7 @@ SURROUNDINGS = {
     f"components/shared/{name}.py"
     for name in (
         *("config", "errors", "explain", "params", "progress", "step", "tracking"),
-        *("checkpoints", "grids", "monitor", "pictures", "probe_pictures"),
+        *("checkpoints", "grids", "method_params", "monitor", "pictures", "probe_pictures", "sections"),
     )
 }
 # it imports every method, and a stage depends on the chosen one alone, and on what methods share

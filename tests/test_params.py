@@ -16,13 +16,13 @@ from components.shared.explain import explain, parameter_names
 from components.shared.params import (
     READS,
     Params,
-    Section,
     load_params,
     only,
     params_digest,
     plain,
     validate_params,
 )
+from components.shared.sections import Section
 
 VALUES = yaml.safe_load((ROOT / "params.yaml").read_text())
 PARAMS = validate_params(VALUES)

@@ -11,7 +11,8 @@ import numpy as np
 
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError
-from components.shared.params import AugmentationParams, EncoderParams
+from components.shared.method_params import AugmentationParams
+from components.shared.params import EncoderParams
 from components.shared.tracking import Run
 
 
