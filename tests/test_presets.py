@@ -250,9 +250,19 @@ def finite_rows(path):
     return rows
 
 
+@pytest.fixture
+def eager(name):
+    """Deep networks step by step: for two steps of a training, TensorFlow's tracing would take most of the time."""
+    import tensorflow
+
+    tensorflow.config.run_functions_eagerly(RECIPES[name]["encoder"]["name"] != "conv")
+    yield
+    tensorflow.config.run_functions_eagerly(False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_preset_runs_through_all_steps_that_learn(name, datasets, tracking_uri, tmp_path):
+def test_a_preset_runs_through_all_steps_that_learn(name, eager, datasets, tracking_uri, tmp_path):
     params = composed(f"preset={name}", *SHORT)
     dataset = datasets[params.data.image_size]
     data, encoder = Dataset(dataset), tmp_path / "encoder"
