@@ -180,6 +180,21 @@ def test_the_network_is_the_published_one(name):
         assert network.count_params() == WEIGHTS[name]
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_projection_head_is_the_published_one(name):
+    """Dense 128 – ReLU – dense 128 (512 first in the JAX tutorial); one dense layer with ReLU in SupCon's."""
+    from models.heads import head
+
+    start_backend()
+    network = head("projection", FEATURES[name], **values(composed(f"preset={name}").method.projection))
+    features, hidden = FEATURES[name], RECIPES[name]["projection"].get("hidden")
+    shapes = [(features, hidden), (hidden,), (hidden, 128), (128,)] if hidden else [(features, 128), (128,)]
+    assert [weight.shape for weight in network.get_weights()] == shapes
+    found = np.asarray(network(np.random.default_rng(0).standard_normal((20, features)).astype("float32")))
+    assert (found.min() >= 0) == (name == "supcon-keras")
+    assert found.max() > 0
+
+
 def test_the_published_set_is_two_hundred_batches_of_five_hundred_and_twenty_five():
     batch = composed("preset=simclr-keras").runtime.batch_size
     assert divmod(100_000 + 5_000, batch) == (200, 0)
