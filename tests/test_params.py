@@ -142,6 +142,28 @@ REFUSED = [
         "method.augmentation: crop_area = [0.9, 0.2]: the first number must not exceed the second",
     ),
     (
+        "method.augmentation.blur_kernel",
+        8,
+        "method.augmentation: blur_kernel = 8: must be odd, to have a pixel in its middle",
+    ),
+    (
+        "method.augmentation.blur_kernel",
+        1,
+        "method.augmentation.blur_kernel = 1: must be a whole number ≥ 3 or null",
+    ),
+    (
+        "method.augmentation.crop",
+        "zoomed",
+        'method.augmentation.crop = "zoomed": must be one of resized, translated',
+    ),
+    ("method.augmentation.rotation", 0.6, "method.augmentation.rotation = 0.6: must be a number from 0 to 0.5"),
+    ("encoder.stem", "tiny", 'encoder.stem = "tiny": must be one of auto, small, large'),
+    (
+        "encoder.normalization",
+        None,
+        "encoder.normalization = null: must be one of none, symmetric, statistics (did you mean none?)",
+    ),
+    (
         "encoder.name",
         "resnet19",
         'encoder.name = "resnet19": must be one of conv, resnet18, resnet34, resnet50, resnet50v2 '

@@ -70,7 +70,8 @@ def deployable(encoder: keras.Model, head: keras.Model | None = None) -> keras.M
     resize = keras.layers.Resizing(
         size, size, interpolation="bicubic", antialias=True, crop_to_aspect_ratio=True, name="resize"
     )
-    # it takes a plain call for one in training unless told, and would hand that on to normalisation after it
+    # Keras's layers for images take themselves to be training unless told otherwise, and hand that on to the layers
+    # after them: a plain call of the model would then normalise by the batch, and change the kept statistics
     pixels = resize(pixels, training=False)
     # bicubic overshoots at sharp edges
     pixels = keras.layers.ReLU(max_value=1.0, name="clip")(pixels)

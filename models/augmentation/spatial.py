@@ -1,0 +1,139 @@
+"""Changes of place: each pixel becomes a mixture of others. Crops, rotation, blur."""
+
+from __future__ import annotations
+
+import math
+
+from keras import ops
+
+
+def crop_and_resize(images, top, left, height, width, mirror=None):
+    """Cut one box from each image and stretch it to the image's size, bilinearly, with pixel centres at half steps.
+
+    Args:
+        images: float, shape (N, H, W, 3).
+        top, left, height, width: the boxes as fractions of the image, shape (N,).
+        mirror: 1 to flip left to right, else 0, shape (N,), or None.
+
+    Returns:
+        Float32, shape (N, H, W, 3).
+    """
+    rows = _interpolation(images.shape[1], top, height)
+    columns = _interpolation(images.shape[2], *_mirrored(left, width, mirror))
+    return _separable(images, rows, columns)
+
+
+def translate_and_zoom(images, down, right, height, width, mirror=None):
+    """Shift each image, then stretch a box about its centre to the image's size.
+
+    The same picture as Keras's `RandomTranslation` and `RandomZoom` give one after the other: each interpolates
+    bilinearly, and what the shift brings in is reflected at the border.
+
+    Args:
+        images: float, shape (N, H, W, 3).
+        down, right: the shift as a fraction of the image, shape (N,).
+        height, width: the box as fractions of the image, shape (N,).
+        mirror: 1 to flip left to right at last, else 0, shape (N,), or None.
+
+    Returns:
+        Float32, shape (N, H, W, 3).
+    """
+    high, wide = images.shape[1], images.shape[2]
+    one = ops.ones_like(down)
+    box = _mirrored((1.0 - width) / 2.0, width, mirror)
+    rows = ops.matmul(_interpolation(high, (1.0 - height) / 2.0, height), _interpolation(high, -down, one, True))
+    columns = ops.matmul(_interpolation(wide, *box), _interpolation(wide, -right, one, True))
+    return _separable(images, rows, columns)
+
+
+def rotate(images, turns):
+    """Rotate each image about its centre by so many turns, shape (N,), anticlockwise.
+
+    Bilinear; what comes in from beyond the border is reflected there, as Keras's `RandomRotation` does.
+    """
+    high, wide = images.shape[1], images.shape[2]
+    angle = turns[:, None, None] * (2.0 * math.pi)
+    cosine, sine = ops.cos(angle), ops.sin(angle)
+    y = (ops.arange(high, dtype="float32") - (high - 1) / 2.0)[None, :, None]
+    x = (ops.arange(wide, dtype="float32") - (wide - 1) / 2.0)[None, None, :]
+    rows = _reflected(sine * x + cosine * y + (high - 1) / 2.0, high)
+    columns = _reflected(cosine * x - sine * y + (wide - 1) / 2.0, wide)
+    return _sample(images, rows, columns)
+
+
+def gaussian_blur(images, sigma, kernel=None):
+    """Blur each image with its own standard deviation.
+
+    Args:
+        images: float, shape (N, H, W, 3).
+        sigma: pixels, shape (N,).
+        kernel: pixels to which the Gaussian is cut, odd, or None. Weights that remain within it and within the
+            image are rescaled to a sum of 1.
+
+    Returns:
+        Float32, shape (N, H, W, 3).
+    """
+    rows, columns = (_gaussian(size, sigma, kernel) for size in images.shape[1:3])
+    return _separable(images, rows, columns)
+
+
+def _mirrored(left, width, mirror):
+    if mirror is None:
+        return left, width
+    return left + mirror * width, width * (1.0 - 2.0 * mirror)
+
+
+def _interpolation(size, start, extent, reflect=False):
+    """Bilinear weights from `size` pixels to `size` samples of [start, start + extent]: (N, size, size).
+
+    Beyond the border the border's pixels go on, or with `reflect` the image's mirror image does.
+    """
+    centres = (ops.arange(size, dtype="float32") + 0.5) / size
+    position = (start[:, None] + centres[None, :] * extent[:, None]) * size - 0.5
+    position = _reflected(position, size) if reflect else ops.clip(position, 0.0, size - 1.0)
+    distance = ops.abs(position[:, :, None] - ops.arange(size, dtype="float32")[None, None, :])
+    return ops.maximum(1.0 - distance, 0.0)
+
+
+def _reflected(position, size):
+    """Positions in pixels, folded back at the border as often as it takes, within [0, size − 1]."""
+    folded = size - ops.abs(size - ops.mod(position + 0.5, 2.0 * size))
+    # between the border and the centre of its pixel there is that pixel's colour only
+    return ops.clip(folded - 0.5, 0.0, size - 1.0)
+
+
+def _sample(images, rows, columns):
+    """Bilinear samples of each image at positions within it, in pixels: (N, H, W) → (N, H, W, 3)."""
+    high, wide = images.shape[1], images.shape[2]
+    pixels = ops.reshape(images, (-1, 3))
+    first = ops.arange(ops.shape(images)[0])[:, None, None] * (high * wide)
+    top, left = ops.floor(rows), ops.floor(columns)
+    down, across = (rows - top)[..., None], (columns - left)[..., None]
+    top, left = ops.cast(top, "int32"), ops.cast(left, "int32")
+    below, right = ops.minimum(top + 1, high - 1), ops.minimum(left + 1, wide - 1)
+
+    def mixed(row):
+        # one gather from all images' pixels: a gather within each image has no fast kernel
+        at_left, at_right = (ops.take(pixels, first + row * wide + column, axis=0) for column in (left, right))
+        return at_left * (1.0 - across) + at_right * across
+
+    return mixed(top) * (1.0 - down) + mixed(below) * down
+
+
+def _gaussian(size, sigma, kernel=None):
+    pixels = ops.arange(size, dtype="float32")
+    squares = ops.square(pixels[:, None] - pixels[None, :])[None]
+    logits = -squares / (2.0 * ops.square(sigma)[:, None, None])
+    if kernel is not None:
+        logits = ops.where(squares > (kernel // 2) ** 2, -math.inf, logits)
+    return ops.softmax(logits, axis=-1)
+
+
+def _separable(images, rows, columns):
+    """Mix rows, then columns, by each image's own matrices: matrix products are what accelerators do best."""
+    height, width = images.shape[1], images.shape[2]
+    mixed = ops.matmul(rows, ops.reshape(images, (-1, height, width * 3)))
+    mixed = ops.reshape(mixed, (-1, height, width, 3))
+    mixed = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, width, height * 3))
+    mixed = ops.reshape(ops.matmul(columns, mixed), (-1, width, height, 3))
+    return ops.transpose(mixed, (0, 2, 1, 3))
