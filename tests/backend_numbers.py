@@ -191,10 +191,14 @@ def images(n, size):
 
 
 def augmentation_numbers():
-    """One batch under the policy with everything."""
-    with drawn():
-        seed = keras.random.SeedGenerator(0)
-        yield "augmentation/everything", augment(ops.convert_to_tensor(images(8, 32)), everything(), seed)
+    """One batch under the policy with everything, and with crops of the other kind and a cut blur."""
+    resized = everything()
+    translated = dataclasses.replace(resized, crop="translated", blur_kernel=9)
+    with drawn() as draws:
+        for name, policy in {"everything": resized, "translated": translated}.items():
+            draws.rewind()
+            seed = keras.random.SeedGenerator(0)
+            yield f"augmentation/{name}", augment(ops.convert_to_tensor(images(8, 32)), policy, seed)
 
 
 def move(variables):
