@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import sys
 import tempfile
@@ -20,6 +22,9 @@ def start_backend() -> None:
             tf.config.experimental.enable_op_determinism()
             # it warns of tracing each of several models once, which is what is meant
             tf.get_logger().setLevel("ERROR")
+        elif importlib.util.find_spec("tensorflow"):
+            # Keras asks it on every backend whether data is its own; announced now, not among the step's lines
+            importlib.import_module("tensorflow")
 
 
 @contextmanager
