@@ -46,6 +46,12 @@ def test_a_column_that_never_changes_becomes_0(level, n):
     np.testing.assert_array_equal(as_numpy(standardize(ops.convert_to_tensor(z)))[:, 1], 0)
 
 
+def test_a_column_that_changes_by_rounding_alone_is_not_blown_up():
+    z = np.full((6, 1), 3.0, "float32")
+    z[::2] = np.nextafter(z[::2], np.float32(4))
+    assert np.abs(as_numpy(standardize(ops.convert_to_tensor(z)))).max() < 0.02
+
+
 @pytest.mark.parametrize("helper", [l2_normalize, standardize])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_helpers_answer_in_full_precision(helper, dtype):
