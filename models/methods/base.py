@@ -54,7 +54,9 @@ class Method(keras.Model, ABC):
     advice = "lower method.optimizer.learning_rate, or choose stronger views"
 
     def __init__(self, setup: Setup):
-        super().__init__()
+        # Its layers keep their own precision. With half precision of its own, Keras would round every weight that
+        # the methods read directly: of momentum encoders, of prototypes.
+        super().__init__(dtype="float32")
         features = setup.encoder.output_shape[-1]
         self.encoder = setup.encoder
         self.policy = setup.policy
