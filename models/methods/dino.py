@@ -40,7 +40,7 @@ class DINO(MomentumMethod):
     def embed(self, views, features) -> dict[str, Any]:
         """Embeddings `z` and `targets`, and their `student` and `teacher` scores."""
         outputs = super().embed(views, features)
-        student = scores(self.prototypes, outputs["z"], trained=self.done > self.freeze)
+        student = scores(self.prototypes, outputs["z"], trained=self.done >= self.freeze)
         teacher = ops.stop_gradient(scores(self.target_prototypes, outputs["targets"]))
         return {**outputs, "student": student, "teacher": teacher}
 
