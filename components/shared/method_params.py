@@ -95,6 +95,12 @@ class ContrastiveSection(MethodSection):
     temperature: Positive = 0.1
     learnable_temperature: bool = False
 
+    @model_validator(mode="after")
+    def _learned_above_its_bound(self) -> ContrastiveSection:
+        if self.learnable_temperature and self.temperature < 0.01:
+            raise ValueError(f"temperature = {self.temperature}: must be ≥ 0.01 with learnable_temperature")
+        return self
+
 
 class PredictingSection(MethodSection):
     """What methods that predict the other view have; `symmetric`: both views predict, not the first alone."""
