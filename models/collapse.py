@@ -12,11 +12,14 @@ def spread(embeddings: np.ndarray) -> float:
         embeddings: shape (N, D), any scale.
 
     Returns:
-        0 where all images have the same direction; about 1 where the directions are evenly spread.
+        0 where all images have the same direction; about 1 where the directions are evenly spread; NaN where an
+        embedding is not finite.
 
     Source: Chen and He 2020, arXiv:2011.10566, figure 2.
     """
     rows = np.asarray(embeddings, "float64")
+    if not np.isfinite(rows).all():
+        return float("nan")
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return float(rows.std(axis=0).mean() * np.sqrt(rows.shape[1]))
 
@@ -28,11 +31,13 @@ def effective_rank(embeddings: np.ndarray) -> float:
         embeddings: shape (N, D), any scale; centred here, so that one common direction does not count.
 
     Returns:
-        Between 0 (all images alike) and min(N, D).
+        Between 0 (all images alike) and min(N, D); NaN where an embedding is not finite.
 
     Source: Garrido et al. 2022 (RankMe), arXiv:2210.02885, eq. 1; there without centring.
     """
     rows = np.asarray(embeddings, "float64")
+    if not np.isfinite(rows).all():
+        return float("nan")
     centred = rows - rows.mean(axis=0)
     values = np.linalg.svd(centred, compute_uv=False)
     # what rounding leaves of equal rows is no dimension

@@ -36,10 +36,17 @@ class Monitor:
         self._embeddings = keras.Model(images, model.projection_head(features, training=False))
 
     def measure(self, epoch: int) -> dict[str, float]:
-        """`knn_accuracy`, `embedding_spread` and `embedding_rank` after `epoch` epochs, if they are due."""
+        """`knn_accuracy`, `embedding_spread` and `embedding_rank` after `epoch` epochs, if they are due.
+
+        Raises:
+            FloatingPointError: the embeddings are no numbers any more.
+        """
         if not self.options.every or (epoch % self.options.every and epoch != self.epochs):
             return {}
-        return {**self._knn(), **self._shape()}
+        shape = self._shape()
+        if not np.isfinite(list(shape.values())).all():
+            raise FloatingPointError(f"the embeddings are not finite after epoch {epoch}")
+        return {**self._knn(), **shape}
 
     def warning(self, epoch: int, values: Mapping[str, float]) -> str | None:
         """One line that says what to try if the embeddings have collapsed, else None."""
