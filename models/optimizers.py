@@ -77,14 +77,22 @@ class LARS(keras.optimizers.Optimizer):
         momentum: in [0, 1).
         decay: weight decay ≥ 0, e.g. 1e-6.
         trust: the coefficient η.
+        name, options: as of any Keras optimiser, such as `clipnorm`.
 
-    Source: You et al. 2017, arXiv:1708.03888, algorithm 1; exclusions as in Chen et al. 2020, arXiv:2002.05709.
+    Source: You et al. 2017, arXiv:1708.03888, algorithm 1; with the decay inside the norm, and the exclusions, of
+    Chen et al. 2020, arXiv:2002.05709, and the authors' code.
     """
 
     def __init__(
-        self, learning_rate=1.0, momentum: float = 0.9, decay: float = 0.0, trust: float = 0.001, name="lars"
+        self,
+        learning_rate=1.0,
+        momentum: float = 0.9,
+        decay: float = 0.0,
+        trust: float = 0.001,
+        name="lars",
+        **options,
     ):
-        super().__init__(learning_rate=learning_rate, name=name)
+        super().__init__(learning_rate=learning_rate, name=name, **options)
         self.momentum, self.decay, self.trust = momentum, decay, trust
 
     def build(self, variables):
@@ -100,7 +108,7 @@ class LARS(keras.optimizers.Optimizer):
         gradient = ops.cast(gradient, variable.dtype)
         if not is_vector(variable):
             gradient = gradient + self.decay * variable
-            length, slope = ops.norm(variable), ops.norm(gradient)
+            length, slope = _length(variable), _length(gradient)
             moving = ops.logical_and(length > 0, slope > 0)
             # a matrix of zeros, or one without a gradient, has no proportion to keep
             safe = ops.where(slope > 0, slope, ops.ones_like(slope))
@@ -117,6 +125,11 @@ class LARS(keras.optimizers.Optimizer):
             "decay": self.decay,
             "trust": self.trust,
         }
+
+
+def _length(weights: Any) -> Any:
+    # keras.ops.norm takes matrices at most, and a convolution's kernel has four axes
+    return ops.sqrt(ops.sum(ops.square(weights)))
 
 
 def _schedule(name: str, rate: float, final_fraction: float, warmup_steps: int, steps: int) -> Any:
