@@ -1,0 +1,69 @@
+"""Heads: dense layers with ReLU between them, normalised over the batch where it is asked for."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from models.heads import head
+
+FEATURES = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
+
+
+def normalised(rows):
+    return (rows - rows.mean(axis=0)) / np.sqrt(rows.var(axis=0) + 1e-5)
+
+
+def kinds(model):
+    return [type(layer).__name__ for layer in model.layers]
+
+
+def test_a_plain_head_is_two_dense_layers_with_a_relu_between():
+    model = head("h", 6, hidden=5, width=4)
+    one, b1, two, b2 = model.get_weights()
+    assert (one.shape, two.shape) == ((6, 5), (5, 4))
+    expected = np.maximum(FEATURES @ one + b1, 0) @ two + b2
+    np.testing.assert_allclose(model(FEATURES, training=True), expected, atol=1e-5)
+    # negative answers are possible
+    assert expected.min() < 0
+
+
+def test_one_layer_is_a_linear_map():
+    model = head("h", 6, hidden=5, width=4, layers=1)
+    assert kinds(model) == ["Dense"]
+    assert model.output_shape == (None, 4)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 8])
+def test_it_has_as_many_dense_layers_as_asked_for(layers):
+    model = head("h", 6, hidden=5, width=4, layers=layers, batch_norm=True)
+    assert kinds(model) == ["Dense", "BatchNormalization", "ReLU"] * (layers - 1) + ["Dense"]
+    widths = [layer.units for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    assert widths == [5] * (layers - 1) + [4]
+
+
+def test_batch_normalisation_comes_before_the_relu_and_takes_the_place_of_the_bias():
+    model = head("h", 6, hidden=5, width=4, batch_norm=True)
+    one, two, bias = (v.numpy() for v in (model.layers[0].kernel, *model.layers[-1].variables))
+    assert len(model.trainable_variables) == 1 + 2 + 2
+    expected = np.maximum(normalised(FEATURES @ one), 0) @ two + bias
+    np.testing.assert_allclose(model(FEATURES, training=True), expected, atol=1e-4)
+
+
+def test_a_normalised_output_has_mean_0_and_variance_1_and_nothing_learned():
+    model = head("h", 6, hidden=5, width=4, output_norm=True)
+    found = np.asarray(model(FEATURES, training=True))
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(found.var(axis=0), 1, atol=1e-3)
+    # a kernel and a bias, and a kernel
+    assert [v.path.split("/")[-1] for v in model.trainable_variables] == ["kernel", "bias", "kernel"]
+
+
+def test_outside_training_it_works_with_the_running_statistics():
+    model = head("h", 6, hidden=5, width=4, batch_norm=True, output_norm=True)
+    for _ in range(200):
+        trained = model(FEATURES, training=True)
+    np.testing.assert_allclose(model(FEATURES, training=False), trained, atol=0.2)
+    # and an image's embedding then does not depend on the others
+    np.testing.assert_allclose(model(FEATURES[:3], training=False), model(FEATURES, training=False)[:3], atol=1e-5)
