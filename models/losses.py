@@ -161,7 +161,7 @@ def moco(queries, keys, queue, temperature):
 
 
 def moco_v3(queries, keys, temperature):
-    """Each query must pick its key among the keys of the batch; scaled by 2·temperature.
+    """Each query must pick its key among the keys of the batch; scaled by 2·temperature, held still.
 
     Args:
         queries: shape (N, D), any scale.
@@ -180,7 +180,8 @@ def moco_v3(queries, keys, temperature):
     _check_temperature(temperature)
     similarities = ops.matmul(l2_normalize(queries), ops.transpose(l2_normalize(keys))) / temperature
     losses = ops.logsumexp(similarities, axis=1) - ops.diagonal(similarities)
-    return 2.0 * temperature * ops.mean(losses)
+    # the factor's own gradient would only ever lower a learned temperature, whatever the embeddings
+    return 2.0 * ops.stop_gradient(ops.convert_to_tensor(temperature, "float32")) * ops.mean(losses)
 
 
 def negative_cosine(p, z):

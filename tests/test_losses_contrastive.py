@@ -236,6 +236,18 @@ def test_moco_v3_both_ways_is_the_scaled_cross_view_loss(views, temperature):
     assert both == close(4 * temperature * value(cross_view_nt_xent, z1, z2, temperature=temperature))
 
 
+@pytest.mark.parametrize("loss", [nt_xent, cross_view_nt_xent, dcl, nnclr, moco_v3])
+def test_a_learned_temperature_rises_where_views_do_not_match_and_falls_where_they_do(loss):
+    z = np.eye(4, dtype="float32")
+
+    def slope(*views):
+        tensors = [ops.convert_to_tensor(view) for view in views]
+        return gradients(lambda temperature: loss(*tensors, temperature), np.float32(0.5))[1][0]
+
+    assert slope(z, np.roll(z, 1, axis=0)) < -0.1
+    assert slope(z, z) > 0.1
+
+
 # SupCon
 
 
