@@ -46,6 +46,18 @@ REFUSED = [
     ),
     (["method.optimizer.momentum=1"], "method.optimizer.momentum = 1: must be a number ≥ 0 and < 1"),
     (["method.optimizer.final_fraction=2"], "method.optimizer.final_fraction = 2: must be a number from 0 to 1"),
+    (
+        ["method=byol", "method.optimizer.weight_decay=0.1"],
+        "method.optimizer: weight_decay = 0.1: adam has none; set it to 0 or take adamw",
+    ),
+    (
+        ["method.optimizer.warmup_epochs=11", "runtime.epochs=10"],
+        "method.optimizer.warmup_epochs = 11: must be ≤ runtime.epochs = 10, or the learning rate is never reached",
+    ),
+    (
+        ["method=moco_v3", "method.symmetric=false"],
+        "method: symmetric = false: both views ask in version 3; set it to true or take version 2",
+    ),
     (["method.optimizer.weight_decay=-1"], "method.optimizer.weight_decay = -1: must be a number ≥ 0"),
     (["method=byol", "method.momentum.start=1.5"], "method.momentum.start = 1.5: must be a number from 0 to 1"),
     (["method=moco", "method.queue_size=0"], "method.queue_size = 0: must be a whole number ≥ 1"),
@@ -81,6 +93,11 @@ def test_a_parameter_of_another_method_is_refused():
 def test_what_only_looks_like_a_contradiction_is_allowed():
     # version 2 of MoCo predicts nothing, and NNCLR may do without
     assert compose(["method=moco", "method.prediction.width=64"])[0].method.prediction.width == 64
+    assert compose(["method=moco", "method.symmetric=false"])[0].method.symmetric is False
+    # no epoch leaves a random encoder
+    for epochs in (0, 1):
+        assert compose([f"runtime.epochs={epochs}"])[0].method.optimizer.warmup_epochs == 1
+    assert compose(["method.optimizer.name=sgd", "method.optimizer.weight_decay=0.1"])[0].method.optimizer
     assert compose(["method=nnclr", "method.prediction=null"])[0].method.prediction is None
     assert compose(["method=supcon", "method.views=1", "method.unlabelled=leave_out"])[0].method.views == 1
 

@@ -39,7 +39,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         tag = value[key]
         return f"{field}.{key} = {_shown(tag)}: must be one of {', '.join(tags)}{did_you_mean(tag, tags)}"
     if kind == "value_error":  # a check of our own, whose message says all
-        return f"{field}: {problem['ctx']['error']}"
+        # one that compares groups has no field of its own, and names both itself
+        return f"{field}: {problem['ctx']['error']}" if field else str(problem["ctx"]["error"])
     options = [str(option) for option in schema.get("enum", [])]
     return f"{field} = {_shown(value)}: must be {_allowed(schema, root)}{did_you_mean(value, options)}"
 

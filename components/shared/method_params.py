@@ -47,7 +47,8 @@ class AugmentationParams(Section):
 class OptimizerParams(Section):
     """Optimiser of the pretraining; biases and normalisation are left out of the weight decay.
 
-    `momentum`: of `sgd` and `lars`. `final_fraction`: of the learning rate, where the cosine ends.
+    `momentum`: of `sgd` and `lars`. `weight_decay`: of all but `adam`. `final_fraction`: of the learning rate,
+    where the cosine ends.
     """
 
     name: Literal["adam", "adamw", "sgd", "lars"] = "adam"
@@ -57,6 +58,12 @@ class OptimizerParams(Section):
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     final_fraction: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _adam_has_no_decay(self) -> OptimizerParams:
+        if self.name == "adam" and self.weight_decay:
+            raise ValueError(f"weight_decay = {self.weight_decay}: adam has none; set it to 0 or take adamw")
+        return self
 
 
 class HeadParams(Section):
@@ -144,7 +151,7 @@ class NNCLRParams(ContrastiveSection):
 
 
 class MoCoParams(ContrastiveSection):
-    """MoCo, He et al. 2019; version 2 uses `queue_size` and `symmetric`, version 3 `prediction`."""
+    """MoCo, He et al. 2019; version 2 uses `queue_size`, version 3 `prediction` and is `symmetric`."""
 
     name: Literal["moco"]
     version: Literal[2, 3] = 2
@@ -154,9 +161,11 @@ class MoCoParams(ContrastiveSection):
     prediction: HeadParams = HeadParams()
 
     @model_validator(mode="after")
-    def _prediction_fits(self) -> MoCoParams:
+    def _version_3_fits(self) -> MoCoParams:
         if self.version == 3:
             _check_prediction(self.projection, self.prediction)
+            if not self.symmetric:
+                raise ValueError("symmetric = false: both views ask in version 3; set it to true or take version 2")
         return self
 
 

@@ -191,6 +191,17 @@ class Params(Section):
     gate: GateParams
     registry: RegistryParams
 
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Params:
+        warmup, epochs = self.method.optimizer.warmup_epochs, self.runtime.epochs
+        # without an epoch nothing is trained: the encoder stays random
+        if 0 < epochs < warmup:
+            raise ValueError(
+                f"method.optimizer.warmup_epochs = {warmup}: must be ≤ runtime.epochs = {epochs}, "
+                "or the learning rate is never reached"
+            )
+        return self
+
 
 class _Loader(yaml.SafeLoader):
     """YAML as DVC reads it: `1e-3` is a number too (YAML 1.2), where PyYAML alone sees text."""
