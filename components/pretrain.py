@@ -7,6 +7,7 @@ result.
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,8 @@ class _Pretraining:
         plain.set_weights(self.model.encoder.get_weights())
         encoders.deployable(plain).save(out / "encoder.keras")
         self.work.run.file(out / "encoder.keras")
-        self.curves.write(out / "curves.csv")
+        # a plot fails without a column that it names, and one view of an image has no other to be found
+        self.curves.write(out / "curves.csv", ["contrastive_accuracy"])
         self.work.run.file(out / "curves.csv")
         originals = np.asarray(max((images for images, _ in self.parts), key=len)[:10])
         rows = [("original", list(originals))]
@@ -208,7 +210,9 @@ def _key(data: Dataset, params: Params) -> str:
 
     import models
 
-    code = files_digest([Path(__file__), *Path(models.__file__).parent.rglob("*.py")])
+    # the second hands the parameters and the images' statistics on to the network
+    own = [Path(__file__), Path(inspect.getfile(network))]
+    code = files_digest([*own, *Path(models.__file__).parent.rglob("*.py")])
     return value_digest(
         [params_digest(params), data.manifest.digest, keras.backend.backend(), keras.version(), code]
     )

@@ -149,6 +149,17 @@ def test_no_epoch_leaves_the_random_encoder(dataset, tracking_uri, tmp_path):
         np.testing.assert_array_equal(kept, expected)
 
 
+def test_one_view_of_each_image_leaves_what_compares_two_out(dataset, tracking_uri, tmp_path):
+    one = params("method=supcon", "method.views=1", "method.unlabelled=leave_out", epochs=1)
+    record = pretrain(dataset, tmp_path / "encoder", one, tmp_path / "states")
+    assert not {"contrastive_accuracy", "positive_rank", "correlation_accuracy"} & set(record.metrics)
+    assert record.metrics["contrastive_loss"] > 0
+    (row,) = curves(tmp_path / "encoder")
+    # a plot names this column
+    assert row["contrastive_accuracy"] == ""
+    assert "positive_rank" not in row
+
+
 def test_a_loss_that_is_no_number_is_told_in_one_line_and_leaves_nothing(dataset, tracking_uri, tmp_path):
     wrong = params("method.optimizer.learning_rate=1e30", "method.optimizer.warmup_epochs=0")
     with pytest.raises(UserError, match=r"learning_rate = 1e\+30: .*loss is .* in epoch 1; lower it") as caught:
@@ -198,7 +209,11 @@ def test_anything_that_decides_the_result_gives_a_state_of_its_own(dataset, tmp_
         assert _key(data, params()) == plain
         (code / "losses.py").write_text((code / "losses.py").read_text().replace("temperature must", "tau must"))
         keys.add(_key(data, params()))
-    assert len(keys) == len(CHANGES) + 2
+    with monkeypatch.context() as patched:
+        # the function that tells the network what to be, out of another file
+        patched.setattr("components.pretrain.network", make_dataset)
+        keys.add(_key(data, params()))
+    assert len(keys) == len(CHANGES) + 3
     assert plain not in keys
     # what other steps read plays no part
     assert _key(data, params("gate.min_gain=0.5", "runtime.repeats=7", "supervised.epochs=3")) == plain

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ class Curves:
         if log:
             self.run.metrics(numbers, step=epoch)
 
-    def write(self, path: Path) -> None:
-        """Write all rows; a column that a row lacks stays empty."""
-        columns = list(dict.fromkeys(name for row in self.rows for name in row)) or ["epoch"]
+    def write(self, path: Path, columns: Sequence[str] = ()) -> None:
+        """Write all rows; a column that a row lacks stays empty, and `columns` are there even if all lack them."""
+        named = [*(name for row in self.rows for name in row), *(columns if self.rows else ())]
+        columns = list(dict.fromkeys(named)) or ["epoch"]
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()

@@ -14,6 +14,9 @@ from models.augmentation import Augmentation, augment, scale
 from models.heads import head
 from models.metrics import contrastive_ranks, correlation_accuracy
 
+# what compares the two views of each image
+OF_TWO_VIEWS = ("contrastive_accuracy", "contrastive_top5", "positive_rank", "correlation_accuracy")
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -69,15 +72,7 @@ class Method(keras.Model, ABC):
         self.step = self.add_weight(name="step", shape=(), dtype="int32", trainable=False, initializer="zeros")
         self.means = {
             name: keras.metrics.Mean(name=name)
-            for name in (
-                "contrastive_loss",
-                "contrastive_accuracy",
-                "contrastive_top5",
-                "positive_rank",
-                "correlation_accuracy",
-                "probe_loss",
-                "probe_accuracy",
-            )
+            for name in ("contrastive_loss", *OF_TWO_VIEWS, "probe_loss", "probe_accuracy")
         }
         self.built = True
 
@@ -135,8 +130,9 @@ class Method(keras.Model, ABC):
         return self.get_metrics_result()
 
     def get_metrics_result(self):
-        """Name → mean over the epoch."""
-        return {name: metric.result() for name, metric in self.means.items()}
+        """Name → mean over the epoch; without what compares two views where there is one."""
+        told = [name for name in self.means if self.views == 2 or name not in OF_TWO_VIEWS]
+        return {name: self.means[name].result() for name in told}
 
     def _watch(self, z1, z2):
         ranks = contrastive_ranks(z1, z2)
