@@ -27,6 +27,7 @@ from components.shared.config import compose, write_params
 from components.shared.errors import UserError
 from components.shared.params import only
 from models.batches import Batches
+from models.methods.base import Method
 
 EPOCHS = 12
 SMALL = (
@@ -147,6 +148,33 @@ def test_no_epoch_leaves_the_random_encoder(dataset, tracking_uri, tmp_path):
     start = encoders.build("conv", 32, 8).get_weights()
     for kept, expected in zip(load(tmp_path / "encoder").get_weights(), start, strict=True):
         np.testing.assert_array_equal(kept, expected)
+
+
+def test_the_optimiser_and_the_method_get_what_the_parameters_say(dataset, tracking_uri, tmp_path, monkeypatch):
+    models_seen, compiled = [], Method.compile
+
+    def watched(self, **options):
+        models_seen.append(self)
+        compiled(self, **options)
+
+    monkeypatch.setattr(Method, "compile", watched)
+    options = {"name": "sgd", "learning_rate": 0.01, "momentum": 0.0, "weight_decay": 0.5, "warmup_epochs": 1,
+               "final_fraction": 0.5}  # fmt: skip
+    chosen = params(*(f"method.optimizer.{name}={value}" for name, value in options.items()), epochs=3)
+    pretrain(dataset, tmp_path / "encoder", chosen, tmp_path / "states")
+    (model,) = models_seen
+    optimizer = model.optimizer
+    # 84 images in batches of 32 are two steps an epoch
+    assert model.steps == int(model.step) == int(optimizer.iterations) == 3 * 2
+    assert optimizer.momentum == 0
+    rates = [float(optimizer._learning_rate(step)) for step in range(7)]
+    assert rates == pytest.approx([0, 0.005, 0.01, *(0.0075 + 0.0025 * np.cos(np.pi * np.arange(1, 5) / 4))])
+    # without a gradient the last rate's decay is left, of kernels alone
+    before = [v.numpy() for v in model.trainable_variables]
+    optimizer.apply([np.zeros_like(value) for value in before], model.trainable_variables)
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        factor = 1 - 0.005 * 0.5 if value.ndim > 1 else 1
+        np.testing.assert_allclose(variable.numpy(), factor * value, rtol=1e-6, err_msg=variable.path)
 
 
 def test_one_view_of_each_image_leaves_what_compares_two_out(dataset, tracking_uri, tmp_path):
