@@ -103,6 +103,36 @@ def test_resnet50_is_that_of_keras_with_biases_folded_and_strides_moved():
     assert_close(model(pixels(size)), reference(pixels(size)))
 
 
+@pytest.mark.parametrize(("name", "depths"), [("resnet18", (2, 2, 2, 2)), ("resnet34", (3, 4, 6, 3))])
+def test_basic_blocks_are_the_published_ones_layer_by_layer(name, depths):
+    # at a size that stays odd, padding of the same width on both sides and Keras's "same" agree
+    images = pixels(33)
+    model = encoders.build(name, 33)
+    shake(model)
+    norms = {id(norm.input): norm.get_weights() for norm in layers_of(model, keras.layers.BatchNormalization)}
+    convolutions = layers_of(model, keras.layers.Conv2D)
+    main = iter([layer for layer in convolutions if layer.kernel_size == (3, 3)])
+    shortcuts = iter([layer for layer in convolutions if layer.kernel_size == (1, 1)])
+
+    def normalised(x, layer, stride):
+        (kernel,) = layer.get_weights()
+        border = (kernel.shape[0] // 2,) * 2
+        x = keras.ops.conv(np.pad(x, ((0, 0), border, border, (0, 0))), kernel, stride, "valid")
+        gamma, beta, mean, variance = norms[id(layer.output)]
+        return gamma * (np.asarray(x) - mean) / np.sqrt(variance + 1e-5) + beta
+
+    x = np.maximum(normalised(images, next(main), 1), 0)
+    for stage, depth in enumerate(depths):
+        for index in range(depth):
+            stride = 2 if stage > 0 and index == 0 else 1
+            y = normalised(np.maximum(normalised(x, next(main), stride), 0), next(main), 1)
+            if stride == 2:
+                x = normalised(x, next(shortcuts), 2)
+            x = np.maximum(x + y, 0)
+    assert next(main, None) is next(shortcuts, None) is None
+    assert_close(model(images), x.mean(axis=(1, 2)))
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50v2"])
 def test_a_frozen_encoder_keeps_its_statistics(name):
     encoder = encoders.build(name, 16)
