@@ -149,7 +149,12 @@ def _log_classifier(path: Path, data: Dataset) -> str:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
         logged = mlflow.keras.log_model(
-            model, name="classifier", signature=signature, pip_requirements=requirements()
+            model,
+            name="classifier",
+            signature=signature,
+            pip_requirements=requirements(),
+            # kept with the model's files, whatever becomes of the version's tags; also longer than a tag may be
+            metadata={"class_names": data.manifest.class_names},
         )
     except (MlflowException, OSError) as error:
         raise UserError(f"MLflow did not take the model: {_first_line(error)}; run again") from None

@@ -319,6 +319,7 @@ def test_the_model_names_its_requirements_and_its_types(run, do_register, record
     info = mlflow.models.get_model_info("models:/colours-types@challenger")
     assert info.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "uint8", "shape": (-1, 32, 32, 3)}
     assert info.signature.outputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 3)}
+    assert info.metadata["class_names"] == ["red", "green", "blue"]
     pinned = requirements()
     assert any(line.startswith("keras==") for line in pinned)
     assert any(line.startswith("tensorflow") for line in pinned)

@@ -6,6 +6,7 @@ The pipeline sets the alias `challenger` only; `champion` is a reviewer's to giv
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,6 +101,33 @@ def put_up_for_review(
     if version is None:
         raise UserError(f"registry: model {name}: version {number} is gone; was it deleted just now? run again")
     return version
+
+
+def resolve(uri: str) -> str:
+    """The version that an alias names: `models:/<name>@<alias>` becomes `models:/<name>/<number>`.
+
+    Addresses of another form are given back as they are.
+
+    Raises:
+        UserError: there is no such model or alias (the line names the challenger if there is one), or the registry
+            does not answer.
+    """
+    match = re.fullmatch(r"models:/+([^/@]+)@([^/@]+)", uri)
+    if match is None:
+        return uri
+    name, alias = match.groups()
+    with _answering(name) as client:
+        model = _registered_model(client, name)
+    if model is None:
+        raise UserError(f"{uri}: the registry has no model {name}; run the pipeline, or check MLFLOW_TRACKING_URI")
+    if alias in model.aliases:
+        return f"models:/{name}/{model.aliases[alias]}"
+    if CHALLENGER in model.aliases:
+        number = model.aliases[CHALLENGER]
+        hint = f"version {number} waits for review: use it with --model models:/{name}@{CHALLENGER}"
+    else:
+        hint = f"name a version with --model models:/{name}/<number>"
+    raise UserError(f"{uri}: no version is {alias}; {hint}")
 
 
 def absolute_uri(uri: str) -> str:
