@@ -8,9 +8,10 @@ from typing import Any
 from keras import ops
 
 from models.heads import head
-from models.losses import l2_normalize, nnclr
+from models.losses import nnclr
 from models.methods.base import Method, Setup, both_ways, halves
 from models.queue import Queue
+from models.scaling import l2_normalize
 from models.temperature import Temperature
 
 
