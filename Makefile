@@ -12,6 +12,8 @@ INSTALLED := $(VENV)/installed.lock
 LOCK ?= requirements.lock
 REMOTE ?= sample
 PORT ?= 5000
+# of the tests; each takes some 2 GB of memory
+JOBS ?= 2
 
 # the stages in dvc.yaml call `python`, and DVC takes the first one on PATH
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -30,8 +32,8 @@ repro: env data  ## Run the pipeline: only what changed; ends with a table of th
 	@python -m pipelines summary
 
 .PHONY: test
-test: env  ## Run the whole test suite
-	@python -m pytest
+test: env  ## Run the whole test suite, in JOBS processes (2)
+	@python -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: ui
 ui: env  ## Show the runs, curves, pictures and registered models in MLflow's page
