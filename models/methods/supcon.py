@@ -26,6 +26,7 @@ class SupCon(Method):
         super().__init__(setup)
         options = setup.options
         self.temperature = Temperature(options["temperature"], options["learnable_temperature"])
+        self.views = int(options["views"])
         self.classes = setup.classes
         self.instances = options["unlabelled"] == "instance"
         if self.instances and self.views == 1:
