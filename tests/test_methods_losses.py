@@ -97,6 +97,10 @@ def nnclr(o, out, model, queue):
 def dino(o, out, model, queue):
     student = cosines(out["z"], kernel(model.prototypes))
     teacher = cosines(out["targets"], kernel(model.target_prototypes))
+    if o["centring"] == "sinkhorn":
+        targets = losses.sinkhorn(teacher, o["teacher_temperature"], 3).numpy()
+        answers = tf.nn.log_softmax(student / o["temperature"]).numpy()
+        return -((first(targets) * second(answers) + second(targets) * first(answers)).sum(axis=1) / 2).mean()
     arguments = (CENTRE, o["temperature"], o["teacher_temperature"])
     one = losses.dino(first(student), second(teacher), *arguments)
     return (one + losses.dino(second(student), first(teacher), *arguments)) / 2
@@ -116,6 +120,7 @@ VARIANTS = [
     ("byol", {"symmetric": False}),
     ("simsiam", {"symmetric": False}),
     ("vicreg", {"invariance": 3.0, "variance": 2.0, "covariance": 0.5}),
+    ("dino", {"centring": "mean"}),
     ("supcon", {"unlabelled": "leave_out"}),
     ("supcon", {"unlabelled": "leave_out", "views": 1}),
 ]

@@ -221,6 +221,7 @@ class DINOParams(MethodSection):
     temperature: Positive = 0.1
     teacher_temperature: Positive = 0.04
     prototypes: Annotated[int, Field(ge=2)] = 128
+    centring: Literal["mean", "sinkhorn"] = "mean"
     centre_momentum: Fraction = 0.9
     freeze_prototypes: Fraction = 0.01
 
