@@ -24,7 +24,7 @@ class DINO(MomentumMethod):
     training during which they are held still).
     """
 
-    advice = "set method.centring=sinkhorn, lower method.teacher_temperature, or raise method.momentum.start"
+    advice = "set method.centring to sinkhorn, lower method.teacher_temperature, or raise method.momentum.start"
 
     def __init__(self, setup: Setup):
         super().__init__(setup)
