@@ -54,7 +54,7 @@ lint: env  ## Check style, format, types, and which package may import which
 .PHONY: lock
 lock: env  ## Compile both locks anew from pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  pyproject.toml --extra cpu --extra dev -o requirements.lock
+	  pyproject.toml --extra cpu --extra server --extra dev -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  pyproject.toml --extra gpu -o requirements-gpu.lock
 
