@@ -33,7 +33,7 @@ repro: env data  ## Run the pipeline: only what changed; ends with a table of th
 
 .PHONY: test
 test: env  ## Run the whole test suite, in JOBS processes (2)
-	@python -m pytest -n $(JOBS) --dist loadfile
+	@python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: ui
 ui: env  ## Show the runs, curves, pictures and registered models in MLflow's page

@@ -70,6 +70,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_each_step_leaves_a_model_predictions_curves_and_a_record(finished, dataset, encoder, step):
     record, folder = finished[step]

@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from keras import ops
 
-from models.heads import head
 from models.losses import nnclr
-from models.methods.base import Method, Setup, both_ways, halves
+from models.methods.base import Setup, both_ways, halves
+from models.methods.predicting import PredictingMethod
 from models.queue import Queue
 from models.scaling import l2_normalize
 from models.temperature import Temperature
 
 
-class NNCLR(Method):
+class NNCLR(PredictingMethod):
     """Dwibedi et al. 2021, arXiv:2104.14548.
 
-    Options: `temperature` (> 0), `learnable_temperature`, `queue_size`, `prediction` (a head, or none: the
-    projections themselves must find the neighbours), `symmetric`, `straight_through`: the gradient of a neighbour
-    goes to the projection that it replaces, as in the Keras example; the paper lets none through.
+    Options: those of `PredictingMethod` (without a head the projections themselves must find the neighbours),
+    `temperature` (> 0), `learnable_temperature`, `queue_size`, `straight_through`: the gradient of a neighbour goes
+    to the projection that it replaces, as in the Keras example; the paper lets none through.
     """
 
     def __init__(self, setup: Setup):
         super().__init__(setup)
         options = setup.options
-        width = options["projection"]["width"]
         self.temperature = Temperature(options["temperature"], options["learnable_temperature"])
         # as wide as the projection, which is what it keeps
-        self.queue = Queue(options["queue_size"], width, setup.seed)
-        self.prediction_head = (
-            head("prediction_head", width, **options["prediction"]) if options["prediction"] else None
-        )
-        self.symmetric = bool(options["symmetric"])
+        self.queue = Queue(options["queue_size"], options["projection"]["width"], setup.seed)
         self.straight_through = bool(options["straight_through"])
-
-    def embed(self, views, features) -> dict[str, Any]:
-        """Projections `z` and predictions `p` of them."""
-        outputs = super().embed(views, features)
-        z = outputs["z"]
-        return {**outputs, "p": z if self.prediction_head is None else self.prediction_head(z, training=True)}
 
     def contrastive_loss(self, outputs, labels):
         """Neighbours of one view against the predictions of the other; the queue takes the first views after."""
