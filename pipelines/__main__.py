@@ -11,7 +11,7 @@ from importlib import import_module
 
 from components.shared.errors import exit_cleanly
 
-COMMANDS = ("compose", "embed", "experiment", "predict", "summary", "webhook")
+COMMANDS = ("compile", "compose", "embed", "experiment", "predict", "run", "summary", "webhook")
 
 
 def main(arguments: list[str] | None = None) -> int | None:

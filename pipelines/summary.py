@@ -17,6 +17,7 @@ from components.shared.gate import Blessing, read_blessing
 from components.shared.scores import spread
 
 WIDTH = 78
+REPORT = "evaluation/report.html; `make ui` opens the MLflow page on all runs"
 _ROWS = {"baseline": "baseline, from scratch", "probe": "linear probe", "finetune": "fine-tuned"}
 
 
@@ -35,16 +36,17 @@ def main(options: argparse.Namespace) -> None:
     evaluation = read_record(options.evaluation, Result)
     blessing = read_blessing(options.evaluation)
     registration = read_record(options.registration, Result)
-    print("\n".join(table(evaluation, blessing, registration)))
+    print("\n".join(table(evaluation, blessing, registration, REPORT)))
 
 
-def table(evaluation: Result, blessing: Blessing, registration: Result) -> list[str]:
+def table(evaluation: Result, blessing: Blessing, registration: Result | None, report: str) -> list[str]:
     """The summary as lines of plain text under 80 columns.
 
     Args:
         evaluation: record of `evaluate`.
         blessing: its verdict.
-        registration: record of `register`.
+        registration: record of `register`, None where that was not run.
+        report: where to read more.
     """
     accuracies = evaluation.details.get("accuracies", {})
     return [
@@ -54,7 +56,7 @@ def table(evaluation: Result, blessing: Blessing, registration: Result) -> list[
         "",
         *_verdict(blessing),
         *_wrapped("registry", _registered(blessing, registration)),
-        *_wrapped("details", "evaluation/report.html; `make ui` opens the MLflow page on all runs"),
+        *_wrapped("details", report),
     ]
 
 
@@ -84,7 +86,9 @@ def _verdict(blessing: Blessing) -> list[str]:
     return lines
 
 
-def _registered(blessing: Blessing, registration: Result) -> str:
+def _registered(blessing: Blessing, registration: Result | None) -> str:
+    if registration is None:
+        return "not registered"
     if registration.details.get("registered") is True:
         return str(registration.details["why"])
     # the checks above have told why already
@@ -92,4 +96,12 @@ def _registered(blessing: Blessing, registration: Result) -> str:
 
 
 def _wrapped(label: str, text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=f"{label:10}", subsequent_indent=" " * 10)
+    # a path must stay whole
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=f"{label:10}",
+        subsequent_indent=" " * 10,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

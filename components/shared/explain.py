@@ -70,7 +70,8 @@ def did_you_mean(wrong: Any, names: Iterable[str]) -> str:
 
 def _follow(parts: list[str], root: Schema) -> tuple[list[str], Schema]:
     """Walk down the schema; drops the parts that name a member of a union, which no user knows."""
-    schema, names = root, []
+    names: list[str] = []
+    schema = keys = root
     for part in parts:
         schema = _resolve(schema, root)
         members = schema.get("discriminator", {}).get("mapping", {})
@@ -80,6 +81,12 @@ def _follow(parts: list[str], root: Schema) -> tuple[list[str], Schema]:
         elif child is not None:
             names.append(part)
             schema = child
+        elif part == "[key]":  # of a mapping: the name itself is not allowed
+            schema = keys
+        elif "additionalProperties" in schema and isinstance(schema["additionalProperties"], dict):
+            names.append(part)
+            keys = schema.get("propertyNames", {"type": "string"})
+            schema = schema["additionalProperties"]
         elif part.isdigit():
             names.append(part)
             items = schema.get("prefixItems", [])

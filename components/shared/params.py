@@ -7,11 +7,12 @@ declares in `READS`; touching another one is an error, so that DVC's and Kubeflo
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
@@ -285,20 +286,7 @@ def only(params: Params, step: str) -> Params:
             tree.setdefault(section, {})[field] = getattr(value, field)
         else:
             tree[section] = value
-    built = {
-        name: type(getattr(params, name)).model_construct(_fields_set=set(value), **value)
-        if isinstance(value, dict)
-        else value
-        for name, value in tree.items()
-    }
-    restricted = Params.model_construct(**built)
-    # model_construct fills in defaults; what was not declared must not be readable
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            section_object = built[name]
-            for field in set(section_object.__dict__) - set(value):
-                del section_object.__dict__[field]
-    return restricted
+    return _restricted(tree)
 
 
 def plain(params: Params) -> dict[str, Any]:
@@ -310,6 +298,58 @@ def plain(params: Params) -> dict[str, Any]:
             for field, value in section.__dict__.items()
         }
     return result
+
+
+def restore(values: Mapping[str, Any], step: str) -> Params:
+    """What `only(params, step)` gave, from the plain values that `plain` made of it.
+
+    Args:
+        values: of the parameters that `step` declares, neither more nor less.
+        step: the step's name.
+
+    Raises:
+        UserError: a value is missing, unknown or not allowed.
+    """
+    wanted: dict[str, Any] = {}
+    for key in READS[step]:
+        section, _, field = key.partition(".")
+        annotation = Params.model_fields[section].rebuild_annotation()
+        if field:
+            found = wanted.setdefault(section, {})
+            found[field] = (annotation.model_fields[field].rebuild_annotation(), ...)
+        else:
+            wanted[section] = annotation
+    parts = {
+        name: create_model(name, __base__=Section, **kind) if isinstance(kind, dict) else kind
+        for name, kind in wanted.items()
+    }
+    fields: dict[str, Any] = {name: (kind, ...) for name, kind in parts.items()}
+    model = create_model("Restored", __base__=Section, **fields)
+    try:
+        checked = model.model_validate(dict(values))
+    except ValidationError as error:
+        raise UserError(f"parameters of {step}: {explain(error, model)}") from None
+    return _restricted(
+        {
+            name: dict(getattr(checked, name)) if isinstance(kind, dict) else getattr(checked, name)
+            for name, kind in wanted.items()
+        }
+    )
+
+
+def _restricted(tree: Mapping[str, Any]) -> Params:
+    """Parameters of which nothing but `tree` can be read: whole sections, or mappings of a section's fields."""
+    restricted = Params.model_construct(**tree)
+    restricted.__dict__.clear()
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            section = Params.model_fields[name].rebuild_annotation().model_construct(_fields_set=set(value))
+            # model_construct fills in defaults; what was not declared must not be readable
+            section.__dict__.clear()
+            section.__dict__.update(value)
+            value = section
+        restricted.__dict__[name] = value
+    return restricted
 
 
 def params_digest(params: Params) -> str:

@@ -1,0 +1,260 @@
+"""Where and with what a pipeline runs: image, GPUs, resources, volumes, secrets (`conf/cluster/`).
+
+Apart from `params.yaml` on purpose: no result depends on these settings, so no stage of DVC may see them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from components.shared.config import CONF, compose_settings, options
+from components.shared.errors import UserError
+from components.shared.explain import did_you_mean, explain
+from components.shared.sections import Section
+
+GROUP = "cluster"
+Step = Literal[
+    "compose",
+    "ingest",
+    "validate",
+    "pretrain",
+    "probe",
+    "baseline",
+    "finetune",
+    "evaluate",
+    "register",
+    "refuse",
+    "record",
+]
+Timed = Literal[Step, "run"]
+# the steps that train; the others would leave a GPU idle
+ON_GPU = ("pretrain", "baseline", "finetune")
+
+
+def _text(value: Any) -> Any:
+    """`cpu: 4` and `cluster.…cpu=4` are meant as the text that Kubernetes writes quantities in."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+Name = Annotated[str, Field(pattern=_NAME, max_length=253)]
+Cpu = Annotated[str, Field(pattern=r"^([0-9]*[.])?[0-9]+m?$"), BeforeValidator(_text)]
+Bytes = Annotated[str, Field(pattern=r"^[0-9]+(E|Ei|P|Pi|T|Ti|G|Gi|M|Mi|K|Ki)?$"), BeforeValidator(_text)]
+Folder = Annotated[str, Field(pattern=r"^/")]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Label = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"), BeforeValidator(_text)]
+Seconds = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class Resources(Section):
+    """What a step's container asks for and may use at most; a limit of null sets none."""
+
+    cpu: Cpu = "1"
+    cpu_limit: Cpu | None = None
+    memory: Bytes = "4Gi"
+    memory_limit: Bytes | None = None
+
+
+class Toleration(Section):
+    """A taint of nodes that the steps put up with."""
+
+    key: str | None = None
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: Label | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    seconds: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _kubernetes_takes_it(self) -> Toleration:
+        if self.operator == "Exists" and self.value:
+            raise ValueError(f"value = {self.value!r}: operator Exists takes none; leave it out, or take Equal")
+        if self.operator == "Equal" and not self.key:
+            raise ValueError("key: missing; operator Equal needs one, or take Exists for every taint")
+        return self
+
+
+class Gpu(Section):
+    """GPUs of each of the steps that train.
+
+    `type` is the resource's name at its device plugin; `count` = 0 trains on processors. `image` holds CUDA; null
+    is the other steps' image with `-gpu` after its tag. `shared_memory` is the size of /dev/shm, taken from the
+    memory limit; null leaves the runtime's 64 MiB. Node selector and tolerations add to those of every step.
+    """
+
+    type: Annotated[str, Field(min_length=1)] = "nvidia.com/gpu"
+    count: Annotated[int, Field(ge=0, le=64)] = 1
+    image: Annotated[str, Field(min_length=1)] | None = None
+    shared_memory: Bytes | None = "8Gi"
+    node_selector: dict[str, Label] = {}
+    tolerations: list[Toleration] = []
+
+
+class Volume(Section):
+    """An existing persistent volume claim; a claim of null mounts nothing."""
+
+    claim: Name | None = None
+    path: Folder
+    sub_path: str = ""
+
+
+class Source(Section):
+    """A secret or a config map: which of its keys become which environment variables."""
+
+    name: Name
+    keys: Annotated[dict[str, Variable], Field(min_length=1)]
+    optional: bool = False
+
+
+class Retries(Section):
+    """How often a step that failed is tried again.
+
+    `network`: of the steps that read a source, the registry or the tracking server and fail without it; `training`:
+    of the others, whose failures are mostly final, but for nodes that are taken away. The n-th wait takes
+    `seconds` · `factor`ⁿ⁻¹, at most `longest_seconds`.
+    """
+
+    network: Annotated[int, Field(ge=0, le=100)] = 3
+    training: Annotated[int, Field(ge=0, le=100)] = 0
+    seconds: Seconds = 30
+    factor: Annotated[float, Field(ge=1, le=10)] = 2.0
+    longest_seconds: Seconds = 600
+
+
+class TimeToLive(Section):
+    """Seconds that the pods and the workflow of a finished run are kept; null leaves it to the cluster."""
+
+    success: Seconds | None = None
+    failure: Seconds | None = None
+
+
+class Cluster(Section):
+    """Everything that a cluster needs to know to run the pipeline.
+
+    `image` without a tag is taken with the commit as its tag. `data` is where `data.path` of the options points
+    into; `cache` keeps interrupted trainings. `resources` and `timeouts` (seconds; of a step, or by the name `run`
+    of the whole run; null is for ever) name steps; `compose`, `refuse` and `record` are the short ones at the
+    beginning and the end. Secrets and config maps become environment variables of every step. `page` is the address
+    of the Kubeflow page, for links.
+    """
+
+    image: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$")]
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    image_pull_secrets: list[Name] = []
+    gpu: Gpu
+    resources: dict[Step, Resources] = {}
+    node_selector: dict[str, Label] = {}
+    tolerations: list[Toleration] = []
+    data: Volume
+    cache: Volume
+    secrets: list[Source] = []
+    config_maps: list[Source] = []
+    env: dict[Variable, Annotated[str, BeforeValidator(_text)]] = {}
+    timeouts: dict[Timed, Seconds | None] = {}
+    retries: Retries = Retries()
+    time_to_live: TimeToLive = TimeToLive()
+    page: Annotated[str, Field(pattern=r"^https?://")] | None = None
+
+    @model_validator(mode="after")
+    def _volumes_apart(self) -> Cluster:
+        if self.data.claim and self.cache.claim and self.data.path == self.cache.path:
+            raise ValueError(f"data.path = cache.path = {self.data.path}: mount them at different places")
+        return self
+
+    def for_step(self, step: Step) -> Resources:
+        """Resources of a step; the smallest where there are none set."""
+        return self.resources.get(step, Resources())
+
+    def image_for(self, step: str, commit: str | None) -> str:
+        """The image that a step runs in, always with a tag or digest.
+
+        Args:
+            step: the step's name.
+            commit: the tag of an image that has none.
+
+        Raises:
+            UserError: the image has no tag and the commit is not known.
+        """
+        on_gpu = step in ON_GPU and self.gpu.count > 0
+        if on_gpu and self.gpu.image is not None:
+            return _tagged("cluster.gpu.image", self.gpu.image, commit)
+        image = _tagged("cluster.image", self.image, commit)
+        if not on_gpu:
+            return image
+        if "@" in image:
+            raise UserError(
+                f"cluster.image = {self.image}: a digest is one image; set cluster.gpu.image for the GPUs"
+            )
+        return f"{image}-gpu"
+
+
+def compose_cluster(overrides: Sequence[str] = (), conf: Path = CONF) -> Cluster:
+    """Compose and check the settings of a cluster.
+
+    Args:
+        overrides: `cluster=<name>` of `conf/cluster/` (default: `default`) and single values such as
+            `cluster.gpu.count=2`.
+        conf: the folder of configuration groups.
+
+    Raises:
+        UserError: there is no such cluster or setting, or a value is not allowed.
+    """
+    name, values = "default", []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key == GROUP:
+            name = value
+        else:
+            values.append(override)
+    known = options(conf, every=True)[GROUP]
+    if name not in known:
+        raise UserError(f"{GROUP}={name}: must be one of {', '.join(known)}{did_you_mean(name, known)}")
+    composed = compose_settings(f"{GROUP}/{name}", values, conf)[GROUP]
+    try:
+        return Cluster.model_validate(composed)
+    except ValidationError as error:
+        raise UserError(f"{GROUP}.{explain(error, Cluster)}") from None
+
+
+def is_cluster(override: str) -> bool:
+    """Whether an option is about the cluster, not about what is computed."""
+    return re.match(rf"[+~]*{GROUP}[.=]", override) is not None
+
+
+def commit() -> str | None:
+    """The first twelve digits of the commit that is checked out here, None outside a repository."""
+    found = os.environ.get("GIT_COMMIT") or _git("rev-parse", "HEAD")
+    return found[:12] if found else None
+
+
+def uncommitted() -> bool:
+    """Whether the code here differs from its commit, so that an image of the commit would lack the changes."""
+    return bool(
+        _git("status", "--porcelain", "--untracked-files=no", "--", "components", "models", "pipelines", "conf")
+    )
+
+
+def _git(*arguments: str) -> str:
+    root = Path(__file__).resolve().parents[2]
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _tagged(field: str, image: str, commit: str | None) -> str:
+    """The image with a tag: its own, or the commit. A colon before the last slash is that of a port."""
+    if "@" in image or ":" in image.rsplit("/", 1)[-1]:
+        return image
+    if commit is None:
+        raise UserError(f"{field} = {image}: has no tag, and the commit is not known here; write {image}:<tag>")
+    return f"{image}:{commit}"

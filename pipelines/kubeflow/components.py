@@ -1,0 +1,273 @@
+"""The steps as Kubeflow components: their inputs and outputs, and one call each.
+
+KFP copies a function's source, docstring included, into the compiled pipeline; so each stands alone, and this
+module has no `from __future__ import annotations`, which KFP can't read. The page shows the descriptions of inputs
+and outputs. Settings are text, because KFP would turn whole numbers into fractions.
+"""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+
+def compose(
+    overrides: list[str],
+    data_version: str,
+) -> NamedTuple(  # type: ignore[valid-type]
+    "Steps",
+    ingest=str,
+    validate=str,
+    pretrain=str,
+    probe=str,
+    baseline=str,
+    finetune=str,
+    evaluate=str,
+    register=str,
+):
+    """Check the options, and hand each step only what its result depends on.
+
+    Args:
+        overrides: Options such as data=cifar10 or runtime.epochs=200.
+        data_version: Names the state of the data; empty = found by looking at the source.
+
+    Returns:
+        ingest: Parameters and code of ingest, and the state of the data.
+        validate: Parameters and code of validate.
+        pretrain: Parameters and code of pretrain.
+        probe: Parameters and code of probe.
+        baseline: Parameters and code of baseline.
+        finetune: Parameters and code of finetune.
+        evaluate: Parameters and code of evaluate, and the champion to compare with.
+        register: Parameters and code of register.
+    """
+    from collections import namedtuple
+
+    from pipelines.kubeflow import steps
+
+    found = steps.compose(overrides, data_version)
+    return namedtuple("Steps", found)(**found)
+
+
+def ingest(
+    settings: str,
+    dataset: dsl.Output[dsl.Dataset],
+    counts: dsl.Output[dsl.Metrics],
+    overview: dsl.Output[dsl.Markdown],
+) -> None:
+    """Read a source of images, split it, and write it as arrays.
+
+    Args:
+        settings: Parameters and code version, and the state of the data.
+
+    Returns:
+        dataset: Images and labels of each split, with a manifest.
+        counts: Number of images of each split.
+        overview: Images of each class and split.
+    """
+    from pipelines.kubeflow import steps
+
+    steps.run("ingest", settings, [], dataset, metrics=counts, page=overview)
+
+
+def validate(
+    settings: str,
+    dataset: dsl.Input[dsl.Dataset],
+    validation: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    verdict: dsl.Output[dsl.Markdown],
+) -> None:
+    """Check that the dataset is fit to learn from; a critical failure ends the run.
+
+    Args:
+        settings: Parameters and code version.
+        dataset: Images and labels.
+
+    Returns:
+        validation: Statistics, schema, verdict and Great Expectations' Data Docs (docs/index.html).
+        metrics: Number of expectations that hold and that fail.
+        verdict: Each expectation and what was observed.
+    """
+    from pipelines.kubeflow import steps
+
+    steps.run("validate", settings, [dataset], validation, metrics=metrics, page=verdict)
+
+
+def pretrain(
+    settings: str,
+    dataset: dsl.Input[dsl.Dataset],
+    encoder: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    views: dsl.Output[dsl.HTML],
+) -> None:
+    """Train an encoder by contrast on all images.
+
+    Args:
+        settings: Parameters and code version.
+        dataset: Images and labels; the labels serve only the online probe and methods that use them.
+
+    Returns:
+        encoder: The encoder, from uint8 images to features (encoder.keras), and its curves.
+        metrics: The last epoch's loss and accuracies.
+        views: Images and the augmented views that the encoder learned to match.
+    """
+    from pipelines.kubeflow import steps
+
+    steps.run("pretrain", settings, [dataset], encoder, metrics=metrics, page=views)
+
+
+def probe(
+    settings: str,
+    dataset: dsl.Input[dsl.Dataset],
+    encoder: dsl.Input[dsl.Model],
+    probe: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    pictures: dsl.Output[dsl.HTML],
+) -> None:
+    """Measure what the frozen encoder knows, with few labels.
+
+    Args:
+        settings: Parameters and code version.
+        dataset: Images and labels.
+        encoder: The pretrained encoder.
+
+    Returns:
+        probe: A linear classifier on the frozen encoder, its predictions, and accuracy over labels a class.
+        metrics: Accuracies of the linear probe and of nearest neighbours.
+        pictures: Accuracy over labels a class, and nearest neighbours.
+    """
+    from pipelines.kubeflow import steps
+
+    steps.run("probe", settings, [dataset, encoder], probe, metrics=metrics, page=pictures)
+
+
+def baseline(
+    settings: str,
+    dataset: dsl.Input[dsl.Dataset],
+    baseline: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Train the rival: the same network on the same labels from random weights.
+
+    Args:
+        settings: Parameters and code version.
+        dataset: Images and labels.
+
+    Returns:
+        baseline: The classifier of the best seed, the predictions of all, and curves.
+        metrics: Accuracy on validation and test images, mean and standard deviation over seeds.
+    """
+    from pipelines.kubeflow import steps
+
+    steps.run("baseline", settings, [dataset], baseline, metrics=metrics)
+
+
+def finetune(
+    settings: str,
+    dataset: dsl.Input[dsl.Dataset],
+    encoder: dsl.Input[dsl.Model],
+    finetune: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Train the pretrained network on the labels.
+
+    Args:
+        settings: Parameters and code version.
+        dataset: Images and labels.
+        encoder: The pretrained encoder.
+
+    Returns:
+        finetune: The classifier of the best seed, the predictions of all, and curves.
+        metrics: Accuracy on validation and test images, mean and standard deviation over seeds.
+    """
+    from pipelines.kubeflow import steps
+
+    steps.run("finetune", settings, [dataset, encoder], finetune, metrics=metrics)
+
+
+def evaluate(
+    settings: str,
+    dataset: dsl.Input[dsl.Dataset],
+    probe: dsl.Input[dsl.Model],
+    baseline: dsl.Input[dsl.Model],
+    finetune: dsl.Input[dsl.Model],
+    evaluation: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    confusion: dsl.Output[dsl.ClassificationMetrics],
+    report: dsl.Output[dsl.HTML],
+) -> str:
+    """Judge the probe and the fine-tuned model against the baseline.
+
+    Args:
+        settings: Parameters and code version, and the champion to compare with.
+        dataset: Images and labels.
+        probe: The linear probe.
+        baseline: The supervised baseline.
+        finetune: The fine-tuned model.
+
+    Returns:
+        evaluation: The verdict (blessing.json), numbers, pictures and the report.
+        metrics: Accuracies, the gain over the baseline and its interval, and the verdict as 0 or 1.
+        confusion: Confusion matrix of the exported model on the test images.
+        report: The page for a reviewer: verdict, reasons, numbers and pictures.
+        Output: The verdict, blessed or refused.
+    """
+    from pipelines.kubeflow import steps
+
+    inputs = [dataset, probe, baseline, finetune]
+    blessing = steps.run(
+        "evaluate", settings, inputs, evaluation, metrics=metrics, confusion=confusion, page=report
+    )
+    return "blessed" if blessing.blessed else "refused"
+
+
+def register(
+    settings: str,
+    dataset: dsl.Input[dsl.Dataset],
+    evaluation: dsl.Input[dsl.Artifact],
+    probe: dsl.Input[dsl.Model],
+    finetune: dsl.Input[dsl.Model],
+    registration: dsl.Output[dsl.Artifact],
+    outcome: dsl.Output[dsl.Markdown],
+) -> None:
+    """Check that the winner answers from a fresh process, and put it up for review in the registry.
+
+    Args:
+        settings: Parameters and code version.
+        dataset: Images and labels.
+        evaluation: The verdict.
+        probe: The linear probe.
+        finetune: The fine-tuned model.
+
+    Returns:
+        registration: The version and its alias, or why there is none.
+        outcome: What the run found, and what was registered.
+    """
+    from pipelines.kubeflow import steps
+
+    steps.run("register", settings, [dataset, evaluation, probe, finetune], registration, page=outcome)
+
+
+def refuse(evaluation: dsl.Input[dsl.Artifact], outcome: dsl.Output[dsl.Markdown]) -> None:
+    """Say why nothing is registered. The run ends well: a refusal is a result.
+
+    Args:
+        evaluation: The verdict.
+
+    Returns:
+        outcome: What the run found, and which checks of the gate did not pass.
+    """
+    from pipelines.kubeflow import steps
+
+    steps.refuse(evaluation, outcome)
+
+
+def record(status: dsl.PipelineTaskFinalStatus, overrides: list[str]) -> None:
+    """Keep in MLflow how the run ended, whatever became of its steps.
+
+    Args:
+        status: How the steps ended.
+        overrides: The options of the run.
+    """
+    from pipelines.kubeflow import steps
+
+    steps.record(status, overrides)
