@@ -11,7 +11,21 @@ from importlib import import_module
 
 from components.shared.errors import exit_cleanly
 
-COMMANDS = ("compile", "compose", "embed", "experiment", "predict", "run", "summary", "webhook")
+COMMANDS = (
+    "compile",
+    "compose",
+    "embed",
+    "experiment",
+    "predict",
+    "run",
+    "schedule",
+    "schedules",
+    "status",
+    "submit",
+    "summary",
+    "unschedule",
+    "webhook",
+)
 
 
 def main(arguments: list[str] | None = None) -> int | None:

@@ -73,3 +73,15 @@ def compose_params():
         return compose(overrides)[0]
 
     return _compose
+
+
+@pytest.fixture
+def kubeflow(tmp_path, monkeypatch):
+    """A server that speaks the API of Kubeflow Pipelines; called with the words of a command line, it runs them.
+
+    `python -m pipelines` is run in this process: `done = kubeflow("status")` has `status`, `out` and `err`.
+    """
+    from kfp_commands import Kubeflow
+
+    with Kubeflow.serving(tmp_path, monkeypatch) as running:
+        yield running
