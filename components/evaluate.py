@@ -14,7 +14,7 @@ from components.shared.artifacts import Dataset
 from components.shared.candidates import CANDIDATES, JUDGING, Candidate, Truth, read_candidate
 from components.shared.curves import PRETRAINING_PROBE, Curve, read_curve, write_curves
 from components.shared.errors import UserError
-from components.shared.gate import BLESSING, BOOTSTRAP_SEED, NAMES, Blessing, Champion, judge, score
+from components.shared.gate import BLESSING, BOOTSTRAP_SEED, NAMES, Blessing, Champion, Scores, judge, score
 from components.shared.params import Params, plain
 from components.shared.registry import champion
 from components.shared.report import Findings, render
@@ -118,7 +118,15 @@ def _write(work: Work, findings: Findings) -> None:
         blessed=blessing.blessed,
         winner=blessing.winner,
         accuracies={name: found.accuracy.tolist() for name, found in findings.scores.items()},
+        intervals={name: list(interval) for name, interval in findings.intervals.items()},
+        recall={name: _recall(found) for name, found in findings.scores.items()},
+        runs={name: candidate.result.mlflow_run_id for name, candidate in findings.candidates.items()},
     )
+
+
+def _recall(scores: Scores) -> list[float | None]:
+    """Of each class, mean over seeds; None without test images of the class."""
+    return [float(value) if np.isfinite(value) else None for value in scores.recall.mean(axis=0)]
 
 
 def _metrics(findings: Findings) -> dict[str, float]:

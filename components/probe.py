@@ -83,15 +83,16 @@ class _Probing:
         self._draw(budgets)
         for name in ("classifier.keras", "predictions.npz", "curves.csv", "budgets.csv"):
             self.work.run.file(out / name)
-        pretraining = read_record(self.encoder, Result).details
+        pretraining = read_record(self.encoder, Result)
         return self.work.finish(
             self.data.manifest.digest,
             {**summarise(splits), **self._knn()},
             exported_seed=exported,
             solver=self.params.probe.solver,
             l2=l2,
-            method=pretraining.get("method"),
-            encoder=pretraining.get("encoder"),
+            method=pretraining.details.get("method"),
+            encoder=pretraining.details.get("encoder"),
+            pretraining_run=pretraining.mlflow_run_id,
             curves="curves.csv",
         )
 

@@ -1,32 +1,30 @@
-"""Register: put a blessed model up for review, once it has answered from a fresh process as it did in training."""
+"""Register: put a blessed model up for review, once it has loaded, answered and served as its users will need."""
 
 from __future__ import annotations
 
-import logging
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from components.shared.artifacts import Dataset, Result, input_digest, read_record
-from components.shared.backend import start_backend
 from components.shared.candidates import CONTENDERS, JUDGING, Candidate, read_candidate
 from components.shared.digests import file_digest
 from components.shared.errors import UserError
-from components.shared.fresh_process import answers
 from components.shared.gate import Blessing, read_blessing
-from components.shared.model_card import Subject, model_card, version_tags
+from components.shared.infra_validation import UnfitError, validate_infrastructure
+from components.shared.logged_model import NoClassifierError, describe_logged_model, log_classifier
+from components.shared.model_card import model_card
 from components.shared.params import Params
 from components.shared.registry import absolute_uri, find_version, put_up_for_review
+from components.shared.runs import find_runs, recorded_runs
 from components.shared.step import Work, command_line, working
 from components.shared.tracking import connect, lineage
+from components.shared.version_tags import Subject, version_tags
 
 CLASSIFIER = "classifier.keras"
-# float32 on the same kind of processor repeats to about 1e-6; another one, or another order of sums, to 1e-5
-TOLERANCE = 1e-4
 COMPARED_IMAGES = 256
-_REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
 
 
 class RefusedError(Exception):
@@ -37,16 +35,19 @@ def register(dataset: Path, evaluation: Path, probe: Path, finetune: Path, out: 
     """Register the winner as a version with the alias `challenger`, or write down why not.
 
     A model that is not blessed, does not belong to the evaluation, does not load in a fresh process without this
-    project, or answers differently there is not registered. That is a result, not an error: `result.json` holds
-    the reason and the step ends well, because a repeated run would find the same. A registry that does not
-    answer is an error: nothing is written, and the next run tries again.
+    project, answers differently there or over HTTP, or takes requests that its signature forbids, is not
+    registered. That is a result, not an error: `result.json` holds the reason and the step ends well, because a
+    repeated run would find the same. A registry that does not answer is an error: nothing is written, and the next
+    run tries again.
 
     Args:
         dataset: folder of `ingest`.
         evaluation: folder of `evaluate`.
         probe: folder of `probe`.
         finetune: folder of `finetune`.
-        out: folder to write: `result.json` with `registered`, `why`, and the version and its alias.
+        out: folder to write: `result.json` with `registered`, `why`, the version and its alias, and what was
+            measured of the model: `model_mebibytes`, `memory_mebibytes`, `load_seconds`, `latency_ms_batch_1` and
+            `_32` (a call in Python), `http_latency_ms_batch_1` and `_32` (a request to the server).
         params: with section `registry`.
 
     Returns:
@@ -60,28 +61,44 @@ def register(dataset: Path, evaluation: Path, probe: Path, finetune: Path, out: 
     folders = {"probe": Path(probe), "finetune": Path(finetune)}
     inputs = {"dataset": Path(dataset), "evaluation": Path(evaluation), **folders}
     with working("register", out, params, inputs, data.manifest.name) as work:
+        measured: dict[str, float] = {}
         try:
-            details = _register(work, data, blessing, judged, folders)
+            details = _register(work, data, blessing, judged, folders, measured)
         except RefusedError as refusal:
             details = {"registered": False, "why": str(refusal)}
         details["model_name"] = params.registry.model_name
         work.run.tags({"registered": str(details["registered"]).lower()})
-        result = work.finish(data.manifest.digest, {"registered": float(details["registered"])}, **details)
-    print(f"register: {details['why']}")
+        result = work.finish(
+            data.manifest.digest, {"registered": float(details["registered"]), **measured}, **details
+        )
+    _say(details["why"])
     return result
 
 
 def _register(
-    work: Work, data: Dataset, blessing: Blessing, judged: Result, folders: dict[str, Path]
+    work: Work,
+    data: Dataset,
+    blessing: Blessing,
+    judged: Result,
+    folders: dict[str, Path],
+    measured: dict[str, float],
 ) -> dict[str, Any]:
     winner = _winner(work, data, blessing, judged, folders)
     path = folders[winner.name] / CLASSIFIER
     name, digest = work.params.registry.model_name, _classifier_digest(path)
     known = find_version(name, digest)
-    uri = known.uri if known is not None else _log_classifier(path, data)
-    compared, difference = _compare(uri, data, winner)
-    subject = Subject(blessing, data.manifest, winner.result, _record(folders["probe"]), judged, lineage())
-    version = put_up_for_review(name, uri, digest, version_tags(subject), model_card(subject))
+    uri = known.uri if known is not None else _logged(path, data)
+    measured["model_mebibytes"] = round(path.stat().st_size / 2**20, 3)
+    try:
+        measured |= _validated(uri, data, winner)
+    except RefusedError as refusal:
+        describe_logged_model(uri, {}, {"refused": str(refusal)})
+        raise
+    describe_logged_model(uri, {**measured, **_accuracies(judged, winner.name)}, {"validated": "true"})
+    subject = _subject(work, data, blessing, judged, winner, folders, measured)
+    version = put_up_for_review(
+        name, uri, digest, version_tags(subject), lambda number: model_card(subject, name, number)
+    )
     aliases = " and ".join(version.aliases)
     return {
         "registered": True,
@@ -90,8 +107,7 @@ def _register(
         "aliases": list(version.aliases),
         "model_uri": version.uri,
         "artifact_digest": digest,
-        "compared_images": compared,
-        "largest_difference": difference,
+        "runs": {step: run.run_id for step, run in subject.runs.items()},
     }
 
 
@@ -112,6 +128,21 @@ def _winner(work: Work, data: Dataset, blessing: Blessing, judged: Result, folde
         raise RefusedError(str(error)) from None
 
 
+def _subject(
+    work: Work,
+    data: Dataset,
+    blessing: Blessing,
+    judged: Result,
+    winner: Candidate,
+    folders: dict[str, Path],
+    measured: Mapping[str, float],
+) -> Subject:
+    probe, finetune = (_record(folders[name]) for name in CONTENDERS)
+    recorded = recorded_runs(data.manifest, judged, probe, finetune, work.run.id)
+    runs = find_runs(recorded, data.manifest.digest)
+    return Subject(blessing, data.manifest, winner.result, probe, judged, lineage(), runs, measured)
+
+
 def _record(folder: Path) -> Result | None:
     try:
         return read_record(folder, Result)
@@ -126,79 +157,39 @@ def _classifier_digest(path: Path) -> str:
         raise RefusedError(f"{path}: can't be read ({error.strerror}); run the step that writes it again") from None
 
 
-def _log_classifier(path: Path, data: Dataset) -> str:
-    """Log the classifier to the current MLflow run; returns its `models:/m-…` address."""
-    start_backend()
-    import keras
-    import mlflow
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
+def _logged(path: Path, data: Dataset) -> str:
     try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:
-        raise RefusedError(f"{path}: Keras can't load it: {_first_line(error)}") from None
-    size = data.manifest.image_size
-    # without names: MLflow hands named tensors to the model as a dictionary, which it does not take
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, size, size, 3))]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, data.classes))]),
-    )
-    # without an example MLflow can't check the signature, and says so; the fresh process below does check it
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    try:
-        logged = mlflow.keras.log_model(
-            model,
-            name="classifier",
-            signature=signature,
-            pip_requirements=requirements(),
-            # kept with the model's files, whatever becomes of the version's tags; also longer than a tag may be
-            metadata={"class_names": data.manifest.class_names},
-        )
-    except (MlflowException, OSError) as error:
-        raise UserError(f"MLflow did not take the model: {_first_line(error)}; run again") from None
-    return str(logged.model_uri)
+        uri = log_classifier(path, data)
+    except NoClassifierError as error:
+        raise RefusedError(str(error)) from None
+    _say(f"logged to MLflow as {uri}")
+    return uri
 
 
-def requirements() -> list[str]:
-    """The installed versions of what the model needs to answer, pinned."""
-    pinned = []
-    for name in _REQUIRED:
-        try:
-            pinned.append(f"{name}=={version(name)}")
-        except PackageNotFoundError:
-            continue
-    return pinned
-
-
-def _compare(uri: str, data: Dataset, winner: Candidate) -> tuple[int, float]:
-    """Ask the logged model in a fresh process; returns how many images and the largest difference."""
+def _validated(uri: str, data: Dataset, winner: Candidate) -> dict[str, float]:
+    """What the infrastructure validation found of the logged model, if it passed."""
     expected = winner.exported_answers()
     chosen = np.unique(np.linspace(0, len(expected) - 1, COMPARED_IMAGES).round().astype(int))
     images = np.asarray(data.images(JUDGING)[chosen])
     import mlflow
 
     places = {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri()}
+    environment = {key: absolute_uri(place) for key, place in places.items()}
     try:
-        answered = answers(uri, images, {key: absolute_uri(place) for key, place in places.items()})
-    except RuntimeError as error:
+        return validate_infrastructure(uri, images, expected[chosen], environment, _say)
+    except UnfitError as error:
         # a server that went away says nothing about the model
         connect()
-        raise RefusedError(f"the model does not answer in a fresh process: {error}") from None
-    if answered.shape != expected[chosen].shape or not np.isfinite(answered).all():
-        raise RefusedError(f"in a fresh process the model answers with shape {answered.shape}, or with NaN")
-    difference = float(np.abs(answered - expected[chosen]).max())
-    if difference > TOLERANCE:
-        raise RefusedError(
-            f"in a fresh process the answers to {len(chosen)} test images differ by up to {difference:.2g} "
-            f"from the recorded ones; {TOLERANCE:.0e} is allowed"
-        )
-    return len(chosen), difference
+        raise RefusedError(str(error)) from None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _accuracies(judged: Result, winner: str) -> dict[str, float]:
+    wanted = {"test_accuracy": f"{winner}_accuracy", "gain": "gain"}
+    return {name: judged.metrics[key] for name, key in wanted.items() if key in judged.metrics}
+
+
+def _say(line: str) -> None:
+    print(f"register: {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -92,8 +92,21 @@ def test_a_clear_gain_is_blessed_and_everything_is_written(run, do_evaluate):
     recorded = read_record(run / "finetune", Result).metrics["test_accuracy"]
     assert metrics["finetune_accuracy"] == pytest.approx(recorded)
     assert metrics["gain_low"] < metrics["gain"] < metrics["gain_high"]
-    assert read_record(out, Result).metrics == metrics
+    record = read_record(out, Result)
+    assert record.metrics == metrics
+    check_details(record.details, Dataset(run / "dataset").manifest)
     assert not [path for path in run.iterdir() if path.name.startswith(".")]
+
+
+def check_details(details, manifest):
+    """What the model card tells of each model: its interval, its recall of each class, its run."""
+    assert details["runs"] == dict.fromkeys(("probe", "baseline", "finetune"), "0" * 32)
+    shares = np.array(manifest.class_counts["test"]) / manifest.counts["test"]
+    for name, accuracies in details["accuracies"].items():
+        low, high = details["intervals"][name]
+        assert low < np.mean(accuracies) < high
+        # over classes, weighted by their images, recall is accuracy
+        assert np.dot(details["recall"][name], shares) == pytest.approx(np.mean(accuracies))
 
 
 def test_tables_for_dvc(run, do_evaluate):

@@ -1,4 +1,4 @@
-"""Registering: a real Keras classifier, a real SQLite registry, and a fresh process that loads it."""
+"""Registering: a real Keras classifier, a real SQLite registry, a fresh process that loads it and serves it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from trained import write_all
 
 from components import register as module
 from components.evaluate import evaluate
-from components.register import register, requirements
+from components.register import register
 from components.shared.artifacts import Dataset, Result, read_record, save_predictions
+from components.shared.digests import file_digest
 from components.shared.errors import UserError
-from components.shared.fresh_process import answers
 from components.shared.gate import Champion, read_blessing
+from components.shared.infra_validation import UnfitError
+from components.shared.logged_model import requirements
 from components.shared.params import only
-from components.shared.registry import absolute_uri, champion, find_version, put_up_for_review
+from components.shared.registry import absolute_uri, champion, find_version
+from components.shared.runs import STEPS
 
 SEEDS, EXPORTED = 3, 1
+MEASURED = {"load_seconds": 8.25, "latency_ms_batch_1": 40.0, "largest_difference": 1e-7}
 
 
 def build_classifier():
@@ -99,12 +103,9 @@ def do_register(run, compose_params):
 
 
 @pytest.fixture
-def recorded(monkeypatch, run):
-    """Let the fresh process answer what was recorded, for tests of what comes after it."""
-    probabilities = np.load(run / "finetune" / "predictions.npz")["test_probabilities"][EXPORTED]
-    monkeypatch.setattr(module, "COMPARED_IMAGES", len(probabilities))
-    monkeypatch.setattr(module, "answers", lambda uri, images, environment: probabilities.copy())
-    return probabilities
+def validated(monkeypatch):
+    """Let every model pass the infrastructure validation, for tests of what comes after it."""
+    monkeypatch.setattr(module, "validate_infrastructure", lambda *arguments: dict(MEASURED))
 
 
 def client():
@@ -114,14 +115,21 @@ def client():
 
 
 @pytest.mark.slow
-def test_a_blessed_model_becomes_challenger_once(run, do_register):
+def test_a_blessed_model_becomes_challenger_once(run, do_register, capsys, monkeypatch):
     assert read_blessing(run / "evaluation").blessed
     result = do_register("colours-once")
     assert result.details["registered"] is True
     assert (result.details["version"], result.details["aliases"]) == ("1", ["challenger"])
-    assert result.details["compared_images"] >= 64
-    assert result.details["largest_difference"] < 1e-5
+    assert result.metrics["compared_images"] >= 64
+    assert result.metrics["largest_difference"] < 1e-5
+    assert result.metrics["served_images"] == 32
+    assert result.metrics["served_difference"] < 1e-5
+    assert result.metrics["refused_requests"] == 7
     assert read_record(run / "registration", Result) == result
+    check_measurements(result.metrics, run / "finetune" / "classifier.keras")
+    said = capsys.readouterr().out
+    assert "register: loaded by MLflow in a fresh process" in said
+    assert "register: served over HTTP; 32 images answered as recorded, 7 malformed requests refused" in said
 
     version = client().get_model_version_by_alias("colours-once", "challenger")
     manifest = Dataset(run / "dataset").manifest
@@ -133,18 +141,48 @@ def test_a_blessed_model_becomes_challenger_once(run, do_register):
     assert float(version.tags["test_accuracy"]) == 1.0
     assert float(version.tags["gain"]) == pytest.approx(0.4, abs=0.05)
     assert (version.tags["encoder"], version.tags["method"]) == ("conv", "simclr")
-    assert "conv pretrained with simclr" in version.description
+    assert float(version.tags["load_seconds"]) == pytest.approx(result.metrics["load_seconds"])
     assert set(client().get_registered_model("colours-once").aliases) == {"challenger"}
-    assert "| certainty | yes |" in version.description
-    assert manifest.digest[:12] in version.description
+    check_description(version, result, manifest)
 
     before = len(client().search_logged_models([client().get_run(result.mlflow_run_id).info.experiment_id]))
+    asked = []
+    monkeypatch.setattr(module, "validate_infrastructure", lambda uri, *rest: asked.append(uri) or dict(MEASURED))
     again = do_register("colours-once")
+    assert asked == ["models:/colours-once/1"]
     assert again.details["version"] == "1"
     assert "registered before" in again.details["why"]
-    assert len(client().search_model_versions("name = 'colours-once'")) == 1
+    (version,) = client().search_model_versions("name = 'colours-once'")
+    assert version.tags["load_seconds"] == "8.25"
     after = len(client().search_logged_models([client().get_run(result.mlflow_run_id).info.experiment_id]))
     assert after == before
+
+
+def check_measurements(metrics, path):
+    assert metrics["model_mebibytes"] == pytest.approx(path.stat().st_size / 2**20, abs=1e-3)
+    assert 0.5 < metrics["load_seconds"] < 300
+    # TensorFlow alone takes some hundred
+    assert 100 < metrics["memory_mebibytes"] < 8000
+    for name in (
+        "latency_ms_batch_1",
+        "latency_ms_batch_32",
+        "http_latency_ms_batch_1",
+        "http_latency_ms_batch_32",
+    ):
+        assert 0.1 < metrics[name] < 60_000, name
+
+
+def check_description(version, result, manifest):
+    assert "encoder `conv`, pretrained once with `simclr`" in version.description
+    assert "| yes | certainty: " in version.description
+    assert manifest.digest[:12] in version.description
+    assert f"models:/colours-once/{version.version}" in version.description
+    experiment = client().get_run(result.mlflow_run_id).info.experiment_id
+    assert f"[register](#/experiments/{experiment}/runs/{result.mlflow_run_id})" in version.description
+    # the runs of the steps before are simulated, so MLflow does not know them, but their ids are told
+    assert f"baseline `{'0' * 32}`" in version.description
+    assert set(result.details["runs"]) >= set(STEPS) - {"validate", "pretrain"}
+    assert version.tags["run.register"] == result.mlflow_run_id
 
 
 @pytest.mark.slow
@@ -177,24 +215,37 @@ def evaluated_anew(run: Path) -> None:
     path.write_text(json.dumps(record))
 
 
-def test_a_process_that_fails_tells_its_last_words(tmp_path):
-    with pytest.raises(RuntimeError, match="no-such-model"):
-        answers(str(tmp_path / "no-such-model"), np.zeros((1, 32, 32, 3), np.uint8), {})
+def test_a_model_that_fails_the_validation_is_not_registered(do_register, monkeypatch, run):
+    def fail(*arguments):
+        raise UnfitError("over HTTP the model answers images of another size with status 500")
 
-
-def test_a_process_that_hangs_is_ended(tmp_path):
-    with pytest.raises(RuntimeError, match="no answer within"):
-        answers("models:/any", np.zeros((1, 32, 32, 3), np.uint8), {}, seconds=0.05)
-
-
-@pytest.mark.parametrize("how_far", [2e-4, np.nan])
-def test_other_answers_are_not_registered(do_register, recorded, how_far, run):
-    recorded[0, 0] += how_far
-    result = do_register("colours-other-answers")
+    monkeypatch.setattr(module, "validate_infrastructure", fail)
+    result = do_register("colours-unfit")
     assert result.details["registered"] is False
-    assert "differ by up to" in result.details["why"] or "NaN" in result.details["why"]
-    assert result.metrics == {"registered": 0.0}
-    assert find_version("colours-other-answers", "any") is None
+    assert result.details["why"] == "over HTTP the model answers images of another size with status 500"
+    assert result.metrics["registered"] == 0.0
+    assert set(result.metrics) == {"registered", "model_mebibytes"}
+    assert find_version("colours-unfit", "any") is None
+    logged = client().search_logged_models([client().get_run(result.mlflow_run_id).info.experiment_id])
+    (model,) = [found for found in logged if found.source_run_id == result.mlflow_run_id]
+    assert model.tags["refused"] == result.details["why"]
+
+
+def test_the_validation_asks_for_what_was_recorded(do_register, monkeypatch, run):
+    asked = []
+
+    def remember(uri, images, expected, environment, say):
+        asked.append((images, expected, environment))
+        return dict(MEASURED)
+
+    monkeypatch.setattr(module, "validate_infrastructure", remember)
+    monkeypatch.setattr(module, "COMPARED_IMAGES", 40)
+    do_register("colours-asked")
+    ((images, expected, environment),) = asked
+    answers = build_classifier().predict(images, verbose=0)
+    assert len(images) == 40
+    np.testing.assert_allclose(answers, expected, atol=1e-5)
+    assert environment["MLFLOW_TRACKING_URI"].startswith("sqlite:////")
 
 
 def test_a_refused_model_is_not_registered_and_the_step_ends_well(run, do_register):
@@ -268,7 +319,7 @@ def test_a_registry_that_is_away_is_an_error_and_leaves_nothing(run, do_register
     assert not (run / "registration").exists()
 
 
-def test_a_champion_keeps_its_alias_and_is_not_put_up_again(run, do_register, recorded):
+def test_a_champion_keeps_its_alias_and_is_not_put_up_again(run, do_register, validated):
     first = do_register("colours-crowned")
     client().set_registered_model_alias("colours-crowned", "champion", "1")
     client().delete_registered_model_alias("colours-crowned", "challenger")
@@ -280,7 +331,7 @@ def test_a_champion_keeps_its_alias_and_is_not_put_up_again(run, do_register, re
     assert champion("colours-crowned") == Champion("1", manifest.test_digest, 1.0)
 
 
-def test_another_model_is_another_version_and_takes_the_alias(run, do_register, recorded):
+def test_another_model_is_another_version_and_takes_the_alias(run, do_register, validated):
     do_register("colours-two")
     with (run / "finetune" / "classifier.keras").open("ab") as file:
         file.write(b" ")
@@ -290,36 +341,28 @@ def test_another_model_is_another_version_and_takes_the_alias(run, do_register, 
     assert client().get_registered_model("colours-two").aliases == {"challenger": 2}
 
 
-def test_no_champion_without_a_model_or_without_the_alias(finished, run, recorded, do_register):
-    assert champion("colours-nobody") is None
-    do_register("colours-uncrowned")
-    assert champion("colours-uncrowned") is None
-
-
-def test_a_champion_with_odd_tags_is_read_without_a_crash(run, do_register, recorded):
-    do_register("colours-odd")
-    client().set_registered_model_alias("colours-odd", "champion", "1")
-    client().set_model_version_tag("colours-odd", "1", "test_accuracy", "good")
-    client().delete_model_version_tag("colours-odd", "1", "test_digest")
-    assert champion("colours-odd") == Champion("1", None, None)
-
-
-def test_a_description_is_cut_at_what_the_registry_takes(run, do_register, recorded):
-    result = do_register("colours-long")
-    uri = client().get_model_version("colours-long", "1").source
-    digest = result.details["artifact_digest"]
-    put_up_for_review("colours-long", uri, digest, {}, "x" * 9000)
-    assert len(client().get_model_version("colours-long", "1").description) == 5000
-
-
-def test_the_model_names_its_requirements_and_its_types(run, do_register, recorded):
+def test_the_logged_model_is_the_judged_file_with_example_requirements_and_types(run, do_register, validated):
     import mlflow
 
-    do_register("colours-types")
-    info = mlflow.models.get_model_info("models:/colours-types@challenger")
+    result = do_register("colours-types")
+    uri = "models:/colours-types@challenger"
+    info = mlflow.models.get_model_info(uri)
     assert info.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "uint8", "shape": (-1, 32, 32, 3)}
     assert info.signature.outputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 3)}
     assert info.metadata["class_names"] == ["red", "green", "blue"]
+    folder = Path(mlflow.artifacts.download_artifacts(uri))
+    assert file_digest(folder / "data" / "model.keras") == result.details["artifact_digest"]
+    assert file_digest(run / "finetune" / "classifier.keras") == result.details["artifact_digest"]
+    first = Dataset(run / "dataset").images("train")[:1]
+    example = mlflow.models.Model.load(uri).load_input_example(uri)
+    assert example.dtype == np.uint8
+    np.testing.assert_array_equal(example, first)
+    served = json.loads((folder / "serving_input_example.json").read_text())
+    assert served == {"inputs": first.tolist()}
+    assert (folder / "requirements.txt").read_text().split() == requirements()
+
+
+def test_requirements_are_pinned():
     pinned = requirements()
     assert any(line.startswith("keras==") for line in pinned)
     assert any(line.startswith("tensorflow") for line in pinned)

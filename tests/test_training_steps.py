@@ -193,6 +193,7 @@ def test_the_probe_keeps_its_budgets_and_the_pretraining_curve(finished, encoder
         assert kept["epoch"] == row["epoch"]
         assert kept["probe_accuracy"] == row["probe_accuracy"]
     assert record.details["method"] == "simclr"
+    assert record.details["pretraining_run"] == read_record(encoder, Result).mlflow_run_id
     assert record.details["l2"] in (1e-3, 1e-1)
     assert 0 <= record.metrics["knn_test_accuracy"] <= 1
     for name in ("budgets.png", "neighbours.png"):

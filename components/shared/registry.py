@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,19 +66,23 @@ def find_version(name: str, artifact_digest: str) -> Version | None:
 
 
 def put_up_for_review(
-    name: str, model_uri: str, artifact_digest: str, tags: Mapping[str, str], description: str
+    name: str,
+    model_uri: str,
+    artifact_digest: str,
+    tags: Mapping[str, str],
+    description: str | Callable[[str], str],
 ) -> Version:
     """Register a logged model, or find the version it already is, and make it the challenger.
 
-    Calling it again with the same digest leaves one version, with the latest tags and description. A version
-    that is already champion needs no review and does not become challenger again.
+    Calling it again with the same digest leaves one version, with the latest tags and description, also where two
+    call it at once. A version that is already champion needs no review and does not become challenger again.
 
     Args:
         name: of the registered model; made on first use.
         model_uri: `models:/m-…` of the logged model.
         artifact_digest: SHA-256 of the model file; the version's identity.
         tags: further tags of the version.
-        description: Markdown; cut at 5,000 characters.
+        description: Markdown, or what makes it of the version's number; cut at 5,000 characters.
 
     Raises:
         UserError: the registry does not answer.
@@ -89,18 +93,43 @@ def put_up_for_review(
     found = find_version(name, artifact_digest)
     with _answering(name) as client:
         if found is None:
-            number = str(mlflow.register_model(model_uri, name, tags=every).version)
+            made = str(mlflow.register_model(model_uri, name, tags=every).version)
+            number = _keep_first(client, name, artifact_digest, made)
         else:
-            number = found.number
+            made, number = "", found.number
+        if number != made:
             for key, value in every.items():
                 client.set_model_version_tag(name, number, key, value)
-        client.update_model_version(name, number, description[:_LONGEST_DESCRIPTION])
+        text = description if isinstance(description, str) else description(number)
+        client.update_model_version(name, number, text[:_LONGEST_DESCRIPTION])
         if found is None or CHAMPION not in found.aliases:
             client.set_registered_model_alias(name, CHALLENGER, number)
     version = find_version(name, artifact_digest)
     if version is None:
         raise UserError(f"registry: model {name}: version {number} is gone; was it deleted just now? run again")
     return version
+
+
+def _keep_first(client: Any, name: str, artifact_digest: str, made: str) -> str:
+    """The first version of the file's digest; one made just after it, by a step that ran beside, goes again.
+
+    The registry numbers versions in the order in which it makes them, tags included, so whoever made a later one
+    finds the first here.
+    """
+    from mlflow.exceptions import MlflowException
+
+    wanted = f"name = '{name}' AND tags.artifact_digest = '{artifact_digest}'"
+    same = client.search_model_versions(wanted, order_by=["version_number ASC"])
+    first = str(same[0].version) if same else made
+    if first != made:
+        try:
+            client.delete_model_version(name, made)
+        except MlflowException as error:
+            if error.error_code != "PERMISSION_DENIED":
+                raise
+            # an account that may only edit can at least say so
+            client.set_model_version_tag(name, made, "duplicate_of", first)
+    return first
 
 
 def resolve(uri: str) -> str:

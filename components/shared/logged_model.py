@@ -1,0 +1,149 @@
+"""A classifier's file as an MLflow model: signature, a real example, class names, pinned requirements."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.shared.artifacts import Dataset
+from components.shared.backend import start_backend
+from components.shared.errors import UserError
+
+_REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
+
+
+class NoClassifierError(Exception):
+    """The file is no classifier of the dataset's images; the message is one line."""
+
+
+def log_classifier(path: Path, data: Dataset) -> str:
+    """Log a classifier to the current MLflow run, its file as it is, byte for byte.
+
+    Args:
+        path: `classifier.keras`, from uint8 images (N, H, W, 3) to probabilities (N, classes).
+        data: the dataset it was trained on; the example is its first training image.
+
+    Returns:
+        The logged model's address, `models:/m-…`.
+
+    Raises:
+        NoClassifierError: Keras can't load the file, or it takes or gives something else.
+        UserError: MLflow does not take it.
+    """
+    _check(path, data)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    size = data.manifest.image_size
+    # without names: MLflow hands named tensors to the model as a dictionary, which it does not take
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, size, size, 3))]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, data.classes))]),
+    )
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    try:
+        logged = Model.log(
+            artifact_path=None,
+            name="classifier",
+            flavor=_KerasFlavor,
+            flavor_name=mlflow.keras.__name__,
+            model=_File(path),
+            signature=signature,
+            input_example=np.array(data.images("train")[:1]),
+            pip_requirements=requirements(),
+            # kept with the model's files, whatever becomes of the version's tags; also longer than a tag may be
+            metadata={"class_names": data.manifest.class_names},
+            # the model is served for real afterwards, in a process of its own
+            validate_serving_input=False,
+        )
+    except (MlflowException, OSError) as error:
+        raise UserError(f"MLflow did not take the model: {_first_line(error)}; run again") from None
+    return str(logged.model_uri)
+
+
+def describe_logged_model(model_uri: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+    """Let MLflow's page show numbers and tags beside a logged model; a version of a registered one is left alone.
+
+    Args:
+        model_uri: `models:/m-…`, or `models:/<name>/<version>`.
+        metrics: numbers of the model.
+        tags: what else there is to say.
+
+    Raises:
+        UserError: MLflow does not answer.
+    """
+    match = re.fullmatch(r"models:/+(m-[^/]+)", model_uri)
+    if match is None:
+        return
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if metrics:
+            mlflow.log_metrics(dict(metrics), model_id=match[1])
+        mlflow.MlflowClient().set_logged_model_tags(match[1], dict(tags))
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"MLflow does not take what was found of the model: {_first_line(error)}; run again"
+        ) from None
+
+
+def requirements() -> list[str]:
+    """The installed versions of what the model needs to answer, pinned."""
+    pinned = []
+    for name in _REQUIRED:
+        try:
+            pinned.append(f"{name}=={version(name)}")
+        except PackageNotFoundError:
+            continue
+    return pinned
+
+
+class _KerasFlavor:
+    """`mlflow.keras`, with which an input example can be saved: its own fails where the folder is not there yet."""
+
+    @staticmethod
+    def save_model(path: str, validate_serving_input: bool, **arguments: Any) -> None:
+        import mlflow
+
+        Path(path).mkdir(parents=True, exist_ok=True)
+        mlflow.keras.save_model(path=path, **arguments)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A saved model, which MLflow saves by copying: the file in the registry is the one that was judged."""
+
+    path: Path
+
+    def save(self, path: str) -> None:
+        """Copy the file to where MLflow wants the model."""
+        shutil.copyfile(self.path, path)
+
+
+def _check(path: Path, data: Dataset) -> None:
+    start_backend()
+    import keras
+
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # the archive, its JSON and its HDF5 each have their own exceptions
+        raise NoClassifierError(f"{path}: Keras can't load it: {_first_line(error)}") from None
+    if tuple(model.output_shape) != (None, data.classes):
+        raise NoClassifierError(
+            f"{path}: gives {model.output_shape}, not probabilities of the dataset's {data.classes} classes"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
