@@ -99,14 +99,11 @@ def test_a_clear_gain_is_blessed_and_everything_is_written(run, do_evaluate):
 
 
 def check_details(details, manifest):
-    """What the model card tells of each model: its interval, its recall of each class, its run."""
     assert details["runs"] == dict.fromkeys(("probe", "baseline", "finetune"), "0" * 32)
     shares = np.array(manifest.class_counts["test"]) / manifest.counts["test"]
-    for name, accuracies in details["accuracies"].items():
-        low, high = details["intervals"][name]
-        assert low < np.mean(accuracies) < high
-        # over classes, weighted by their images, recall is accuracy
-        assert np.dot(details["recall"][name], shares) == pytest.approx(np.mean(accuracies))
+    for name, (low, high) in details["intervals"].items():
+        assert low < np.mean(details["accuracies"][name]) < high
+        assert np.dot(details["recall"][name], shares) == pytest.approx(np.mean(details["accuracies"][name]))
 
 
 def test_tables_for_dvc(run, do_evaluate):

@@ -193,20 +193,25 @@ def test_the_server_ends_with_whoever_started_it():
         assert process.wait(timeout=20) == 3
 
 
-def test_what_the_block_raises_ends_the_process(monkeypatch, tmp_path):
+def test_what_the_block_raises_ends_the_process_and_those_it_started(monkeypatch, tmp_path):
     ready = tmp_path / "ready.py"
     ready.write_text(
-        "import pathlib, time, numpy\n"
+        "import json, pathlib, subprocess, numpy\n"
         "numpy.save('answers.npy', numpy.zeros(1))\n"
-        "pathlib.Path('told.json').write_text('{\"measured\": {}, \"port\": 1}')\n"
-        "time.sleep(60)\n"
+        "other = subprocess.Popen(['sleep', '60'])\n"
+        "pathlib.Path('partial').write_text(json.dumps({'measured': {}, 'port': other.pid}))\n"
+        "pathlib.Path('partial').rename('told.json')\n"
+        "other.wait()\n"
     )
     monkeypatch.setattr(program, "__file__", str(ready))
     with pytest.raises(ZeroDivisionError), fresh_process("m", IMAGES, {}) as process:
-        assert process.port == 1
+        other = Path(f"/proc/{process.port}/stat")
+        assert other.exists()
         assert started_here()
         raise ZeroDivisionError
     assert not started_here()
+    # gone, or killed and not yet collected by whoever inherits it
+    assert not other.exists() or ") Z " in other.read_text()
 
 
 def started_here() -> list[int]:

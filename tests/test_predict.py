@@ -17,11 +17,11 @@ from conftest import ROOT
 from image_trees import encode, picture
 from PIL import Image
 
-from components import register
 from components.ingest import ingest
 from components.shared import file_answers
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError
+from components.shared.logged_model import log_classifier
 from components.shared.params import only
 from components.shared.ready_model import load_ready
 from components.shared.registry import put_up_for_review
@@ -107,7 +107,7 @@ def place(tmp_path_factory, tracking_uri):
             Path(folder).mkdir()
             model.save(f"{folder}/{'classifier' if folder == 'finetune' else folder}.keras")
         with mlflow.start_run(experiment_id=mlflow.get_experiment_by_name("contrastive-photos").experiment_id):
-            uri = register._log_classifier(Path("finetune/classifier.keras"), Dataset(Path("dataset")))
+            uri = log_classifier(Path("finetune/classifier.keras"), Dataset(Path("dataset")))
         put_up_for_review(NAME, uri, "0" * 64, {}, "a network of random weights")
     return root
 
