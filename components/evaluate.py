@@ -57,7 +57,7 @@ def evaluate(dataset: Path, probe: Path, baseline: Path, finetune: Path, out: Pa
 def _judge(work: Work, data: Dataset, folders: Mapping[str, Path]) -> Findings:
     truth, gate = Truth.of(data), work.params.gate
     candidates, unreadable = _read(folders)
-    blessing = judge(candidates, unreadable, truth, gate, _ask_registry(work.params.registry.model_name))
+    blessing = judge(candidates, unreadable, truth, gate, _ask_registry(work.params.registry.champion_model))
     scores = score(candidates, truth)
     intervals = {
         name: accuracy_interval(found.right, gate.confidence, gate.resamples, BOOTSTRAP_SEED)

@@ -17,6 +17,7 @@ COMMANDS = (
     "embed",
     "experiment",
     "predict",
+    "review",
     "run",
     "schedule",
     "schedules",

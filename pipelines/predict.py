@@ -38,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         help="models:/<name>@<alias>, models:/<name>/<version>, or a .keras file; "
-        "default: the champion of registry.model_name in params.yaml",
+        "default: the champion of the registry section in params.yaml",
     )
     parser.add_argument("--top", type=int, default=1, metavar="K", help="the K likeliest classes; default: 1")
     parser.add_argument(
@@ -56,7 +56,7 @@ def main(options: argparse.Namespace) -> int:
         raise UserError(f"--top = {options.top}: must be at least 1")
     if options.out is not None:
         check_table(options.out, ENDINGS)
-    where = options.model or f"models:/{load_params(Path('params.yaml')).registry.model_name}@{CHAMPION}"
+    where = options.model or f"models:/{load_params(Path('params.yaml')).registry.champion_model}@{CHAMPION}"
     quiet()
     files = ImageFiles(options.images)
     model = load_ready(where)

@@ -20,6 +20,8 @@ from components.shared.explain import explain
 from components.shared.method_params import AugmentationParams, MethodParams
 from components.shared.sections import Count, Drops, Fraction, Positive, Section
 
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
 
 class SplitParams(Section):
     """Fractions of the labelled images to set aside where the source has no such split."""
@@ -173,9 +175,28 @@ class GateParams(Section):
 
 
 class RegistryParams(Section):
-    """Where a blessed model is put up for review."""
+    """Where a blessed model is put up for review, and where the champion is.
 
-    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    `model_name`: the registered model that versions are put up in. `production_model`: another one, that only
+    reviewers may write; approving copies a version into it, and its champion counts. With null the champion is a
+    version of `model_name` itself.
+    """
+
+    model_name: ModelName
+    production_model: ModelName | None = None
+
+    @model_validator(mode="after")
+    def _two_models(self) -> RegistryParams:
+        if self.production_model == self.model_name:
+            raise ValueError(
+                f"production_model = {self.production_model}: is model_name too; name another model, or null"
+            )
+        return self
+
+    @property
+    def champion_model(self) -> str:
+        """The registered model whose alias `champion` counts."""
+        return self.production_model or self.model_name
 
 
 class Params(Section):

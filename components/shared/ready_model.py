@@ -15,8 +15,7 @@ import numpy as np
 from components.shared.artifacts import Manifest, Result, read_record
 from components.shared.backend import start_backend
 from components.shared.errors import UserError
-from components.shared.registry import absolute_uri, resolve
-from components.shared.tracking import DEFAULT_URI, connect
+from components.shared.registry import open_registry, resolve
 
 _ADDRESS = re.compile(r"(models|runs):/+.")
 _FILES = ("classifier.keras", "encoder.keras")
@@ -98,16 +97,9 @@ def load_ready(where: str) -> ReadyModel:
 
 
 def _from_registry(uri: str) -> ReadyModel:
-    tracking = absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
-    prefix = "sqlite:///"
-    # MLflow would make an empty one
-    if tracking.startswith(prefix) and not Path(tracking.removeprefix(prefix)).exists():
-        raise UserError(
-            f"{uri}: there is no registry at {tracking}; run where the pipeline ran, or set MLFLOW_TRACKING_URI"
-        )
     # files of a version come within a second; MLflow draws several bars for them
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    connect()
+    open_registry(uri)
     import mlflow
     from mlflow.exceptions import MlflowException
 

@@ -1,6 +1,6 @@
 """The MLflow model registry: who is champion, and putting a new version up for review.
 
-The pipeline sets the alias `challenger` only; `champion` is a reviewer's to give.
+The pipeline sets the alias `challenger` only; `champion` is a reviewer's to give (components/shared/review).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 
 from components.shared.errors import UserError
 from components.shared.gate import Champion
+from components.shared.tracking import DEFAULT_URI, connect
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
 # the registry stores no longer descriptions
 _LONGEST_DESCRIPTION = 5000
 
@@ -37,8 +38,8 @@ def champion(name: str) -> Champion | None:
     Raises:
         UserError: the registry does not answer.
     """
-    with _answering(name) as client:
-        model = _registered_model(client, name)
+    with answering(name) as client:
+        model = find_model(client, name)
         if model is None or CHAMPION not in model.aliases:
             return None
         number = str(model.aliases[CHAMPION])
@@ -52,8 +53,8 @@ def find_version(name: str, artifact_digest: str) -> Version | None:
     Raises:
         UserError: the registry does not answer.
     """
-    with _answering(name) as client:
-        model = _registered_model(client, name)
+    with answering(name) as client:
+        model = find_model(client, name)
         if model is None:
             return None
         wanted = f"name = '{name}' AND tags.artifact_digest = '{artifact_digest}'"
@@ -91,7 +92,7 @@ def put_up_for_review(
 
     every = {"artifact_digest": artifact_digest, **tags}
     found = find_version(name, artifact_digest)
-    with _answering(name) as client:
+    with answering(name) as client:
         if found is None:
             made = str(mlflow.register_model(model_uri, name, tags=every).version)
             number = _keep_first(client, name, artifact_digest, made)
@@ -145,17 +146,26 @@ def resolve(uri: str) -> str:
     if match is None:
         return uri
     name, alias = match.groups()
-    with _answering(name) as client:
-        model = _registered_model(client, name)
+    with answering(name) as client:
+        model = find_model(client, name)
     if model is None:
-        raise UserError(f"{uri}: the registry has no model {name}; run the pipeline, or check MLFLOW_TRACKING_URI")
+        raise UserError(
+            f"{uri}: the registry has no model {name}; run the pipeline, or check MLFLOW_TRACKING_URI "
+            "(a production model is made by the first `python -m pipelines review approve`)"
+        )
     if alias in model.aliases:
         return f"models:/{name}/{model.aliases[alias]}"
     if CHALLENGER in model.aliases:
         number = model.aliases[CHALLENGER]
-        hint = f"version {number} waits for review: use it with --model models:/{name}@{CHALLENGER}"
+        hint = (
+            f"version {number} waits for review: approve it with `python -m pipelines review approve {number} "
+            f"--reason …`, or use it as it is with --model models:/{name}@{CHALLENGER}"
+        )
     else:
-        hint = f"name a version with --model models:/{name}/<number>"
+        hint = (
+            "`python -m pipelines review list` shows what can be approved; "
+            f"or name a version with --model models:/{name}/<number>"
+        )
     raise UserError(f"{uri}: no version is {alias}; {hint}")
 
 
@@ -167,8 +177,32 @@ def absolute_uri(uri: str) -> str:
     return uri
 
 
+def open_registry(what: str) -> str:
+    """Point MLflow at the registry that a user asks something of, and never make an empty one; returns its address.
+
+    Args:
+        what: is asked for, for the message.
+
+    Raises:
+        UserError: there is none, or it does not answer.
+    """
+    address = absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    prefix = "sqlite:///"
+    # MLflow would make the file
+    if address.startswith(prefix) and not Path(address.removeprefix(prefix)).exists():
+        raise UserError(
+            f"{what}: there is no registry at {address}; run where the pipeline ran, or set MLFLOW_TRACKING_URI"
+        )
+    return connect()
+
+
 @contextmanager
-def _answering(name: str) -> Iterator[Any]:
+def answering(name: str) -> Iterator[Any]:
+    """A client of the registry, about the model `name`; what goes wrong with it is told in one line.
+
+    Raises:
+        UserError: the registry does not answer, or does not let this account do that.
+    """
     # a registry that is away must be an answer within seconds, not a hang
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -178,12 +212,28 @@ def _answering(name: str) -> Iterator[Any]:
     try:
         yield mlflow.MlflowClient()
     except (MlflowException, OSError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         where = mlflow.get_registry_uri()
+        if is_forbidden(error):
+            account = os.environ.get("MLFLOW_TRACKING_USERNAME", "in use")
+            raise UserError(
+                f"registry {where}: model {name}: the account {account} may not do this (403); use an account that "
+                "may, with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            ) from None
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"registry {where}: model {name}: {first}; check the address and run again") from None
 
 
-def _registered_model(client: Any, name: str) -> Any:
+def is_forbidden(error: BaseException | None) -> bool:
+    """Whether the server said that this account may not do that, itself or as the cause of what was raised."""
+    while error is not None:
+        if getattr(error, "error_code", "") == "PERMISSION_DENIED":
+            return True
+        error = error.__cause__
+    return False
+
+
+def find_model(client: Any, name: str) -> Any:
+    """MLflow's record of a registered model (aliases and tags), None where there is none."""
     from mlflow.exceptions import MlflowException
 
     try:

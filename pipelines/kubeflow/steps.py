@@ -49,7 +49,7 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
         settings["ingest"]["data"] = data or data_version(params.data)
         # a verdict against one champion is none against the next
         connect()
-        crowned = champion(params.registry.model_name)
+        crowned = champion(params.registry.champion_model)
         settings["evaluate"]["champion"] = crowned.version if crowned is not None else None
         chosen = " ".join(overrides) or "the defaults"
         print(f"compose: {chosen}", flush=True)

@@ -1,0 +1,1 @@
+"""Reviewing registered versions: what is in the registry, who decided what, and deciding."""

@@ -1,0 +1,130 @@
+"""All about one version for its reviewer: the card, the gate's checks, and where runs and pictures are."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from components.shared.errors import UserError
+from components.shared.gate import BLESSING, Blessing, read_blessing
+from components.shared.registry import answering
+from components.shared.review.state import State
+
+REPORT = "report.html"
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Details:
+    """What `show` shows besides the state.
+
+    Attributes:
+        page: address of the version in MLflow's page; None without a server.
+        blessing: the gate's verdict as the evaluation wrote it, or why it can't be read.
+        runs: name → address in MLflow's page, or folder of its files.
+        files: report and pictures of the evaluation: name → address or path.
+    """
+
+    page: str | None
+    blessing: Blessing | str
+    runs: Mapping[str, str]
+    files: Mapping[str, str]
+
+
+def host() -> str | None:
+    """Address of MLflow's page, without a name and password; None where there is no server."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri.startswith(("http://", "https://")):
+        return None
+    return re.sub(r"//[^/@]*@", "//", uri).rstrip("/")
+
+
+def version_page(name: str, number: str) -> str | None:
+    """Address of a version in MLflow's page; None without a server."""
+    where = host()
+    return f"{where}/#/models/{quote(name, safe='')}/versions/{number}" if where else None
+
+
+def details(state: State, number: str) -> Details:
+    """Collect them; what is gone is left out or told.
+
+    Raises:
+        UserError: there is no such version, or the registry does not answer.
+    """
+    entry = state.entry(number)
+    named = {key: value for key, value in sorted(entry.tags.items()) if key.endswith("_run") and _is_id(value)}
+    named |= {"registration_run": entry.run_id} if _is_id(entry.run_id) else {}
+    runs, files = {}, {}
+    evaluation = named.get("evaluation_run", "")
+    with answering(state.place.model) as client:
+        for name, run_id in named.items():
+            run = _run(client, run_id)
+            if run is None:
+                runs[name.removesuffix("_run")] = f"{run_id} (deleted)"
+                continue
+            runs[name.removesuffix("_run")] = _run_page(run)
+            if run_id == evaluation:
+                files = {path: _file_page(run, path) for path in _shown_files(client, run_id)}
+    return Details(version_page(state.place.model, number), _blessing(evaluation), runs, files)
+
+
+def _is_id(text: str) -> bool:
+    return _RUN_ID.fullmatch(text) is not None
+
+
+def _run(client: Any, run_id: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _shown_files(client: Any, run_id: str) -> list[str]:
+    names = [found.path for found in client.list_artifacts(run_id)]
+    return [REPORT] * (REPORT in names) + sorted(name for name in names if name.endswith((".png", ".svg")))
+
+
+def _run_page(run: Any) -> str:
+    where = host()
+    if where is None:
+        return _local(run.info.artifact_uri)
+    return f"{where}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+def _file_page(run: Any, path: str) -> str:
+    return f"{_run_page(run)}/{'artifacts/' if host() else ''}{quote(path) if host() else path}"
+
+
+def _local(uri: str) -> str:
+    from urllib.parse import unquote, urlparse
+
+    parsed = urlparse(uri)
+    return unquote(parsed.path) if parsed.scheme in ("", "file") else uri
+
+
+def _blessing(run_id: str) -> Blessing | str:
+    import mlflow
+
+    if not run_id:
+        return "the version has no tag evaluation_run"
+    # MLflow draws a bar for each file
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with tempfile.TemporaryDirectory(prefix="review-") as folder:
+        try:
+            mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=BLESSING, dst_path=folder)
+            return read_blessing(Path(folder))
+        except UserError as error:
+            return str(error).removeprefix(f"{folder}/")
+        except Exception as error:  # each artifact store has its own exceptions
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            return f"{BLESSING} of run {run_id} can't be read: {first}"
