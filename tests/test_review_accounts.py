@@ -35,11 +35,11 @@ def server(tmp_path_factory):
         "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORDS["admin"],
     }
     with mlflow_server(folder, "--app-name", "basic-auth", env=env) as running:
-        given = {f"{name.upper()}_PASSWORD": PASSWORDS[name] for name in ("pipeline", "reviewer")}
-        program = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
         with pytest.MonkeyPatch.context() as patch:
             log_in(patch, running.url, "admin")
-            subprocess.run([sys.executable, "-c", program], env={**os.environ, **given}, check=True, timeout=120)
+            for name in ("pipeline", "reviewer"):
+                patch.setenv(f"{name.upper()}_PASSWORD", PASSWORDS[name])
+            exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], {})
         yield running
 
 
@@ -114,7 +114,6 @@ def test_the_reviewer_approves_and_the_pipeline_reads_that_champion(put_up, acco
     assert "note" not in out
     assert f"/#/models/{PRODUCTION}/versions/1" in out
     main(["review", "approve", "2", *BOTH, "--reason", "better"])
-    main(["review", "reject", "1", *BOTH, "--reason", "worse on dots"])
     capsys.readouterr()
     account("pipeline")
     assert _ask_registry(PRODUCTION) == champion(PRODUCTION)
@@ -128,13 +127,11 @@ def test_the_reviewer_approves_and_the_pipeline_reads_that_champion(put_up, acco
         with pytest.raises(MlflowException, match="403"):
             attempt()
     for arguments in (
-        ["approve", "1", "--reason", "x", "--override"],
+        ["approve", "1", "--reason", "x"],
         ["reject", "1", "--reason", "x"],
         ["rollback"],
     ):
-        with pytest.raises(
-            UserError, match=r"was rejected since|rejected already|account pipeline may not"
-        ) as caught:
+        with pytest.raises(UserError, match=r"account pipeline may not do this \(403\)") as caught:
             main(["review", *arguments, *BOTH])
         assert "\n" not in str(caught.value)
     # its own model it may change; that does not count
