@@ -14,6 +14,14 @@ REMOTE ?= sample
 PORT ?= 5000
 # of the tests; each takes some 2 GB of memory
 JOBS ?= 2
+# of `make image`: the name may have a registry before it; GPU=1 for NVIDIA cards; TAG is the commit if not given
+IMAGE ?= contrastive-pipeline
+GPU ?=
+TAG ?=
+# what shapes it
+IN_IMAGE := Dockerfile .dockerignore requirements.lock requirements-cpu.lock requirements-gpu.lock \
+  params.yaml dvc.yaml conf models components pipelines
+ENGINE ?= $(shell for name in docker podman nerdctl; do command -v $$name >/dev/null && echo $$name && break; done)
 
 # the stages in dvc.yaml call `python`, and DVC takes the first one on PATH
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -52,11 +60,31 @@ lint: env  ## Check style, format, types, and which package may import which
 	lint-imports
 
 .PHONY: lock
-lock: env  ## Compile both locks anew from pyproject.toml
+lock: env  ## Compile the locks anew from pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  pyproject.toml --extra cpu --extra server --extra dev -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  pyproject.toml --extra gpu -o requirements-gpu.lock
+	  pyproject.toml --extra gpu --extra storage -o requirements-gpu.lock
+	cp requirements.lock requirements-cpu.lock  # what is pinned there stays: the image runs what the tests tested
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  pyproject.toml --extra cpu --extra storage -o requirements-cpu.lock
+
+.PHONY: image
+image:  ## Build the image of the last commit, tagged with it (IMAGE=registry/name, GPU=1, TAG=…, ENGINE=podman)
+	@commit=$$(git rev-parse HEAD); tag="$(TAG)"; \
+	changed=$$(git status --porcelain -- $(IN_IMAGE)); \
+	if test -n "$$changed" && test -z "$$tag"; then \
+	  echo "error: not committed, so that the commit would not tell what is in the image:" >&2; \
+	  echo "$$changed" >&2; echo "commit it, or name the image yourself with TAG=…" >&2; exit 2; fi; \
+	test -z "$$changed" || commit="$$commit-dirty"; \
+	tag="$${tag:-$${commit:0:12}}$(if $(GPU),-gpu)"; \
+	engine="$(ENGINE)"; test -n "$$engine" || { \
+	  echo "error: no container engine: install docker or podman, or name one with ENGINE=…" >&2; exit 2; }; \
+	"$$engine" info >/dev/null 2>&1 || { \
+	  echo "error: $$engine is here but can't be used; \`$$engine info\` tells why (is its service running?)" >&2; exit 2; }; \
+	"$$engine" build --platform linux/amd64 --build-arg LOCK=$(if $(GPU),requirements-gpu.lock,requirements-cpu.lock) \
+	  --build-arg COMMIT="$$commit" --build-arg CREATED="$$(git log -1 --format=%cI)" \
+	  $(if $(BASE),--build-arg BASE=$(BASE)) --tag "$(IMAGE):$$tag" . && echo "$(IMAGE):$$tag"
 
 .PHONY: env
 env:  ## Create .venv from requirements.lock, unless it is there (LOCK=requirements-gpu.lock for CUDA)

@@ -16,6 +16,7 @@ COMMANDS = (
     "compose",
     "embed",
     "experiment",
+    "health",
     "predict",
     "review",
     "run",

@@ -38,6 +38,7 @@ def connect() -> str:
     import mlflow
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    _check_place(uri)
     mlflow.set_tracking_uri(uri)
     try:
         mlflow.search_experiments(max_results=1)
@@ -47,6 +48,20 @@ def connect() -> str:
             f"MLFLOW_TRACKING_URI = {uri}: can't be used: {first}; start the server or unset it"
         ) from None
     return uri
+
+
+def _check_place(uri: str) -> None:
+    """Refuse a SQLite file that can't be written; MLflow would try for two minutes, and then say less."""
+    name = uri.removeprefix("sqlite:///")
+    if name == uri or not name or ":memory:" in name or "?" in name:
+        return
+    file = Path(name).absolute()
+    # folders that are not there yet are made
+    place = next(path for path in (file, *file.parents) if path.exists())
+    if not os.access(place, os.W_OK) or not (place == file or place.is_dir()):
+        raise UserError(
+            f"MLFLOW_TRACKING_URI = {uri}: {place} can't be written; set it to a server, or to a file that can"
+        )
 
 
 class Run:

@@ -1,0 +1,94 @@
+"""Check that this installation is whole: steps and commands import, options compose, /tmp is writable.
+
+  python -m pipelines health              # a second or two; what a container's health check calls
+  python -m pipelines health --libraries  # also starts the libraries, and tells which devices they see
+
+It needs neither a server nor data, and works in any folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+from components.shared.config import compose, options
+from components.shared.errors import UserError
+from components.shared.params import READS
+
+# one that fails to start would otherwise be met hours into a run; in the order of the steps that need them
+LIBRARIES = (
+    *("numpy", "pandas", "pyarrow", "PIL", "tensorflow_datasets", "great_expectations", "keras"),
+    *("sklearn", "matplotlib", "mlflow", "kfp", "kfp.dsl.executor_main", "kfp.kubernetes"),
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--libraries", action="store_true", help="also start the libraries; takes some 20 seconds")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Print what was found to be whole.
+
+    Raises:
+        UserError: something is not; the line says what.
+    """
+    for name in (f"components.{step}" for step in READS):
+        _import(name)
+    count = _configuration()
+    _writable(Path(tempfile.gettempdir()))
+    _writable(Path.home())
+    print(f"ok: {len(READS)} steps, {count} options, commit {os.environ.get('GIT_COMMIT') or 'not told'}")
+    if options.libraries:
+        for line in _libraries():
+            print(line, flush=True)
+
+
+def _import(name: str) -> None:
+    try:
+        import_module(name)
+    except Exception as error:
+        raise UserError(f"{name}: can't be imported: {type(error).__name__}: {error}; install it anew") from None
+
+
+def _configuration() -> int:
+    """Compose and check the defaults; returns how many options there are."""
+    compose()
+    return sum(len(names) for names in options().values())
+
+
+def _writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: can't be written: {error.strerror}; mount a volume there, such as an emptyDir, "
+            "or set TMPDIR and HOME"
+        ) from None
+
+
+def _libraries() -> Iterator[str]:
+    from components.shared.backend import start_backend
+
+    try:
+        start_backend()
+    except Exception as error:
+        raise UserError(f"keras: can't start: {type(error).__name__}: {error}") from None
+    for name in LIBRARIES:
+        _import(name)
+    import keras
+
+    identity = keras.ops.matmul(keras.ops.eye(2), keras.ops.eye(2))
+    if float(keras.ops.sum(identity)) != 2.0:
+        raise UserError(f"keras: {keras.backend.backend()} multiplies matrices wrongly; check the driver")
+    devices = ", ".join(keras.distribution.list_devices())
+    yield f"keras {version('keras')} on {keras.backend.backend()}: {devices}"
+    yield f"{len(LIBRARIES)} libraries start; mlflow {version('mlflow')}, kfp {version('kfp')}"
