@@ -154,6 +154,7 @@ def test_the_card_fits_and_is_whole(kind, classes):
     assert card.endswith("`report.html` of evaluate.")
     assert {len(row) for row in rows(said["Numbers"])} == {2, 3}
     assert {len(row) for row in rows(said["Slices"])} == {3}
+    assert {row[2].count("`") for row in rows(said["Slices"])[2:]} == {2}
     assert len(rows(said["Slices"])) >= 4
     first, last = rows(said["Slices"])[2], rows(said["Slices"])[-1]
     assert (first[0], last[0]) == ("-4.0", "+20.0")
