@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ def announcement(model: str, version: str, tags: Mapping[str, str], page: str) -
     """Model, version, verdict, gain, where to look, and the command that shows it.
 
     Args:
-        model: name of the registered model.
+        model: name of the registered model, which need not be that of params.yaml.
         version: its number.
         tags: of the version, as `register` sets them; what is missing is said to be unknown or left out.
         page: address of MLflow's page.
@@ -22,7 +23,7 @@ def announcement(model: str, version: str, tags: Mapping[str, str], page: str) -
     said = ", ".join(filter(None, [verdict, _gain(tags)]))
     return shown(
         f"{model} version {version} waits for review: {said} | {address} | "
-        f"python -m pipelines review show {version}"
+        f"python -m pipelines review show {version} --model {shlex.quote(model)}"
     )
 
 

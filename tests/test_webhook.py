@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -140,7 +141,7 @@ def test_a_new_challenger_is_told_by_a_real_delivery_of_the_server(registered, r
     assert line == (
         f"{MODEL} version 1 waits for review: blessed, gain +24.4 points (95 % interval +20.9 to +27.7) | "
         "https://ml.example.org/#/models/contrastive-moths%20%26%20%3Cmore%3E/versions/1 | "
-        "python -m pipelines review show 1"
+        f"python -m pipelines review show 1 --model '{MODEL}'"
     )
     (posted,) = [json.loads(body) for body in inbox.got[got:]]
     assert posted == {"text": line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}
@@ -358,8 +359,16 @@ def test_signatures_are_those_of_mlflow():
 def test_an_announcement_says_what_is_known_in_one_line(tags, said):
     text = announcement("m", "3", tags, "http://h")
     assert said in text
-    assert text.endswith("| http://h/#/models/m/versions/3 | python -m pipelines review show 3")
+    assert text.endswith("| http://h/#/models/m/versions/3 | python -m pipelines review show 3 --model m")
     assert text.isprintable()
+
+
+def test_the_command_of_an_announcement_runs_as_it_stands(client):
+    text = announcement("moths'; reboot", "3", TAGS, "http://h")
+    command = shlex.split(text.rpartition("| ")[2])
+    assert command[:3] == ["python", "-m", "pipelines"]
+    with pytest.raises(UserError, match=re.escape("moths'; reboot")):
+        main(command[3:])
 
 
 def test_an_address_that_is_away_is_not_repeated():
