@@ -12,10 +12,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.kubeflow import NAME
 from pipelines.kubeflow.connection import Connection, connect, connection_arguments
 from pipelines.kubeflow.cron import parse_kubeflow
 from pipelines.kubeflow.recurring import schedules
-from pipelines.kubeflow.releases import find_pipeline, pipeline_name, summary, version_name
+from pipelines.kubeflow.releases import find_pipeline, summary, version_name
 from pipelines.kubeflow.tasks import message, table, when
 
 
@@ -33,7 +34,7 @@ def main(options: argparse.Namespace) -> None:
         UserError: the cluster refused or was lost.
     """
     connection = connect(options)
-    pipeline = None if options.all else find_pipeline(connection, pipeline_name())
+    pipeline = None if options.all else find_pipeline(connection, NAME)
     found = [] if pipeline is None and not options.all else schedules(connection, pipeline)
     versions: dict[str, str] = {}
     rows = [_row(connection, run, versions) for run in found]

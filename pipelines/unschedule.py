@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 
+from pipelines.kubeflow import NAME
 from pipelines.kubeflow.connection import connect, connection_arguments
 from pipelines.kubeflow.recurring import remove
-from pipelines.kubeflow.releases import find_pipeline, pipeline_name
+from pipelines.kubeflow.releases import find_pipeline
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,5 +28,5 @@ def main(options: argparse.Namespace) -> None:
         UserError: there is none of that name, or the cluster refused or was lost.
     """
     connection = connect(options)
-    count = remove(connection, options.name, find_pipeline(connection, pipeline_name()))
+    count = remove(connection, options.name, find_pipeline(connection, NAME))
     print(f"{options.name}: deleted{f', {count} of them' if count > 1 else ''}; runs that it started go on")

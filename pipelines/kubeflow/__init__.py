@@ -2,3 +2,6 @@
 
 Start at `pipeline.py`. Nothing here is imported before a command needs it: kfp takes seconds to load.
 """
+
+# of the pipeline, on every cluster
+NAME = "contrastive-pipeline"

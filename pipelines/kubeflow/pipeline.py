@@ -10,11 +10,10 @@ from typing import Any
 
 from kfp import compiler, dsl
 
-from pipelines.kubeflow import components
+from pipelines.kubeflow import NAME, components
 from pipelines.kubeflow.cluster import Cluster, Step
 from pipelines.kubeflow.place import pipeline_config, place
 
-NAME = "contrastive-pipeline"
 # what the Kubeflow page calls each task
 TITLES: dict[Step, str] = {
     "compose": "Compose the options",

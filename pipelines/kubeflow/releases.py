@@ -17,6 +17,7 @@ from components.shared.config import compose
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
 from components.shared.explain import did_you_mean
+from pipelines.kubeflow import NAME
 from pipelines.kubeflow.connection import Connection
 from pipelines.kubeflow.faults import ClusterError
 
@@ -124,7 +125,7 @@ def prepare(options: argparse.Namespace) -> Release:
     version = "-".join([commit or "no-commit", *(["dirty"] if dirty else []), digest[:8]])
     about = f"{' '.join(where) or 'cluster=default'}; {DIGEST}{digest}"
     parameters = {"overrides": what, "data_version": options.data_version}
-    return Release(pipeline_name(), version, documents, parameters, about, cluster.page)
+    return Release(NAME, version, documents, parameters, about, cluster.page)
 
 
 def compiled(cluster: Cluster, commit: str | None) -> list[dict[str, Any]]:
@@ -135,13 +136,6 @@ def compiled(cluster: Cluster, commit: str | None) -> list[dict[str, Any]]:
         path = Path(folder) / "pipeline.yaml"
         compile_pipeline(cluster, path, commit=commit)
         return [document for document in yaml.safe_load_all(path.read_text()) if document]
-
-
-def pipeline_name() -> str:
-    """Name of the pipeline on every cluster."""
-    from pipelines.kubeflow.pipeline import NAME
-
-    return NAME
 
 
 def named(name: str) -> str:
