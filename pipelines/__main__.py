@@ -12,6 +12,7 @@ from importlib import import_module
 from components.shared.errors import exit_cleanly
 
 COMMANDS = (
+    "cancel",
     "compile",
     "compose",
     "embed",

@@ -14,8 +14,7 @@ from typing import Any
 
 from components.shared.errors import UserError
 from pipelines.kubeflow.connection import Connection, connect, connection_arguments
-from pipelines.kubeflow.faults import ClusterError
-from pipelines.kubeflow.following import conclude, follow, following_arguments
+from pipelines.kubeflow.following import conclude, follow, following_arguments, get_run
 from pipelines.kubeflow.releases import known_experiment, version_name
 from pipelines.kubeflow.tasks import ENDED, described, message, seconds, table, tasks, took, when
 
@@ -45,12 +44,7 @@ def main(options: argparse.Namespace) -> int:
     if options.run is None:
         _latest(connection, options)
         return 0
-    try:
-        run = connection.call(connection.runs.run_service_get_run, options.run)
-    except ClusterError as error:
-        if error.status == 404:
-            raise UserError(f"RUN = {options.run}: no such run; `python -m pipelines status` lists them") from None
-        raise
+    run = get_run(connection, options.run)
     if options.json:
         print(json.dumps(described(run, connection.link("runs", "details", run.run_id)), indent=2))
         return 0
@@ -59,7 +53,7 @@ def main(options: argparse.Namespace) -> int:
         if run.state in ENDED:
             return conclude(connection, run)
         return follow(connection, options.run, options.every, options.patience)
-    if run.state in ENDED:
+    if run.state in ("FAILED", "CANCELED"):
         conclude(connection, run)
     return 0
 
@@ -114,7 +108,8 @@ def _one(connection: Connection, run: Any) -> None:
     found = tasks(run)
     if found:
         rows = [[task.name, task.state, took(task.seconds), task.error] for task in found]
-        print(f"\n{table(('STEP', 'STATE', 'TOOK', 'ERROR'), rows)}")
+        columns = 4 if any(task.error for task in found) else 3
+        print(f"\n{table(('STEP', 'STATE', 'TOOK', 'ERROR')[:columns], [row[:columns] for row in rows])}")
     elif message(run.error):
         print(f"error    {message(run.error)}")
 

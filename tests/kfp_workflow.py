@@ -61,7 +61,8 @@ class Workflow:
             if place * 2 + 1 > look:
                 return "RUNNING", nodes, None
             nodes += self._groups(groups, nodes)
-            nodes += self._task(task, "running" if place * 2 + 1 == look else outcome, place)
+            runs = place * 2 + 1 == look and outcome != "skipped"
+            nodes += self._task(task, "running" if runs else outcome, place)
             failed = failed or (outcome == "failed" and place * 2 + 1 < look)
         if len(self.tasks) * 2 > look:
             return "RUNNING", nodes, None

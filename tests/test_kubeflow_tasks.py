@@ -71,7 +71,8 @@ def test_steps_next_to_each_other_keep_their_own_pods():
 )
 def test_a_step_that_has_not_begun(driver, run, state):
     [task] = found(node("probe-driver", driver, 1, error="no image" if driver == "FAILED" else None), state=run)
-    assert task.state == state and task.error == ("no image" if state == "failed" else "")
+    assert task.state == state and (task.seconds is None) == (state == "waiting")
+    assert task.error == ("no image" if state == "failed" else "")
 
 
 def test_groups_and_the_whole_are_no_steps():

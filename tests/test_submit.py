@@ -179,6 +179,15 @@ def test_a_canceled_run_is_a_failure(kubeflow):
     assert done.status == 3 and "canceled after" in done.out
 
 
+def test_a_run_can_be_stopped(kubeflow):
+    identity = run_id(kubeflow("submit", "--detach"))
+    assert f"{identity}: is told to stop" in kubeflow("cancel", identity).out
+    assert kubeflow("status", identity, "--follow").status == 3
+    assert "has ended (canceled)" in kubeflow("cancel", identity).failure
+    assert "no such run" in kubeflow("cancel", "nothing").failure
+    assert len(kubeflow.requests("POST", ":terminate")) == 1
+
+
 def test_a_flaky_connection_is_survived(kubeflow):
     for skip, fault in enumerate(["cut answer", 503, "cut request", "slow", 500], 2):
         kubeflow.api.fail("GET .*/runs/", fault, skip=skip)

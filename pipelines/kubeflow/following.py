@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from components.shared.errors import UserError
 from pipelines.kubeflow.connection import Connection
 from pipelines.kubeflow.faults import ClusterError
 from pipelines.kubeflow.tasks import ENDED, Task, message, seconds, tasks, took
@@ -31,6 +32,21 @@ def following_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="go on so long without an answer of the server; default: 900",
     )
+
+
+def get_run(connection: Connection, run_id: str) -> Any:
+    """A run by its id.
+
+    Raises:
+        UserError: there is none.
+        ClusterError: the server refused or was lost.
+    """
+    try:
+        return connection.call(connection.runs.run_service_get_run, run_id)
+    except ClusterError as error:
+        if error.status == 404:
+            raise UserError(f"RUN = {run_id}: no such run; `python -m pipelines status` lists them") from None
+        raise
 
 
 def follow(connection: Connection, run_id: str, every: float, patience: float) -> int:

@@ -24,7 +24,7 @@ class Task:
     """One step of a run.
 
     `state` is in words: waiting, running, succeeded, cached, skipped, failed, canceled, unknown. `seconds` is how
-    long it has taken so far, None before it began; `pod` is where its log is.
+    long it has taken so far, None if it did not begin; `pod` is where its log is.
     """
 
     name: str
@@ -134,7 +134,8 @@ def _task(name: str, by_name: dict[str, Any], details: list[Any], now: datetime,
     # of a step that went well in the end, the tries before that are no error of it
     told = (node, *reversed(executors), driver) if state in ("failed", "canceled", "unknown") else ()
     error = next((said for found in told if found is not None and (said := message(found.error))), "")
-    return Task(name, state, seconds(shown.start_time, shown.end_time, now), error, pod)
+    taken = None if state in ("skipped", "waiting") else seconds(shown.start_time, shown.end_time, now)
+    return Task(name, state, taken, error, pod)
 
 
 def _state(node: Any, driver: Any, executors: list[Any]) -> str:
