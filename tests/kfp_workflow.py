@@ -86,7 +86,10 @@ class Workflow:
         executor["pod_name"] = f"{self.name}-system-container-impl-{number}"
         executor["task_id"] = number
         if outcome == "failed":
-            node["error"] = {"code": 13, "message": f"{task}: main: Error (exit code 2)"}
+            executor["error"] = {"code": 13, "message": "Error (exit code 2)"}
+            node["error"] = {"code": 13, "message": f"child '{self.name}-{number}' failed"}
+        if outcome == "cached":
+            node["end_time"] = stamp(self.begun + timedelta(minutes=place, seconds=1))
         return [driver, node, executor]
 
     def _node(self, name: str, state: str, place: int) -> dict[str, Any]:

@@ -162,8 +162,8 @@ def test_a_failed_run_says_what_failed_and_where_its_log_is(kubeflow):
     kubeflow.api.outcomes = {"validate": "failed"}
     done = kubeflow("submit")
     assert done.status == 3
-    assert ("validate", "failed after 1 min 00 s: validate: main: Error (exit code 2)") in told(done)
-    assert "failed: validate: validate: main: Error (exit code 2)" in done.out
+    assert ("validate", "failed after 1 min 00 s: Error (exit code 2)") in told(done)
+    assert "failed: validate: Error (exit code 2)" in done.out
     assert re.search(r"kubectl logs --namespace kubeflow \S+-system-container-impl-\d+ --container main", done.out)
     # the exit task runs all the same
     assert ("record", "succeeded after 1 min 00 s") in told(done)

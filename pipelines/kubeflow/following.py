@@ -150,9 +150,10 @@ def _told(task: Task) -> str:
 
 
 def _overview(run: Any, found: list[Task]) -> str:
-    running = ", ".join(f"{task.name} {took(task.seconds)}" for task in found if task.state == "running")
+    running = [f"{task.name} {took(task.seconds)}" for task in found if task.state == "running"]
     done = sum(task.ended for task in found)
-    return f"{took(seconds(run.created_at, None))}, {done} steps done, running: {running or str(run.state).lower()}"
+    now = f"running: {', '.join(running)}" if running else str(run.state).lower()
+    return f"{took(seconds(run.created_at, None))}, {done} step{'' if done == 1 else 's'} done, {now}"
 
 
 class _Screen:

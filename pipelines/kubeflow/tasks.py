@@ -131,8 +131,8 @@ def _task(name: str, by_name: dict[str, Any], details: list[Any], now: datetime,
         # the last words on a step are sometimes lost; it can't go on when its run has ended
         state = "unknown"
     pod = next((str(found.pod_name) for found in reversed(executors) if found.pod_name), "")
-    # of a step that went well in the end, the tries before that are no error of it
-    told = (node, *reversed(executors), driver) if state in ("failed", "canceled", "unknown") else ()
+    # tries before a good one are no error of the step; of a bad one, the pod knows more than the whole
+    told = (*reversed(executors), node, driver) if state in ("failed", "canceled", "unknown") else ()
     error = next((said for found in told if found is not None and (said := message(found.error))), "")
     taken = None if state in ("skipped", "waiting") else seconds(shown.start_time, shown.end_time, now)
     return Task(name, state, taken, error, pod)
