@@ -68,6 +68,12 @@ lock: env  ## Compile the locks anew from pyproject.toml
 	cp requirements.lock requirements-cpu.lock  # what is pinned there stays: the image runs what the tests tested
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  pyproject.toml --extra cpu --extra storage -o requirements-cpu.lock
+	@# the tracking server's image: MLflow and the extra `server` without the pipeline, in the versions tested here
+	python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	  print(*[line for line in project['dependencies'] if line.startswith('mlflow==')], \
+	  *project['optional-dependencies']['server'], sep='\n')" | \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate -c requirements.lock - -o mlflow/requirements.lock
 
 .PHONY: image
 image:  ## Build the image of the last commit, tagged with it (IMAGE=registry/name, GPU=1, TAG=…, ENGINE=podman)

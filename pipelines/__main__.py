@@ -19,6 +19,7 @@ COMMANDS = (
     "experiment",
     "health",
     "predict",
+    "resend",
     "review",
     "run",
     "schedule",

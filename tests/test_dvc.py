@@ -30,7 +30,7 @@ FOLDERS = {
 SURROUNDINGS = {
     f"components/shared/{name}.py"
     for name in (
-        *("config", "errors", "explain", "params", "progress", "step", "tracking"),
+        *("config", "delivery", "errors", "explain", "params", "progress", "step", "tracking"),
         *("checkpoints", "grids", "method_params", "monitor", "pictures", "probe_pictures", "sections"),
     )
 }

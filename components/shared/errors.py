@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -13,12 +15,22 @@ class UserError(Exception):
     """
 
 
+def masked(text: str) -> str:
+    """A text without the passwords in its addresses, nor MLflow's password and token wherever they stand."""
+    text = re.sub(r"(\w://[^/\s:@]*):[^\s'\"]+@", r"\1:***@", text)
+    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        secret = os.environ.get(name)
+        if secret:
+            text = text.replace(secret, "***")
+    return text
+
+
 def exit_cleanly(main: Callable[[], int | None]) -> None:
     """Run `main` and exit: 0 or its return value, 2 for a `UserError`, 130 for Ctrl-C."""
     try:
         code = main()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {masked(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: nothing half-written is left; run the same command to go on", file=sys.stderr)

@@ -1,13 +1,18 @@
 """Each step as one MLflow run: parameters, curves, pictures, lineage.
 
-The tracking server is `MLFLOW_TRACKING_URI`, or a SQLite file `mlflow.db` with artifacts in `mlartifacts/`.
+The tracking server is `MLFLOW_TRACKING_URI`, or a SQLite file `mlflow.db` with artifacts in `mlartifacts/`. A
+server that is away when a step starts is an error; one that is lost later is waited for, see `delivery`.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +21,13 @@ from typing import Any
 
 import yaml
 
-from components.shared.errors import UserError
+from components.shared.delivery import ASKING, Delivery, first_line, requests_within
+from components.shared.errors import UserError, masked
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"
+# seconds that the end of a step waits for a lost server; its variable; and when someone wants the step to end
+PATIENCE, PATIENCE_VARIABLE, PATIENCE_WHEN_KILLED = 60.0, "TRACKING_PATIENCE_SECONDS", 5.0
 # what MLflow's page itself sets when one chooses "Model training"; without it runs are shown as those of an agent
 _TRAINING_PAGE = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -28,7 +36,7 @@ def connect() -> str:
     """Point MLflow at the tracking server; returns its address.
 
     Raises:
-        UserError: the server does not answer.
+        UserError: the server does not answer, or does not know the user.
     """
     # a step must not hang for minutes because the tracking server is away; the value is MLflow's own setting
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -43,10 +51,7 @@ def connect() -> str:
     try:
         mlflow.search_experiments(max_results=1)
     except Exception as error:
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"MLFLOW_TRACKING_URI = {uri}: can't be used: {first}; start the server or unset it"
-        ) from None
+        raise UserError(f"MLFLOW_TRACKING_URI = {masked(uri)}: {_why_not(error)}") from None
     return uri
 
 
@@ -64,36 +69,58 @@ def _check_place(uri: str) -> None:
         )
 
 
+def _why_not(error: Exception) -> str:
+    said = str(error)
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if getattr(error, "error_code", "") == "UNAUTHENTICATED" or "error code 401" in said:
+        whom = f"user {user}, or its password" if user else "a request without a user"
+        return f"the server refuses {whom} (401); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if "Invalid Host header" in said:
+        return "the server does not serve this host name (403); add it to its MLFLOW_SERVER_ALLOWED_HOSTS"
+    if getattr(error, "error_code", "") == "PERMISSION_DENIED" or "error code 403" in said:
+        return (
+            f"user {user or '(none)'} may not read here (403); ask for the permission, or set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of another user"
+        )
+    return f"can't be used: {first_line(error)}; start the server or unset it"
+
+
 class Run:
-    """One step's MLflow run. Once it has started, a lost server costs the tracking, never the step."""
+    """One step's MLflow run. Once it has started, a lost server never costs the step; see `delivery`."""
 
     def __init__(self, run_id: str):
         self.id = run_id
-        self.lost = False
+        self.delivery = Delivery(run_id)
+        self._pictures: tempfile.TemporaryDirectory | None = None
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers; `step` is the epoch of a curve. NaN and infinity are logged as they are."""
-        self._try("log_metrics", dict(values), step=step)
+        numbers = {key: float(value) for key, value in values.items()}
+        self.delivery.send("metrics", values=numbers, time=_milliseconds(), step=step or 0)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, dotted names."""
-        self._try("log_params", dict(values))
+        self.delivery.send("params", values={key: str(value) for key, value in values.items()})
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags."""
-        self._try("set_tags", dict(values))
+        self.delivery.send("tags", values=dict(values))
 
     def file(self, path: Path, folder: str | None = None) -> None:
-        """Attach a file."""
-        self._try("log_artifact", str(path), artifact_path=folder)
+        """Attach a file, which must stay as it is until the step ends."""
+        self.delivery.send("file", path=str(path), folder=folder)
 
     def folder(self, path: Path, folder: str | None = None) -> None:
-        """Attach all files of a folder."""
-        self._try("log_artifacts", str(path), artifact_path=folder)
+        """Attach all files of a folder, which must stay as they are until the step ends."""
+        self.delivery.send("folder", path=str(path), folder=folder)
 
     def picture(self, figure: Any, name: str) -> None:
         """Attach a Matplotlib figure as a PNG."""
-        self._try("log_figure", figure, name)
+        if self._pictures is None:
+            self._pictures = tempfile.TemporaryDirectory(prefix="pictures-")
+        path = Path(self._pictures.name) / name
+        figure.savefig(path)
+        self.file(path)
 
     def dataset(self, dataset: Any, context: str) -> None:
         """Log a dataset (name, digest, source) as the run's input."""
@@ -106,22 +133,29 @@ class Run:
             described = mlflow.data.from_numpy(
                 dataset.labels("train"), source=manifest.source, name=manifest.name, digest=manifest.digest[:36]
             )
-        self._try("log_input", described, context=context)
+        self.delivery.send("dataset", dataset=described.to_dict(), context=context)
 
-    def _try(self, function: str, *args: Any, **kwargs: Any) -> None:
-        if self.lost:
-            return
+    def end(self, status: str, patience: float) -> None:
+        """End the run; what was not sent by then is sent for up to `patience` seconds, else kept for later."""
         import mlflow
 
+        delivery = self.delivery
+        if delivery.waiting:
+            delivery.drain()
+        if delivery.away:
+            delivery.send("end", status=status, time=_milliseconds())
         try:
-            getattr(mlflow, function)(*args, **kwargs)
-        except Exception as error:
-            first = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-            if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
-                print(f"warning: MLflow refused {function} ({first}); the rest is tracked", file=sys.stderr)
-                return
-            self.lost = True
-            print(f"warning: MLflow no longer answers ({first}); the step goes on untracked", file=sys.stderr)
+            # also tells MLflow's fluent functions that no run is active
+            with requests_within(ASKING if delivery.away else None):
+                mlflow.end_run(status)
+        except Exception:
+            if not delivery.away:
+                delivery.send("end", status=status, time=_milliseconds())
+        delivery.wait(patience)
+        if delivery.waiting:
+            _tell_unsent(delivery, patience)
+        if self._pictures is not None:
+            self._pictures.cleanup()
 
 
 @contextmanager
@@ -136,7 +170,11 @@ def tracked(
         digest: of the parameters.
         inputs: input folder → its digest.
         name: the dataset's name; the experiment is `contrastive-<name>`.
+
+    Raises:
+        UserError: the server does not answer or refuses the run, or `TRACKING_PATIENCE_SECONDS` is no number.
     """
+    patience = _patience()
     connect()
     import mlflow
 
@@ -144,17 +182,72 @@ def tracked(
         experiment = experiment_id(f"contrastive-{name}")
         mlflow.start_run(experiment_id=experiment, run_name=step)
     except mlflow.exceptions.MlflowException as error:
-        raise UserError(f"MLflow refused to start a run: {str(error).splitlines()[0][:200]}") from None
+        raise UserError(f"MLflow refused to start a run: {first_line(error)}") from None
     active = mlflow.active_run()
     run = Run(active.info.run_id)
-    run.params(flatten(params))
-    run.tags({"step": step, "params.digest": digest, **{f"input.{k}": v for k, v in inputs.items()}, **lineage()})
     try:
-        yield run
-    except BaseException:
-        _end("FAILED", run)
+        with _terminated_as_exit():
+            run.params(flatten(params))
+            inputs_tags = {f"input.{key}": value for key, value in inputs.items()}
+            run.tags({"step": step, "params.digest": digest, **inputs_tags, **lineage()})
+            yield run
+    except (KeyboardInterrupt, SystemExit):
+        run.end("KILLED", min(patience, PATIENCE_WHEN_KILLED))
         raise
-    _end("FINISHED", run)
+    except BaseException:
+        run.end("FAILED", patience)
+        raise
+    run.end("FINISHED", patience)
+
+
+def _patience() -> float:
+    text = os.environ.get(PATIENCE_VARIABLE, "")
+    try:
+        seconds = float(text or PATIENCE)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86400:
+        raise UserError(f"{PATIENCE_VARIABLE} = {text}: a number of seconds from 0 to 86400 is wanted")
+    return seconds
+
+
+@contextmanager
+def _terminated_as_exit() -> Iterator[None]:
+    """Let SIGTERM, by which a cluster ends a pod, leave through the code that ends the run."""
+    usable = threading.current_thread() is threading.main_thread()
+    if not usable or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number: int, frame: Any) -> None:
+        # a second one ends the process at once
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _milliseconds() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _tell_unsent(delivery: Delivery, patience: float) -> None:
+    number = len(delivery.waiting)
+    lost = f"warning: MLflow did not answer within {patience:.0f} s: {number} calls of run {delivery.run_id}"
+    try:
+        kept = delivery.keep()
+    except OSError as error:
+        print(f"{lost} are lost ({first_line(error)}); the step's output is whole", file=sys.stderr)
+        return
+    print(
+        f"{lost} are kept in {kept}; `python -m pipelines resend` sends them when it answers again. "
+        "The step's output is whole",
+        file=sys.stderr,
+    )
 
 
 def experiment_id(name: str) -> str:
@@ -208,13 +301,3 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _end(status: str, run: Run) -> None:
-    import mlflow
-
-    try:
-        mlflow.end_run(status)
-    except Exception as error:
-        if not run.lost:
-            print(f"warning: the MLflow run could not be closed: {error}", file=sys.stderr)
