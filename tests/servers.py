@@ -101,5 +101,7 @@ def mlflow_server(
         *("--artifacts-destination", artifacts or str(folder / "artifacts")),
         *options,
     ]
+    # else MLflow starts ten more processes, for evaluations of language models
+    env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(env or {})}
     with serving(command, port, "/health", folder / "server.log", env) as server:
         yield server
