@@ -86,7 +86,7 @@ class Kubeflow:
         from pipelines.__main__ import main
 
         out, err, status = io.StringIO(), io.StringIO(), 0
-        follows = words[0] in ("submit", "status")
+        follows = words[0] in ("submit", "status") and "--every" not in words
         arguments = [*words, *(["--every", "0.01"] if follows else [])]
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:

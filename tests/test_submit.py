@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -198,14 +197,30 @@ def test_a_flaky_connection_is_survived(kubeflow):
     assert {step for step, _ in told(done)} >= set(STEPS)
 
 
-def test_a_server_that_stays_away_ends_the_following(kubeflow):
+class Clock:
+    """A time that passes only where one waits for it."""
+
+    def __init__(self):
+        self.now, self.waits = 0.0, []
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+def test_a_server_that_stays_away_ends_the_following(kubeflow, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("pipelines.kubeflow.following.time", clock)
     kubeflow.api.fail("GET .*/runs/", 503, times=1000, skip=3)
-    done = kubeflow("submit", "--patience", "0.2")
+    done = kubeflow("submit", "--every", "5", "--patience", "300")
     assert done.status == 2
     assert done.err.count("\n") == 1
     assert f"the run goes on: python -m pipelines status {run_id(done)} --follow" in done.err
-    # each wait is twice as long as the one before
-    assert 3 <= sum(status == 503 for *_, status in kubeflow.api.calls) <= 8
+    # three looks, then each wait is twice as long as the one before, but no longer than a minute
+    assert clock.waits == [5, 5, 5, *(5, 10, 20, 40, 60, 60, 60)]
 
 
 def test_a_refusal_while_following_ends_it_at_once(kubeflow):
@@ -219,7 +234,13 @@ def test_ctrl_c_stops_the_following_and_not_the_run(kubeflow):
     identity = run_id(kubeflow("submit", "--detach"))
     command = [sys.executable, "-m", "pipelines", "status", identity, "--follow", "--every", "0.3"]
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that runs these tests in the background lets its children ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     for line in process.stdout:
         if "running" in line:
