@@ -237,6 +237,7 @@ def test_files_are_kept_with_their_names_though_the_originals_go(in_tmp):
         (in_tmp / name).write_text(name)
         delivery.send("file", path=str(in_tmp / name), folder=None)
     delivery.send("folder", path=str(in_tmp / "a"), folder="all")
+    delivery.send("file", path=str(in_tmp / "gone.txt"), folder=None)
     kept = delivery.keep()
     calls = json.loads((kept / "calls.json").read_text())
     assert [call["content"]["path"] for call in calls] == ["0/model.txt", "1/model.txt", "2/a"]

@@ -96,7 +96,7 @@ class Delivery:
             self.drain()
 
     def keep(self) -> Path:
-        """Put what waits, with copies of its files, into `unsent/<run id>/`; returns that folder."""
+        """Put what waits, with copies of its files that are still there, into `unsent/<run id>/`; returns that."""
         folder = Path(UNSENT) / self.run_id
         folder.mkdir(parents=True, exist_ok=True)
         calls = []
@@ -104,6 +104,8 @@ class Delivery:
             content = dict(call.content)
             if call.kind in ("file", "folder"):
                 source = Path(content["path"])
+                if not source.exists():
+                    continue
                 kept = folder / str(index) / source.name
                 kept.parent.mkdir(exist_ok=True)
                 (shutil.copytree if source.is_dir() else shutil.copy2)(source, kept)
