@@ -6,9 +6,10 @@ The components' own code is copied into the compiled pipeline, so it is one call
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -41,6 +42,7 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
     from components.shared.tracking import connect
     from pipelines.kubeflow.versions import code_version, data_version
 
+    _quiet()
     with told():
         params, _ = config.compose(list(overrides))
         settings: dict[str, dict[str, Any]] = {
@@ -109,6 +111,7 @@ def record(status: Any, overrides: Sequence[str]) -> None:
     from components.shared.digests import value_digest
     from components.shared.tracking import tracked
 
+    _quiet()
     name = "runs"  # of a run that could not tell its dataset
     with suppress(UserError):
         name = config.compose(list(overrides))[0].data.name
@@ -150,7 +153,7 @@ def told() -> Iterator[None]:
         sys.exit(2)
 
 
-def _quiet(environ: Mapping[str, str] = os.environ) -> None:
-    """TensorFlow reads the first when it is imported, Great Expectations the second."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["GX_ANALYTICS_ENABLED"] = environ.get("GX_ANALYTICS_ENABLED", "False")
+def _quiet() -> None:
+    """Let the steps' own lines be seen: as their command lines, and without what KFP makes every library log."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger().setLevel(logging.WARNING)
