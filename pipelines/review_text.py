@@ -15,7 +15,7 @@ from components.shared.registry import CHALLENGER, CHAMPION, PREVIOUS
 from components.shared.review.decide import Outcome
 from components.shared.review.details import Details, host, version_page
 from components.shared.review.history import Event, history, notes
-from components.shared.review.log import OVERRIDE
+from components.shared.review.log import OVERRIDE, Decision
 from components.shared.review.state import Entry, State
 
 # where the output is no terminal
@@ -83,7 +83,7 @@ def outcome(result: Outcome) -> list[str]:
         lines += _wrapped(
             "note", f"version {mine.version} is champion all the same; `rollback` takes it out of use"
         )
-    elif mine is not None and (page := _page_of_champion(result.state)):
+    elif mine is not None and (page := _page(result.state, mine)):
         lines += _wrapped("page", page)
     return [shown(line) for line in lines]
 
@@ -261,10 +261,13 @@ def _card(description: str) -> list[str]:
     if not description.strip():
         return ["  the version has no description"]
     lines: list[str] = []
-    for paragraph in description.strip().splitlines():
-        # tables and headings keep their lines
+    program = False
+    for line in description.strip().splitlines():
+        fence = line.lstrip().startswith("```")
+        program ^= fence
+        # programs, tables and headings keep their lines
         lines += (
-            [f"  {shown(paragraph)}"] if paragraph.lstrip().startswith(("|", "#", "`")) else _indented(paragraph)
+            [f"  {shown(line)}"] if program or fence or line.lstrip().startswith(("|", "#")) else _indented(line)
         )
     return [line.rstrip() for line in lines]
 
@@ -287,17 +290,19 @@ def _links(title: str, links: Mapping[str, str]) -> list[str]:
 
 
 def _next(state: State, number: str | None = None) -> list[str]:
-    number = number or state.challenger
+    shown_already, number = number is not None, number or state.challenger
     if number is None or number not in state.entries or state.is_champion(number) or state.is_rejected(number):
         return []
     command = "python -m pipelines review"
     approve = f"  {command} approve {number} --reason …" + ("" if state.entries[number].blessed else " --override")
     lines = [approve, f"  {command} reject {number} --reason …"]
-    return ["", "next", *([f"  {command} show {number}"] if state.challenger == number else []), *lines]
+    return ["", "next", *([] if shown_already else [f"  {command} show {number}"]), *lines]
 
 
-def _page_of_champion(state: State) -> str | None:
-    return version_page(state.place.crowned, state.champion) if state.champion else None
+def _page(state: State, decision: Decision) -> str | None:
+    if decision.champion is not None:
+        return version_page(state.place.crowned, decision.champion)
+    return version_page(state.place.model, decision.version or "")
 
 
 def _section(label: str, sentences: Sequence[str]) -> list[str]:

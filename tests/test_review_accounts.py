@@ -110,7 +110,7 @@ def test_the_reviewer_approves_and_the_pipeline_reads_that_champion(put_up, acco
     account("reviewer")
     main(["review", "approve", "1", *BOTH, "--reason", "good"])
     out = capsys.readouterr().out
-    assert out.startswith(f"version 1 ({PRODUCTION} version 1) is champion\non record   reviewer, ")
+    assert out.startswith("version 1 (production 1) is champion\non record   reviewer, ")
     assert "note" not in out
     assert f"/#/models/{PRODUCTION}/versions/1" in out
     main(["review", "approve", "2", *BOTH, "--reason", "better"])

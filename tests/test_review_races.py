@@ -171,7 +171,7 @@ def test_two_who_copy_the_same_version_into_production_copy_it_once(server, logg
     for decider in two:
         decider.ask("1")
     told = [decider.answer() for decider in two]
-    assert all("version 1 (copied-production version 2)" in said["done"] for said in told)
+    assert all("version 1 (production 2)" in said["done"] for said in told)
     state = read(place)
     assert sorted(entry.source for entry in state.crowned_entries.values()) == [
         "models:/copied/1",

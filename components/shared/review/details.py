@@ -14,7 +14,8 @@ from urllib.parse import quote
 from components.shared.errors import UserError
 from components.shared.gate import BLESSING, Blessing, read_blessing
 from components.shared.registry import answering
-from components.shared.review.state import State
+from components.shared.review.state import Entry, State
+from components.shared.runs import STEPS
 
 REPORT = "report.html"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -58,24 +59,26 @@ def details(state: State, number: str) -> Details:
         UserError: there is no such version, or the registry does not answer.
     """
     entry = state.entry(number)
-    named = {key: value for key, value in sorted(entry.tags.items()) if key.endswith("_run") and _is_id(value)}
-    named |= {"registration_run": entry.run_id} if _is_id(entry.run_id) else {}
+    evaluation = entry.tags.get("evaluation_run", "")
     runs, files = {}, {}
-    evaluation = named.get("evaluation_run", "")
     with answering(state.place.model) as client:
-        for name, run_id in named.items():
+        for name, run_id in _named_runs(entry).items():
             run = _run(client, run_id)
-            if run is None:
-                runs[name.removesuffix("_run")] = f"{run_id} (deleted)"
-                continue
-            runs[name.removesuffix("_run")] = _run_page(run)
-            if run_id == evaluation:
+            runs[name] = f"{run_id} (deleted, or of another server)" if run is None else _run_page(run)
+            if run is not None and run_id == evaluation:
                 files = {path: _file_page(run, path) for path in _shown_files(client, run_id)}
     return Details(version_page(state.place.model, number), _blessing(evaluation), runs, files)
 
 
-def _is_id(text: str) -> bool:
-    return _RUN_ID.fullmatch(text) is not None
+def _named_runs(entry: Entry) -> dict[str, str]:
+    """The runs that the version names, each once, in the order of the steps."""
+    tags = {f"run.{step}": entry.tags.get(f"run.{step}", "") for step in STEPS}
+    others = {"evaluation": entry.tags.get("evaluation_run", ""), "training": entry.tags.get("training_run", "")}
+    found: dict[str, str] = {}
+    for name, run_id in {**tags, **others, "registration": entry.run_id}.items():
+        if _RUN_ID.fullmatch(run_id) and run_id not in found.values():
+            found[name.removeprefix("run.")] = run_id
+    return found
 
 
 def _run(client: Any, run_id: str) -> Any:

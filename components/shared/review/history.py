@@ -75,7 +75,7 @@ def _event(state: State, decision: Decision, overtaken: set[str]) -> Event:
 def _named(state: State, decision: Decision) -> str:
     if state.place.production is None or decision.champion is None:
         return f"version {decision.version}"
-    return f"version {decision.version} ({state.place.production} version {decision.champion})"
+    return f"version {decision.version} (production {decision.champion})"
 
 
 def _moved(state: State, old: str, new: str | None) -> Event:

@@ -124,8 +124,9 @@ class State:
         if self.place.production is None:
             return f"version {crowned}"
         origin = self.origin_of(crowned)
-        inside = f"{self.place.production} version {crowned}"
-        return f"version {origin} ({inside})" if origin else inside
+        return (
+            f"version {origin} (production {crowned})" if origin else f"{self.place.production} version {crowned}"
+        )
 
     def is_champion(self, number: str) -> bool:
         """Whether this version is champion, itself or as a copy."""
@@ -149,7 +150,7 @@ class State:
         if self.challenger == number:
             return CHALLENGER
         if decision is None:
-            return "open"
+            return "duplicate" if self.entries[number].tags.get("duplicate_of") else "open"
         return "rolled-back" if decision.action == "rollback" else "approved-before"
 
     def entry(self, number: str) -> Entry:
