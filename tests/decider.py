@@ -12,12 +12,13 @@ from components.shared.tracking import connect
 
 
 def main() -> None:
-    name, *models = sys.argv[1:]
-    place, who = Place(*models), decide.Reviewer(name)
+    name = sys.argv[1]
+    who = decide.Reviewer(name)
     connect()
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
+        models, asked = json.loads(line)
+        place = Place(*models)
         try:
             if asked == "rollback":
                 outcome = decide.rollback(place, f"{name} goes back", who)

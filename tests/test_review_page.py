@@ -274,3 +274,33 @@ def test_a_version_put_up_while_another_is_decided_stays_challenger(place, clien
     decide.reject(place, "3", "no", ANNA)
     assert read(place).challenger == "4"
     assert json.loads(read(place).log.decisions[-1].model_dump_json())["version"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("(sqlite3.IntegrityError) UNIQUE constraint failed: registered_model_aliases.alias", None),
+        ('(psycopg2.errors.UniqueViolation) duplicate key value violates unique constraint "alias_pk"', None),
+        ("(psycopg2.errors.DiskFull) could not extend file", "DiskFull"),
+    ],
+)
+def test_an_alias_that_two_make_at_once_is_set_at_the_next_look(place, client, monkeypatch, said, told):
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import BAD_REQUEST
+
+    original = mlflow.MlflowClient.set_registered_model_alias
+
+    def second(self, name, alias, version):
+        # the other one came first, with its own version
+        monkeypatch.setattr(mlflow.MlflowClient, "set_registered_model_alias", original)
+        original(self, name, alias, "1")
+        raise MlflowException(said, error_code=BAD_REQUEST)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "set_registered_model_alias", second)
+    if told is not None:
+        with pytest.raises(UserError, match=told):
+            decide.approve(place, "3", "better", ANNA)
+        return
+    assert not decide.approve(place, "3", "better", ANNA).overtaken
+    assert crowned(place) == ("3", "2")

@@ -38,38 +38,38 @@ def logged(server):
 class Decider:
     """One reviewer's process."""
 
-    def __init__(self, name, place):
-        models = [place.model, *([place.production] if place.production else [])]
+    def __init__(self, name):
         self.process = subprocess.Popen(
-            [sys.executable, ROOT / "tests" / "decider.py", name, *models],
+            [sys.executable, ROOT / "tests" / "decider.py", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
 
-    def ask(self, what):
-        self.process.stdin.write(json.dumps(what) + "\n")
+    def ask(self, place, what):
+        self.process.stdin.write(json.dumps([[place.model, place.production], what]) + "\n")
         self.process.stdin.flush()
 
     def answer(self):
         return json.loads(self.process.stdout.readline())
 
 
-@pytest.fixture
-def deciders():
-    """A function that starts two reviewers for a place."""
-    started = []
-
-    def start(place):
-        started.extend(Decider(name, place) for name in ("anna", "ben"))
-        assert [decider.answer() for decider in started] == ["ready", "ready"]
-        return started
-
-    yield start
+@pytest.fixture(scope="module")
+def two(server):
+    """Two reviewers."""
+    started = [Decider(name) for name in ("anna", "ben")]
+    assert [decider.answer() for decider in started] == ["ready", "ready"]
+    yield started
     for decider in started:
         decider.process.stdin.close()
         decider.process.wait(timeout=30)
+
+
+def at_once(two, place, asked):
+    for decider, what in zip(two, asked, strict=True):
+        decider.ask(place, what)
+    return [decider.answer() for decider in two]
 
 
 class Watcher:
@@ -121,14 +121,11 @@ def in_order(place, asked, told):
     return any(said["id"] in overtaken for said in told)
 
 
-def race(server, place, deciders, rounds):
-    two = deciders(place)
+def race(server, place, two, rounds):
     raced, before = 0, len(read(place).log.decisions)
     with Watcher(server.url, place.crowned) as watcher:
         for asked in rounds:
-            for decider, what in zip(two, asked, strict=True):
-                decider.ask(what)
-            raced += in_order(place, asked, [decider.answer() for decider in two])
+            raced += in_order(place, asked, at_once(two, place, asked))
     assert len(read(place).log.decisions) == before + 2 * len(rounds)
     assert len(watcher.seen) > 2 * len(rounds)
     assert {len(champions) for champions in watcher.seen} == {1}
@@ -140,14 +137,14 @@ def crown(place, number):
 
 
 @pytest.mark.slow
-def test_two_who_decide_at_once_leave_one_champion_and_all_records(server, logged, deciders):
+def test_two_who_decide_at_once_leave_one_champion_and_all_records(server, logged, two):
     place = Place("races")
     for digest in "12345":
         reviewed.put_up(place.model, logged, digest)
     crown(place, "5")
     pairs = [("1", "2"), ("3", "4")] * (ROUNDS // 2)
     pairs[ROUNDS // 2] = ("rollback", "5")
-    raced = race(server, place, deciders, pairs)
+    raced = race(server, place, two, pairs)
     assert raced >= ROUNDS // 3
     state = read(place)
     going_back = []
@@ -160,17 +157,31 @@ def test_two_who_decide_at_once_leave_one_champion_and_all_records(server, logge
 
 
 @pytest.mark.slow
-def test_two_who_copy_the_same_version_into_production_copy_it_once(server, logged, deciders):
+def test_the_first_two_approvals_of_all_can_be_made_at_once(logged, two):
+    for number in range(3):
+        place = Place(f"first-{number}")
+        for digest in "12":
+            reviewed.put_up(place.model, logged, digest)
+        # also of one version: both write the same tags
+        asked = ["1", "2"] if number % 2 else ["1", "1"]
+        told = at_once(two, place, asked)
+        if any(said.get("id", "") is None for said in told):
+            # one was through before the other looked
+            assert asked == ["1", "1"]
+            assert read(place).champion == "1"
+        else:
+            in_order(place, asked, told)
+
+
+@pytest.mark.slow
+def test_two_who_copy_the_same_version_into_production_copy_it_once(server, logged, two):
     import mlflow
 
     place = Place("copied", "copied-production")
     for digest in "123":
         reviewed.put_up(place.model, logged, digest)
     crown(place, "3")
-    two = deciders(place)
-    for decider in two:
-        decider.ask("1")
-    told = [decider.answer() for decider in two]
+    told = at_once(two, place, ["1", "1"])
     assert all("version 1 (production 2)" in said["done"] for said in told)
     state = read(place)
     assert sorted(entry.source for entry in state.crowned_entries.values()) == [

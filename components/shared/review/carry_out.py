@@ -7,12 +7,19 @@ same champion.
 
 from __future__ import annotations
 
+import functools
+import re
+from collections.abc import Callable
+
 from components.shared.registry import CHALLENGER, CHAMPION, PREVIOUS, answering, is_forbidden
 from components.shared.review.log import OVERRIDE, Decision
 from components.shared.review.state import Entry, Place, State, read
 
 # more rivals at once than this there will not be
 _ROUNDS = 20
+_REFUSED = "this account may not change it"
+# SQLite, PostgreSQL and MySQL in turn
+_COLLISION = re.compile(r"UNIQUE constraint failed|UniqueViolation|Duplicate entry")
 
 
 def carry_out(before: State, decision: Decision) -> tuple[State, list[str]]:
@@ -70,24 +77,39 @@ def _settle(state: State, mine: Decision) -> tuple[State, list[str]]:
     return state, []
 
 
-_REFUSED = "this account may not change it"
-
-
 def _point(place: Place, alias: str, number: str | None) -> bool:
-    """Set an alias, or remove it for None; False if this account may not remove it."""
+    """Set an alias, or remove it for None; False if this account may not."""
+    with answering(place.crowned) as client:
+        if number is None:
+            return _allowed(lambda: client.delete_registered_model_alias(place.crowned, alias))
+        _written(lambda: client.set_registered_model_alias(place.crowned, alias, number))
+    return True
+
+
+def _allowed(write: Callable[[], object]) -> bool:
     from mlflow.exceptions import MlflowException
 
-    with answering(place.crowned) as client:
-        if number is not None:
-            client.set_registered_model_alias(place.crowned, alias, number)
-            return True
-        try:
-            client.delete_registered_model_alias(place.crowned, alias)
-        except MlflowException as error:
-            if not is_forbidden(error):
-                raise
-            return False
+    try:
+        _written(write)
+    except MlflowException as error:
+        if not is_forbidden(error):
+            raise
+        return False
     return True
+
+
+def _written(write: Callable[[], object]) -> None:
+    """Write an alias or a tag, unless somebody else is just making it; the next look tells who came first.
+
+    MLflow looks whether there is one and else makes it, so the second of two is told by the database.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        write()
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST" or not _COLLISION.search(str(error)):
+            raise
 
 
 def _tell_version(state: State, number: str) -> tuple[State, list[str]]:
@@ -127,37 +149,26 @@ def _outdated(entry: Entry, wanted: dict[str, str]) -> dict[str, str]:
 
 
 def _set_tags(name: str, number: str, values: dict[str, str]) -> bool:
-    from mlflow.exceptions import MlflowException
+    def write_all() -> None:
+        for key, value in values.items():
+            _written(functools.partial(client.set_model_version_tag, name, number, key, value))
 
     with answering(name) as client:
-        try:
-            for key, value in values.items():
-                client.set_model_version_tag(name, number, key, value)
-        except MlflowException as error:
-            if not is_forbidden(error):
-                raise
-            return False
-    return True
+        return _allowed(write_all)
 
 
 def _no_longer_challenger(state: State, number: str) -> tuple[State, list[str]]:
     """Take the alias `challenger` from a decided version."""
-    from mlflow.exceptions import MlflowException
-
     place = state.place
     if state.challenger != number:
         return state, []
     with answering(place.model) as client:
-        try:
-            client.delete_registered_model_alias(place.model, CHALLENGER)
-        except MlflowException as error:
-            if not is_forbidden(error):
-                raise
+        if not _allowed(lambda: client.delete_registered_model_alias(place.model, CHALLENGER)):
             return state, [f"{place.model} version {number} keeps the alias {CHALLENGER}: {_REFUSED}"]
         after = read(place)
         newest = max(after.entries, key=int)
         # MLflow can't remove an alias from one version only: one put up at this very moment must not lose it
         if newest not in state.entries and after.challenger is None:
-            client.set_registered_model_alias(place.model, CHALLENGER, newest)
+            _written(lambda: client.set_registered_model_alias(place.model, CHALLENGER, newest))
             after = read(place)
     return after, []
