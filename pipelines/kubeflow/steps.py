@@ -34,8 +34,8 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
         data: names the state of the data; empty: found by looking at the source.
 
     Returns:
-        Step → JSON of its parameters, the version of its code, and of `ingest` that of the data, of `evaluate` and
-        `register` the champion in the registry. Equal text means that KFP may answer from its cache.
+        Step → JSON of its parameters and the version of its code; of `ingest` also that of the data, of `evaluate`
+        the champion in the registry. Equal text means that KFP may answer from its cache.
     """
     from components.shared import config
     from components.shared.registry import champion
