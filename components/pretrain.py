@@ -16,6 +16,7 @@ import numpy as np
 from components.shared.artifacts import UNLABELLED, Dataset, Result
 from components.shared.backend import start_backend
 from components.shared.checkpoints import FOLDER, Checkpoint
+from components.shared.devices import on_devices
 from components.shared.digests import files_digest, value_digest
 from components.shared.errors import UserError
 from components.shared.monitor import Monitor
@@ -23,6 +24,9 @@ from components.shared.params import Params, params_digest
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
 from components.shared.training import Curves, augmentation, network
+
+# splits with images to learn from
+PARTS = ("unlabelled", "train")
 
 
 def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDER) -> Result:
@@ -38,11 +42,19 @@ def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDE
         The record that is written to `result.json`.
 
     Raises:
-        UserError: the images do not suit the encoder, there are fewer than two, or the loss is no longer a number.
+        UserError: the images do not suit the encoder, there are fewer than two, the devices can't be used, or the
+            loss is no longer a number.
     """
     data = Dataset(dataset)
+    images = sum(data.manifest.counts.get(split, 0) for split in PARTS)
+    if images < 2:
+        raise UserError(f"{data.folder}: {images} images to pretrain on; at least 2 are needed")
     start_backend()
-    with working("pretrain", out, params, {"dataset": dataset}, data.manifest.name) as work:
+    runtime = params.runtime
+    with (
+        on_devices("pretrain", runtime.devices, min(runtime.batch_size, images), "runtime.batch_size") as devices,
+        working("pretrain", out, params, {"dataset": dataset}, data.manifest.name) as work,
+    ):
         work.run.dataset(data, "training")
         training = _Pretraining(data, params, work, checkpoints)
         training.fit()
@@ -57,6 +69,7 @@ def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDE
             epochs=params.runtime.epochs,
             images=training.images,
             features=int(training.model.encoder.output_shape[-1]),
+            devices=devices,
         )
     # only now is the encoder in its place: a run killed before goes on from the last epoch
     training.checkpoint.remove()
@@ -74,10 +87,8 @@ class _Pretraining:
 
         self.data, self.params, self.work = data, params, work
         runtime, method = params.runtime, params.method
-        self.parts = [(data.images(split), _labels(data, split)) for split in ("unlabelled", "train")]
+        self.parts = [(data.images(split), _labels(data, split)) for split in PARTS]
         self.images = sum(len(labels) for _, labels in self.parts)
-        if self.images < 2:
-            raise UserError(f"{data.folder}: {self.images} images to pretrain on; at least 2 are needed")
         self.network = network(params.encoder, data)
         keras.utils.set_random_seed(runtime.seed)
         try:
@@ -99,7 +110,7 @@ class _Pretraining:
         import keras
 
         from models.batches import Batches
-        from models.training import EpochSeed, StopOnNaN
+        from models.training import EpochSeed, StopOnNaN, validation_batch
 
         runtime = self.params.runtime
         progress = Progress("pretrain", runtime.epochs, "epoch")
@@ -135,7 +146,7 @@ class _Pretraining:
                     initial_epoch=epoch,
                     epochs=runtime.epochs,
                     validation_data=self._validation(),
-                    validation_batch_size=512,
+                    validation_batch_size=validation_batch(),
                     verbose=0,
                     callbacks=[
                         EpochSeed(runtime.seed, batches),
@@ -177,8 +188,14 @@ class _Pretraining:
         return dict(self.curves.rows[-1]) if self.curves.rows else {}
 
     def _validation(self) -> tuple[np.ndarray, np.ndarray] | None:
+        from models.batches import filled
+        from models.training import devices
+
         images, labels = self.data.images("validation"), self.data.labels("validation")
-        return (np.asarray(images), labels) if len(labels) else None
+        if not len(labels):
+            return None
+        # what is filled up with is not labelled, and so not counted
+        return filled(np.asarray(images), devices()), filled(labels, devices(), UNLABELLED)
 
     def _state(self) -> list[Any]:
         return [*self.model.variables, *self.model.optimizer.variables]

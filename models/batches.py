@@ -65,6 +65,23 @@ class Batches(keras.utils.PyDataset):
         return np.concatenate(rows)[np.argsort(np.concatenate(places), kind="stable")]
 
 
+def filled(rows: np.ndarray, multiple: int, value: int = 0) -> np.ndarray:
+    """Rows up to a multiple of a number, so that devices can share them out equally.
+
+    Args:
+        rows: shape (N, …).
+        multiple: ≥ 1; 1 changes nothing.
+        value: what the added rows are full of.
+
+    Returns:
+        The rows, and after them up to `multiple` − 1 others.
+    """
+    missing = -len(rows) % multiple
+    if not missing:
+        return rows
+    return np.concatenate([rows, np.full((missing, *rows.shape[1:]), value, rows.dtype)])
+
+
 def check_labels(labels: np.ndarray, classes: int) -> None:
     """Refuse what would be taken for another class, or for none.
 

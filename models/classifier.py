@@ -11,10 +11,20 @@ from keras import ops
 
 from models import encoders
 from models.augmentation import Augmentation, augment, scale
-from models.batches import Batches
+from models.batches import Batches, filled
 from models.encoders.normalization import PixelStatistics
 from models.optimizers import exclude_vectors
-from models.training import EpochRate, EpochSeed, StopOnNaN, jit, precision, rate_at, reset
+from models.training import (
+    EpochRate,
+    EpochSeed,
+    StopOnNaN,
+    devices,
+    jit,
+    precision,
+    rate_at,
+    reset,
+    validation_batch,
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +171,8 @@ class SupervisedTrainer:
         self.model.compile(
             optimizer=self._optimizer(),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            # without weights the same as unweighted; those of the validation leave out what is filled up with
+            weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
             jit_compile=jit(),
         )
         self.model.optimizer.build(self.model.trainable_variables)
@@ -189,8 +200,8 @@ class SupervisedTrainer:
             batches,
             shuffle=False,
             epochs=self._rounds,
-            validation_data=self.validation,
-            validation_batch_size=512,
+            validation_data=self._filled_validation(),
+            validation_batch_size=validation_batch(),
             verbose=0,
             callbacks=[
                 EpochRate(lambda done: rate_at(done, learning_rate, recipe.schedule, recipe.drops), self._rounds),
@@ -209,6 +220,16 @@ class SupervisedTrainer:
     def restore(self, weights: list[np.ndarray]) -> None:
         """Put back weights of an earlier training."""
         self.model.set_weights(weights)
+
+    def _filled_validation(self) -> tuple[np.ndarray, ...]:
+        """The validation images and labels; where devices share them out unequally, with others of weight 0."""
+        images, labels = (filled(np.asarray(rows), devices()) for rows in self.validation)
+        n = len(self.validation[1])
+        if len(labels) == n:
+            return self.validation
+        # Keras divides a loss by the number of images, those of weight 0 among them
+        weights = np.full(n, len(labels) / n, "float32")
+        return images, labels, filled(weights, devices())
 
     def _batches(self, seed: int) -> Batches:
         return Batches([self.train], self.recipe.batch_size, seed, passes=self._passes)

@@ -35,6 +35,17 @@ def jit() -> bool | str:
     return "auto"
 
 
+def devices() -> int:
+    """On how many devices a batch is shared out; `keras.distribution` decides."""
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else int(distribution.device_mesh.devices.size)
+
+
+def validation_batch(most: int = 512) -> int:
+    """Images of a validation step: the largest number up to `most` that the devices can share out equally."""
+    return max(1, most // devices()) * devices()
+
+
 def cosine(base: float, done: float) -> float:
     """Learning rate after a fraction `done` of the training: half a cosine from `base` to 0."""
     return base * 0.5 * (1.0 + math.cos(math.pi * min(max(done, 0.0), 1.0)))

@@ -1,9 +1,9 @@
 """Numbers of losses, augmentation, encoders and methods on one backend, for `test_backends.py` to compare.
 
-    KERAS_BACKEND=jax python tests/backend_numbers.py OUT
+    KERAS_BACKEND=jax python tests/backend_numbers.py OUT [DEVICES]
 
-writes an .npz of arrays by name. Inputs, initial weights and the augmentation's random numbers come from NumPy, so
-that they are the same on every backend.
+writes an .npz of arrays by name; with DEVICES those of the methods alone, on so many devices. Inputs, initial
+weights and the augmentation's random numbers come from NumPy, so that they are the same on every backend.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ import numpy as np  # noqa: E402
 from keras import ops  # noqa: E402
 
 from components.shared.config import compose  # noqa: E402
+from components.shared.devices import on_devices  # noqa: E402
 from models import encoders, losses, methods  # noqa: E402
 from models.augmentation import Augmentation, augment  # noqa: E402
 from models.training import jit  # noqa: E402
 
 BACKEND = keras.backend.backend()
-ROWS, WIDTH = 12, 8
+ROWS, WIDTH = 16, 8
 STEPS = 2
 IMAGE = 16
 
@@ -52,7 +53,7 @@ ARGUMENTS = {
     "queue": array("queue", 20, WIDTH),
     "centre": array("centre", WIDTH),
     # three classes, and two unlabelled rows
-    "labels": np.array([0, 1, 2, 0, 1, 2, 0, 0, 1, 2, -1, -1]),
+    "labels": np.array([0, 1, 2, 0, 1, 2, 0, 0, 1, 2, -1, -1, 2, 1, 0, 2]),
     "temperature": 0.1,
     "student_temperature": 0.1,
     "teacher_temperature": 0.04,
@@ -270,7 +271,8 @@ def method_numbers():
         options = small(compose([f"method={name}"])[0].method.model_dump())
         with drawn() as draws:
             model = methods.build(name, tiny_encoder(), options, Augmentation(), 3, seed=0, steps=10)
-            model.compile(optimizer=keras.optimizers.SGD(0.05), jit_compile=jit())
+            model.compile(optimizer=keras.optimizers.SGD(0.05, momentum=0.9), jit_compile=jit())
+            model.optimizer.build(model.trainable_variables)
             train_step = model.train_step
 
             def rewound(*arguments, train_step=train_step, draws=draws):
@@ -290,14 +292,21 @@ def method_numbers():
 def _state(place, model):
     for index, variable in enumerate(model.weights):
         yield f"{place}/{index:02d} {variable.path.split('/')[-1]}", variable
+    # after the first step these are the gradients, times minus the learning rate
+    for index, variable in enumerate(model.optimizer.variables[2:]):
+        yield f"{place}/{index:02d} velocity", variable
 
 
-def main(out):
-    """Write all numbers to the file `out`."""
-    groups = (loss_numbers(), augmentation_numbers(), encoder_numbers(), method_numbers())
-    # copied at once: a variable's array may change in place in the next step
-    np.savez(out, **{name: np.array(ops.convert_to_numpy(value)) for group in groups for name, value in group})
+def main(out, devices=1):
+    """Write all numbers, or those of the methods on several devices, to the file `out`."""
+    groups = [method_numbers()]
+    if devices == 1:
+        groups = [loss_numbers(), augmentation_numbers(), encoder_numbers(), *groups]
+    with on_devices("numbers", devices, ROWS, "ROWS"):
+        # copied at once: a variable's array may change in place in the next step
+        arrays = {name: np.array(ops.convert_to_numpy(value)) for group in groups for name, value in group}
+    np.savez(out, **arrays)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

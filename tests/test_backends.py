@@ -26,6 +26,14 @@ OTHERS = [
 # Largest difference allowed, as a fraction of an array's largest entry. Fifty layers with batch statistics of four
 # images multiply the rounding to some 1e-4; all other numbers differ by less than a tenth of what is allowed.
 TOLERANCE = {"losses": 1e-4, "augmentation": 3e-5, "encoders": 5e-4, "methods": 1e-4}
+DEVICES = 8
+SEVERAL = f"jax on {DEVICES} devices"
+# the middle two keep the compilation short; by the last, devices that wait for each other on a busy machine do not
+# give up
+SIMULATED = (
+    f"--xla_force_host_platform_device_count={DEVICES} --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true --xla_cpu_collective_call_terminate_timeout_seconds=600"
+)
 # What is 0 but for rounding, such as the gradient of a bias before batch normalisation, is compared on this scale.
 SMALL = 1e-2
 
@@ -34,13 +42,19 @@ SMALL = 1e-2
 def numbers(tmp_path_factory):
     """Backend → arrays by name; all installed backends at once, each in a process of its own."""
     folder = tmp_path_factory.mktemp("backends")
-    names = ["tensorflow", "jax", *(["torch"] if importlib.util.find_spec("torch") else [])]
+    names = ["tensorflow", "jax", SEVERAL, *(["torch"] if importlib.util.find_spec("torch") else [])]
     processes = {}
     for name in names:
         # the same kind of device for all: a graphics card rounds in its own way
-        environment = {**os.environ, "KERAS_BACKEND": name, "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+        environment = {
+            **os.environ, "KERAS_BACKEND": name.split()[0], "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"
+        }  # fmt: skip
+        arguments = [folder / f"{name}.npz"]
+        if name == SEVERAL:
+            environment["XLA_FLAGS"] = SIMULATED
+            arguments.append(str(DEVICES))
         processes[name] = subprocess.Popen(
-            [sys.executable, SCRIPT, folder / f"{name}.npz"],
+            [sys.executable, SCRIPT, *arguments],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -70,6 +84,17 @@ def test_every_loss_augmentation_encoder_and_method_is_compared(numbers):
 def test_a_backend_gives_the_numbers_of_tensorflow(numbers, backend, group):
     expected = {name: array for name, array in numbers["tensorflow"].items() if name.startswith(f"{group}/")}
     found = {name: array for name, array in numbers[backend].items() if name.startswith(f"{group}/")}
+    assert_close(found, expected, TOLERANCE[group])
+
+
+def test_eight_devices_give_the_loss_gradients_metrics_and_weights_of_one(numbers):
+    expected = {name: array for name, array in numbers["jax"].items() if name.startswith("methods/")}
+    assert {name.split("/")[1] for name in expected} == set(methods.METHODS)
+    assert_close(numbers[SEVERAL], expected, TOLERANCE["methods"])
+
+
+def assert_close(found, expected, tolerance):
+    """All arrays are there and differ by no more than a fraction of each one's largest entry."""
     assert list(found) == list(expected)
     apart = {}
     for name, array in expected.items():
@@ -77,7 +102,7 @@ def test_a_backend_gives_the_numbers_of_tensorflow(numbers, backend, group):
         assert np.isfinite(array).all(), name
         scale = max(np.abs(array).max(initial=0), SMALL)
         difference = np.abs(found[name].astype("float64") - array).max(initial=0) / scale
-        if not difference <= TOLERANCE[group]:
+        if not difference <= tolerance:
             apart[name] = float(difference)
     assert apart == {}
 

@@ -26,12 +26,13 @@ FOLDERS = {
     "evaluate": "evaluation",
     "register": "registration",
 }
-# they check, explain, track, watch, resume and draw: what a step learns or decides is not theirs
+# they check, explain, track, watch, resume, draw and choose where to compute: what a step learns or decides is not
+# theirs
 SURROUNDINGS = {
     f"components/shared/{name}.py"
     for name in (
         *("config", "delivery", "errors", "explain", "params", "progress", "step", "tracking"),
-        *("checkpoints", "grids", "method_params", "monitor", "pictures", "probe_pictures", "sections"),
+        *("checkpoints", "devices", "grids", "method_params", "monitor", "pictures", "probe_pictures", "sections"),
     )
 }
 # it imports every method, and a stage depends on the chosen one alone, and on what methods share

@@ -86,7 +86,7 @@ def test_it_writes_an_encoder_curves_pictures_and_a_record(finished, dataset):
     digest = read_record(dataset, Manifest).digest
     assert record.step == "pretrain"
     assert record.dataset_digest == record.inputs["dataset"] == digest
-    expected = {"method": "simclr", "encoder": "conv", "epochs": EPOCHS, "images": 84, "features": 8}
+    expected = {"method": "simclr", "encoder": "conv", "epochs": EPOCHS, "images": 84, "features": 8, "devices": 1}
     assert record.details == expected
     # nothing is kept of a finished training
     assert list((folder.parent / "states").iterdir()) == []

@@ -1,7 +1,8 @@
 """The parameters of a run: their names, types, ranges and defaults, checked in one place.
 
 `params.yaml` (composed from `conf/`) is read by `load_params`. A step is handed only the parameters that it
-declares in `READS`; touching another one is an error, so that DVC's and Kubeflow's caches can rely on the list.
+declares in `READS`, so that DVC's and Kubeflow's caches can rely on the list, and in `PLACES`; touching another one
+is an error.
 """
 
 from __future__ import annotations
@@ -80,10 +81,15 @@ class EncoderParams(Section):
 
 
 class RuntimeParams(Section):
-    """How long, how large and on what (`conf/runtime/`)."""
+    """How long, how large and on what (`conf/runtime/`).
+
+    `batch_size`: images of a step on all devices together. `devices`: over how many of one node's each batch is
+    shared out; `auto` takes all graphics cards, or the processor where there is none.
+    """
 
     epochs: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=2)] = 256
+    devices: Literal["auto"] | Count = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     repeats: Annotated[int, Field(ge=1, le=100)] = 3
@@ -256,6 +262,14 @@ READS: dict[str, tuple[str, ...]] = {
     "register": ("registry",),
 }
 
+# What a step may read besides: where it computes. This changes the result by float32's rounding alone, as another
+# graphics card does, so neither DVC nor a kept state of a training takes notice of it.
+PLACES: dict[str, tuple[str, ...]] = {
+    "pretrain": ("runtime.devices",),
+    "baseline": ("runtime.devices",),
+    "finetune": ("runtime.devices",),
+}
+
 
 def validate_params(values: Any, where: str = "") -> Params:
     """Check plain values against the model.
@@ -277,7 +291,7 @@ def validate_params(values: Any, where: str = "") -> Params:
 
 
 def load_params(path: Path, step: str | None = None) -> Params:
-    """Read and check `params.yaml`; with `step`, keep only what that step declares in `READS`.
+    """Read and check `params.yaml`; with `step`, keep only what that step declares.
 
     Raises:
         UserError: the file is missing, is not YAML, or holds a value that is not allowed.
@@ -300,7 +314,7 @@ def load_params(path: Path, step: str | None = None) -> Params:
 def only(params: Params, step: str) -> Params:
     """The parameters that `step` declares; reading any other one raises AttributeError."""
     tree: dict[str, Any] = {}
-    for key in READS[step]:
+    for key in (*READS[step], *PLACES.get(step, ())):
         section, _, field = key.partition(".")
         value = getattr(params, section)
         if field:
@@ -374,8 +388,12 @@ def _restricted(tree: Mapping[str, Any]) -> Params:
 
 
 def params_digest(params: Params) -> str:
-    """SHA-256 of the parameters' values."""
-    return value_digest(plain(params))
+    """SHA-256 of the parameters' values, those of `PLACES` aside."""
+    values = plain(params)
+    for key in {key for keys in PLACES.values() for key in keys}:
+        section, _, field = key.partition(".")
+        values.get(section, {}).pop(field, None)
+    return value_digest(values)
 
 
 def _jsonable(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from components.shared.artifacts import Dataset, Result, save_predictions
+from components.shared.devices import on_devices
 from components.shared.errors import UserError
 from components.shared.params import Params
 from components.shared.progress import Progress
@@ -29,12 +30,15 @@ def train_supervised(data: Dataset, params: Params, work: Work, pretrained: list
         pretrained: the encoder's weights to start from; None starts from random ones.
 
     Raises:
-        UserError: a labelled split is empty, or every learning rate of the grid ended in a loss that is no number.
+        UserError: a labelled split is empty, the devices can't be used, or every learning rate of the grid ended in
+            a loss that is no number.
     """
     work.run.dataset(data, "training")
-    search = _Search(data, params, work, pretrained)
-    search.run()
-    return search.finish()
+    batch = min(params.supervised.batch_size, data.manifest.counts["train"])
+    with on_devices(work.step, params.runtime.devices, batch, "supervised.batch_size") as devices:
+        search = _Search(data, params, work, pretrained)
+        search.run()
+        return search.finish(devices)
 
 
 def accuracies(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -107,7 +111,7 @@ class _Search:
         if not self.weights:
             raise UserError(f"supervised.learning_rates = {rates}: the loss became NaN with each; add smaller ones")
 
-    def finish(self) -> Result:
+    def finish(self, devices: int) -> Result:
         data, out, run = self.data, self.work.out, self.work.run
         found: dict[str, list[np.ndarray]] = {split: [] for split in self.labels}
         models = []
@@ -133,6 +137,7 @@ class _Search:
             optimisation_steps=self.trainer.steps,
             encoder=self.params.encoder.name,
             curves="curves.csv",
+            devices=devices,
         )
 
     def _train(self, rate: float, seed: int) -> float:
