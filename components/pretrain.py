@@ -21,6 +21,7 @@ from components.shared.digests import files_digest, value_digest
 from components.shared.errors import UserError
 from components.shared.monitor import Monitor
 from components.shared.params import Params, params_digest
+from components.shared.processes import agree, join, leads
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
 from components.shared.training import Curves, augmentation, network
@@ -50,10 +51,11 @@ def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDE
     if images < 2:
         raise UserError(f"{data.folder}: {images} images to pretrain on; at least 2 are needed")
     start_backend()
+    join()
     runtime = params.runtime
     with (
         on_devices("pretrain", runtime.devices, min(runtime.batch_size, images), "runtime.batch_size") as devices,
-        working("pretrain", out, params, {"dataset": dataset}, data.manifest.name) as work,
+        working("pretrain", out, params, {"dataset": dataset}, data.manifest.name, together=True) as work,
     ):
         work.run.dataset(data, "training")
         training = _Pretraining(data, params, work, checkpoints)
@@ -72,7 +74,7 @@ def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDE
             devices=devices,
         )
     # only now is the encoder in its place: a run killed before goes on from the last epoch
-    training.checkpoint.remove()
+    training.forget()
     return result
 
 
@@ -110,11 +112,16 @@ class _Pretraining:
         import keras
 
         from models.batches import Batches
-        from models.training import EpochSeed, StopOnNaN, validation_batch
+        from models.training import EpochSeed, StopOnNaN, share, validation_batch
 
         runtime = self.params.runtime
         progress = Progress("pretrain", runtime.epochs, "epoch")
         epoch, rows = self.checkpoint.restore(self._state())
+        if len(epochs := set(agree(epoch))) > 1:
+            raise UserError(
+                f"{self.checkpoint.path.parent}: the processes found states after {sorted(epochs)} epochs; "
+                "mount one shared folder there"
+            )
         for row in rows:
             self.curves.add(row["epoch"], {name: value for name, value in row.items() if name != "epoch"})
         if epoch:
@@ -133,20 +140,21 @@ class _Pretraining:
             if warning := self.monitor.warning(epoch + 1, logs):
                 progress.note(warning)
             self.curves.add(epoch + 1, logs)
-            self.checkpoint.save(epoch + 1, self.curves.rows, self._state())
+            if leads():
+                self.checkpoint.save(epoch + 1, self.curves.rows, self._state())
             shown = ("contrastive_loss", "contrastive_accuracy", "validation_probe_accuracy", "knn_accuracy")
             progress.step({name: logs[name] for name in shown if name in logs})
 
         if epoch < runtime.epochs:
             try:
-                batches = Batches(self.parts, runtime.batch_size, runtime.seed)
+                batches = Batches(self.parts, runtime.batch_size, runtime.seed, share=share())
                 self.model.fit(
                     batches,
                     shuffle=False,
                     initial_epoch=epoch,
                     epochs=runtime.epochs,
                     validation_data=self._validation(),
-                    validation_batch_size=validation_batch(),
+                    validation_batch_size=validation_batch() // share()[1],
                     verbose=0,
                     callbacks=[
                         EpochSeed(runtime.seed, batches),
@@ -156,10 +164,15 @@ class _Pretraining:
                 )
             except FloatingPointError as error:
                 # going on from the epoch before would end the same way
-                self.checkpoint.remove()
+                self.forget()
                 rate = self.params.method.optimizer.learning_rate
                 raise UserError(f"method.optimizer.learning_rate = {rate}: {error}; lower it") from None
         progress.close()
+
+    def forget(self) -> None:
+        """Remove the state that was kept for a killed run."""
+        if leads():
+            self.checkpoint.remove()
 
     def save(self) -> None:
         from components.shared.grids import draw_rows
@@ -189,13 +202,15 @@ class _Pretraining:
 
     def _validation(self) -> tuple[np.ndarray, np.ndarray] | None:
         from models.batches import filled
-        from models.training import devices
+        from models.training import devices, share
 
         images, labels = self.data.images("validation"), self.data.labels("validation")
         if not len(labels):
             return None
+        index, count = share()
         # what is filled up with is not labelled, and so not counted
-        return filled(np.asarray(images), devices()), filled(labels, devices(), UNLABELLED)
+        images, labels = filled(np.asarray(images), devices()), filled(labels, devices(), UNLABELLED)
+        return images[index::count], labels[index::count]
 
     def _state(self) -> list[Any]:
         return [*self.model.variables, *self.model.optimizer.variables]

@@ -18,12 +18,21 @@ class Batches(keras.utils.PyDataset):
         seed: with the epoch's number it decides the order.
         passes: how often an epoch goes through the images. With few images the work around an epoch (metrics,
             validation, callbacks) would take longer than the training.
+        share: of several processes that train together, which one this is, from 0, and how many they are. Each
+            reads its own rows of every batch, one part after another; the last part has what is left.
 
     Raises:
         ValueError: there is no image.
     """
 
-    def __init__(self, parts: list[tuple[np.ndarray, np.ndarray]], batch_size: int, seed: int, passes: int = 1):
+    def __init__(
+        self,
+        parts: list[tuple[np.ndarray, np.ndarray]],
+        batch_size: int,
+        seed: int,
+        passes: int = 1,
+        share: tuple[int, int] = (0, 1),
+    ):
         super().__init__()
         self._parts = [(images, labels) for images, labels in parts if len(labels)]
         if not self._parts:
@@ -32,6 +41,9 @@ class Batches(keras.utils.PyDataset):
         self._batch_size = min(batch_size, int(self._starts[-1]))
         self._seed = seed
         self._passes = passes
+        index, count = share
+        part = self._batch_size // count
+        self._own = slice(index * part, (index + 1) * part if index + 1 < count else None)
         self.shuffle(0)
 
     def __len__(self) -> int:
@@ -39,7 +51,7 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         # sorted within the batch, so that a memory map is read in one direction
-        rows = np.sort(self._order[index * self._batch_size : (index + 1) * self._batch_size])
+        rows = np.sort(self._order[index * self._batch_size : (index + 1) * self._batch_size])[self._own]
         images, labels = [], []
         for part, (part_images, part_labels) in enumerate(self._parts):
             own = rows[(rows >= self._starts[part]) & (rows < self._starts[part + 1])] - self._starts[part]

@@ -41,6 +41,12 @@ def devices() -> int:
     return 1 if distribution is None else int(distribution.device_mesh.devices.size)
 
 
+def share() -> tuple[int, int]:
+    """Which part of each batch this process reads, from 0, and how many processes there are."""
+    distribution = keras.distribution.distribution()
+    return (0, 1) if distribution is None else (distribution.data_shard_id, distribution.num_processes)
+
+
 def validation_batch(most: int = 512) -> int:
     """Images of a validation step: the largest number up to `most` that the devices can share out equally."""
     return max(1, most // devices()) * devices()

@@ -14,14 +14,11 @@ import shutil
 import sys
 from pathlib import Path
 
-import jax
-
 from components.baseline import baseline
 from components.pretrain import pretrain
 from components.shared.checkpoints import Checkpoint
 from components.shared.config import compose
 from components.shared.params import only
-from models.methods.base import Method
 
 EIGHT = 8
 # 12 validation images and batches of 24 labelled ones: what eight devices can and can't share out equally
@@ -39,6 +36,10 @@ def params(step, devices):
 
 def watch(shares):
     """Note which part of an array lies on one device once the step is compiled, and where the weights are."""
+    import jax
+
+    from models.methods.base import Method
+
     embed = Method.embed
 
     def watched(self, views, features):
@@ -63,14 +64,14 @@ def watch(shares):
 
 def main(dataset, out):
     """Run all steps; what is written lies below the folder `out`."""
-    unwatched, shares = (Method.embed, Checkpoint.save), {}
+    save, shares = Checkpoint.save, {}
     for devices in (1, EIGHT):
         if devices == EIGHT:
             watch(shares)
         pretrain(dataset, out / str(devices) / "encoder", params("pretrain", devices), out / "states")
         baseline(dataset, out / str(devices) / "baseline", params("baseline", devices))
     (out / "shares.json").write_text(json.dumps(shares))
-    Method.embed, Checkpoint.save = unwatched
+    Checkpoint.save = save
     pretrain(dataset, out / "resumed" / "encoder", params("pretrain", 1), out / "kept")
 
 

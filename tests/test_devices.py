@@ -14,23 +14,46 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from datasets import make_dataset
+from device_steps import SETTINGS
+from servers import free_port
 
-from components.shared import devices
+from components.baseline import baseline
+from components.shared import devices, processes
 from components.shared.artifacts import Dataset, Result, read_record
-from components.shared.config import compose
+from components.shared.config import compose, write_params
 from components.shared.devices import on_devices
 from components.shared.errors import UserError
 from components.shared.params import PLACES, READS, only, params_digest
-from models.batches import filled
+from models.batches import Batches, filled
 from models.training import validation_batch
 
 SCRIPT = Path(__file__).with_name("device_steps.py")
-# the middle two keep the compilation short; by the last, devices that wait for each other on a busy machine do not
+# the first two keep the compilation short; by the last, devices that wait for each other on a busy machine do not
 # give up
-SIMULATED = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true --xla_cpu_collective_call_terminate_timeout_seconds=600"
+FLAGS = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """A function: the environment of a process on JAX that sees so many devices; what one compiled, all may use."""
+    compiled = str(tmp_path_factory.mktemp("compiled"))
+
+    def environment(count):
+        return {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count} {FLAGS}",
+            "JAX_COMPILATION_CACHE_DIR": compiled,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+
+    return environment
 
 
 @pytest.fixture(scope="module")
@@ -39,22 +62,44 @@ def dataset(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(dataset, tracking_uri, tmp_path_factory):
+def trained(dataset, tracking_uri, simulated, tmp_path_factory):
     """The folder with what `device_steps.py` wrote, and what it printed."""
     out = tmp_path_factory.mktemp("trained")
     done = subprocess.run(
         [sys.executable, SCRIPT, dataset, out],
-        env={
-            **os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": SIMULATED,
-        },
+        env=simulated(8),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=600,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout
     return out, done.stdout
+
+
+@pytest.fixture(scope="module")
+def apart(dataset, tracking_uri, simulated, tmp_path_factory):
+    """The folder in which two processes of four devices each pretrained together, and what each of them said."""
+    folder = tmp_path_factory.mktemp("apart")
+    write_params(compose([*SETTINGS, "runtime.devices=4"])[1], folder / "params.yaml")
+    address = f"127.0.0.1:{free_port()}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "components.pretrain", "--dataset", dataset],
+            cwd=folder,
+            env={
+                **simulated(4), "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(index),
+                "JAX_COORDINATOR_ADDRESS": address,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    told = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    return folder, told
 
 
 def curves(folder):
@@ -114,14 +159,34 @@ def test_supervised_training_learns_the_same_on_eight_devices(trained):
     assert records[0].params_digest == records[1].params_digest
 
 
+@pytest.mark.slow
+def test_two_processes_learn_the_same_as_one_and_only_the_first_writes(trained, apart):
+    folder, told = apart
+    one, together = curves(trained[0] / "1" / "encoder"), curves(folder / "encoder")
+    for name, values in one.items():
+        np.testing.assert_allclose(together[name], values, rtol=1e-4, err_msg=name)
+    record = read_record(folder / "encoder", Result)
+    assert record.details["devices"] == 8
+    assert sorted(path.name for path in folder.iterdir()) == [".cache", "encoder", "params.yaml"]
+    assert [path for path in (folder / ".cache").rglob("*") if path.is_file()] == []
+    assert all("epoch 2/2" in said for said in told)
+    import mlflow
+
+    runs = mlflow.search_runs(search_all_experiments=True, filter_string=f"run_id = '{record.mlflow_run_id}'")
+    assert list(runs["status"]) == ["FINISHED"]
+    # one on one device, one on eight, one that took over, and one of two processes
+    same = f"tags.step = 'pretrain' and tags.`input.dataset` = '{record.inputs['dataset']}'"
+    assert len(mlflow.search_runs(search_all_experiments=True, filter_string=same)) == 4
+
+
 @pytest.fixture
 def machine(monkeypatch):
     """A function that pretends other devices, and another backend, and gives the number that would be used."""
 
-    def pretend(wanted, batch=96, backend="jax", there=8, cards=True):
+    def pretend(wanted, batch=96, backend="jax", there=8, cards=True, nodes=1):
         monkeypatch.setattr(keras.backend, "backend", lambda: backend)
         monkeypatch.setattr(devices, "_devices", lambda name: (there, cards))
-        return devices._number("pretrain", wanted, batch, "runtime.batch_size")
+        return devices._number("pretrain", wanted, batch, "runtime.batch_size", nodes)
 
     return pretend
 
@@ -166,6 +231,12 @@ def test_auto_says_so_when_a_batch_leaves_cards_idle(machine, capsys):
         ("auto", {"backend": "tensorflow", "there": 4},
          "runtime.devices = auto (4 GPUs are here): Keras on tensorflow trains on one device; "
          "set KERAS_BACKEND=jax to use several, or runtime.devices = 1"),
+        (4, {"batch": 92, "nodes": 2},
+         "runtime.devices = 4: a batch of 46 images a node can't be shared out equally; "
+         "set runtime.batch_size = 88, or runtime.devices = 2"),
+        (5, {"batch": 80, "nodes": 2}, "runtime.devices = 5: there are 4 GPUs here; lower it, or set it to auto"),
+        ("auto", {"batch": 97, "nodes": 2},
+         "JAX_NUM_PROCESSES = 2: a batch of 97 images can't be shared out equally; set runtime.batch_size = 96"),
         (4, {"backend": "torch", "there": 4},
          "runtime.devices = 4: Keras on torch trains on one device; set KERAS_BACKEND=jax to use several, "
          "or runtime.devices = 1"),
@@ -206,3 +277,47 @@ def test_rows_are_filled_up_to_a_multiple(rows, multiple, added):
     assert found.dtype == images.dtype
     np.testing.assert_array_equal(found[:rows], images)
     np.testing.assert_array_equal(found[rows:], np.full((added, 2), 9))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES = 'two': must be a whole number ≥ 1"),
+        ({"JAX_NUM_PROCESSES": "0"}, "JAX_NUM_PROCESSES = '0': must be a whole number ≥ 1"),
+        ({"JAX_NUM_PROCESSES": "2"},
+         "JAX_PROCESS_ID = '': must be a whole number from 0 to 1, as JAX_NUM_PROCESSES = 2"),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"},
+         "JAX_PROCESS_ID = '2': must be a whole number from 0 to 1, as JAX_NUM_PROCESSES = 2"),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0", "JAX_COORDINATOR_ADDRESS": "node:6666"},
+         "JAX_NUM_PROCESSES = 2: Keras on tensorflow trains in one process; set KERAS_BACKEND=jax"),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0", "KERAS": "jax"},
+         "JAX_COORDINATOR_ADDRESS = '': must be host:port of process 0, as JAX_NUM_PROCESSES = 2"),
+    ],
+)  # fmt: skip
+def test_processes_that_cannot_meet_are_told_why(monkeypatch, values, message):
+    monkeypatch.setattr(keras.backend, "backend", lambda: values.get("KERAS", "tensorflow"))
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as error:
+        processes.join()
+    assert str(error.value) == message
+
+
+def test_a_step_that_is_not_shared_out_refuses_to_run_in_several_processes(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    monkeypatch.setenv("JAX_PROCESS_ID", "1")
+    with pytest.raises(UserError, match="only pretrain runs in several processes; run baseline in one"):
+        baseline(dataset, tmp_path / "baseline", only(compose([])[0], "baseline"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_process_reads_its_own_rows_of_every_batch():
+    arrays = [(np.arange(20, dtype="uint8").reshape(20, 1), np.arange(20))]
+    whole = Batches(arrays, 8, seed=3)
+    parts = [Batches(arrays, 8, seed=3, share=(index, 2)) for index in range(2)]
+    for one in (whole, *parts):
+        one.shuffle(5)
+    assert [len(one) for one in (whole, *parts)] == [2, 2, 2]
+    for step in range(2):
+        np.testing.assert_array_equal(np.concatenate([part[step][1] for part in parts]), whole[step][1])
+        assert [len(part[step][1]) for part in parts] == [4, 4]

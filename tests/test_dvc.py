@@ -31,7 +31,7 @@ FOLDERS = {
 SURROUNDINGS = {
     f"components/shared/{name}.py"
     for name in (
-        *("config", "delivery", "errors", "explain", "params", "progress", "step", "tracking"),
+        *("config", "delivery", "errors", "explain", "params", "processes", "progress", "step", "tracking"),
         *("checkpoints", "devices", "grids", "method_params", "monitor", "pictures", "probe_pictures", "sections"),
     )
 }

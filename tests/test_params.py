@@ -14,9 +14,9 @@ from pydantic import Field, ValidationError
 from components.shared.errors import UserError
 from components.shared.explain import explain, parameter_names
 from components.shared.params import (
-    PLACES,
     READS,
     Params,
+    handed,
     load_params,
     only,
     params_digest,
@@ -45,7 +45,7 @@ def test_a_step_is_handed_what_it_declares_and_nothing_else(step):
     restricted = only(PARAMS, step)
     handed = plain(restricted)
     declared = {}
-    for key in (*READS[step], *PLACES.get(step, ())):
+    for key in handed(step):
         section, _, field = key.partition(".")
         if field:
             declared.setdefault(section, {})[field] = plain(PARAMS)[section][field]

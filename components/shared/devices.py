@@ -1,4 +1,4 @@
-"""Sharing out a training over the graphics cards of a node: one network, each batch in equal parts."""
+"""Sharing out a training over the graphics cards of one node or several: one network, each batch in equal parts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from components.shared.errors import UserError
+from components.shared.processes import COUNT, place
 
 FIELD = "runtime.devices"
 
@@ -22,35 +23,48 @@ def on_devices(step: str, wanted: int | Literal["auto"], batch: int, field: str)
 
     Args:
         step: the step's name, for what is told.
-        wanted: `runtime.devices`.
+        wanted: `runtime.devices`, of each node.
         batch: images of a training step, all devices together.
         field: the parameter that says so.
 
     Yields:
-        The number of devices.
+        The number of devices, of all nodes together.
 
     Raises:
         UserError: Keras runs on a backend that trains on one device only, there are not so many devices, or the
             batch can't be shared out equally.
     """
-    count = _number(step, wanted, batch, field)
-    if count == 1:
-        yield count
+    nodes = place()[1]
+    count = _number(step, wanted, batch, field, nodes)
+    if count * nodes == 1:
+        yield 1
         return
     import keras
 
-    devices = keras.distribution.list_devices()[:count]
-    with keras.distribution.DataParallel(devices=devices).scope():
-        yield count
+    # in the order of the processes
+    names = keras.distribution.list_devices()
+    here = len(names) // nodes
+    chosen = [name for first in range(0, len(names), here) for name in names[first : first + count]]
+    # each process reads its own part of a batch
+    with keras.distribution.DataParallel(devices=chosen, auto_shard_dataset=False).scope():
+        yield len(chosen)
 
 
-def _number(step: str, wanted: int | Literal["auto"], batch: int, field: str) -> int:
+def _number(step: str, wanted: int | Literal["auto"], batch: int, field: str, nodes: int = 1) -> int:
+    """Devices of each node."""
     import keras
 
+    if batch % nodes:
+        raise UserError(
+            f"{COUNT} = {nodes}: a batch of {batch} images can't be shared out equally; "
+            f"set {field} = {max(1, batch // nodes) * nodes}"
+        )
+    batch, a_node = batch // nodes, " a node" if nodes > 1 else ""
     if wanted == 1:
         return 1
     backend = keras.backend.backend()
     there, cards = _devices(backend)
+    there //= nodes
     # processors are cut into several devices for tests; nobody gains by it
     most = there if cards else 1
     if backend != "jax" and (wanted != "auto" or most > 1):
@@ -63,24 +77,24 @@ def _number(step: str, wanted: int | Literal["auto"], batch: int, field: str) ->
         count = _largest(most, batch)
         if count < most:
             print(
-                f"{step}: {count} of {most} GPUs: a batch of {batch} images ({field}) can't be shared out equally "
-                "over more",
+                f"{step}: {count} of {most} GPUs: a batch of {batch} images{a_node} ({field}) can't be shared out "
+                "equally over more",
                 flush=True,
             )
         return count
     if wanted > there:
         raise UserError(f"{FIELD} = {wanted}: there {_amount(there, cards)} here; lower it, or set it to auto")
     if batch % wanted:
-        other = f"set {field} = {batch - batch % wanted}, or " if batch > wanted else "set "
+        other = f"set {field} = {(batch - batch % wanted) * nodes}, or " if batch > wanted else "set "
         raise UserError(
-            f"{FIELD} = {wanted}: a batch of {batch} images can't be shared out equally; "
+            f"{FIELD} = {wanted}: a batch of {batch} images{a_node} can't be shared out equally; "
             f"{other}{FIELD} = {_largest(wanted, batch)}"
         )
     return wanted
 
 
 def _devices(backend: str) -> tuple[int, bool]:
-    """How many devices Keras's backend has on this node, and whether they are graphics cards."""
+    """How many devices Keras's backend has, on all nodes, and whether they are graphics cards."""
     import keras
 
     if backend == "torch":

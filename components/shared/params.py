@@ -311,10 +311,15 @@ def load_params(path: Path, step: str | None = None) -> Params:
     return params if step is None else only(params, step)
 
 
+def handed(step: str) -> tuple[str, ...]:
+    """Names of the parameters that a step is handed: those that it declares."""
+    return (*READS[step], *PLACES.get(step, ()))
+
+
 def only(params: Params, step: str) -> Params:
     """The parameters that `step` declares; reading any other one raises AttributeError."""
     tree: dict[str, Any] = {}
-    for key in (*READS[step], *PLACES.get(step, ())):
+    for key in handed(step):
         section, _, field = key.partition(".")
         value = getattr(params, section)
         if field:
@@ -346,7 +351,7 @@ def restore(values: Mapping[str, Any], step: str) -> Params:
         UserError: a value is missing, unknown or not allowed.
     """
     wanted: dict[str, Any] = {}
-    for key in READS[step]:
+    for key in handed(step):
         section, _, field = key.partition(".")
         annotation = Params.model_fields[section].rebuild_annotation()
         if field:

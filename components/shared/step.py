@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 from components.shared.artifacts import Record, Result, Stopwatch, input_digest, output_folder, write_record
 from components.shared.errors import exit_cleanly
 from components.shared.params import Params, load_params, params_digest, plain
-from components.shared.tracking import Run, tracked
+from components.shared.processes import alone, leads
+from components.shared.tracking import Run, Untracked, tracked
 
 
 class Work:
@@ -60,7 +62,9 @@ class Work:
 
 
 @contextmanager
-def working(step: str, out: Path, params: Params, inputs: Mapping[str, Path], name: str) -> Iterator[Work]:
+def working(
+    step: str, out: Path, params: Params, inputs: Mapping[str, Path], name: str, together: bool = False
+) -> Iterator[Work]:
     """Surround a step's work: digests of its inputs, a folder written whole or not at all, an MLflow run.
 
     Args:
@@ -69,11 +73,19 @@ def working(step: str, out: Path, params: Params, inputs: Mapping[str, Path], na
         params: what the step was handed.
         inputs: name → folder of each input; they must be finished.
         name: the dataset's name.
+        together: several processes do the work; only the first one's output and run are kept.
 
     Raises:
-        UserError: an input is missing, the folder can't be written, or the tracking server does not answer.
+        UserError: there are several processes where one must work, an input is missing, the folder can't be
+            written, or the tracking server does not answer.
     """
+    if not together:
+        alone(step)
     digests = {key: input_digest(Path(folder)) for key, folder in inputs.items()}
+    if not leads():
+        with tempfile.TemporaryDirectory() as folder:
+            yield Work(step, Path(folder), Untracked(), params, digests)
+        return
     with (
         output_folder(Path(out)) as partial,
         tracked(step, plain(params), params_digest(params), digests, name) as run,

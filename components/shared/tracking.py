@@ -158,6 +158,17 @@ class Run:
             self._pictures.cleanup()
 
 
+class Untracked(Run):
+    """In place of a run where another process does the tracking."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.lost = True
+
+    def dataset(self, dataset: Any, context: str) -> None:
+        """Nothing is logged."""
+
+
 @contextmanager
 def tracked(
     step: str, params: Mapping[str, Any], digest: str, inputs: Mapping[str, str], name: str

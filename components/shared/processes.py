@@ -1,0 +1,79 @@
+"""One training by several processes, such as the nodes of a Kubeflow Trainer job: who is who, and who writes.
+
+A job tells each process its place in three variables of the environment: `JAX_COORDINATOR_ADDRESS` (host:port of
+process 0), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. Without them there is one process.
+"""
+
+from __future__ import annotations
+
+import os
+
+from components.shared.errors import UserError
+
+COUNT, PLACE, ADDRESS = "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAX_COORDINATOR_ADDRESS"
+
+
+def place() -> tuple[int, int]:
+    """This process's number, from 0, and how many there are.
+
+    Raises:
+        UserError: the environment names no such numbers.
+    """
+    count = _number(COUNT, "1", "a whole number ≥ 1", least=1)
+    if count == 1:
+        return 0, 1
+    return _number(PLACE, "", f"a whole number from 0 to {count - 1}, as {COUNT} = {count}", most=count - 1), count
+
+
+def leads() -> bool:
+    """Whether this process is the one that writes and tracks."""
+    return place()[0] == 0
+
+
+def alone(step: str) -> None:
+    """Refuse that several processes do a step's work.
+
+    Raises:
+        UserError: there are several.
+    """
+    count = place()[1]
+    if count > 1:
+        raise UserError(f"{COUNT} = {count}: only pretrain runs in several processes; run {step} in one")
+
+
+def join() -> None:
+    """Meet the other processes, before Keras computes anything; waits until all are there.
+
+    Raises:
+        UserError: Keras runs on another backend than JAX, or the address is missing.
+    """
+    index, count = place()
+    if count == 1:
+        return
+    import keras
+
+    backend, address = keras.backend.backend(), os.environ.get(ADDRESS, "")
+    if backend != "jax":
+        raise UserError(f"{COUNT} = {count}: Keras on {backend} trains in one process; set KERAS_BACKEND=jax")
+    if ":" not in address:
+        raise UserError(f"{ADDRESS} = {address!r}: must be host:port of process 0, as {COUNT} = {count}")
+    # a seed that is set keeps Keras from agreeing on one; each training sets its own
+    keras.utils.set_random_seed(0)
+    keras.distribution.initialize(address, count, index)
+
+
+def agree(value: int) -> list[int]:
+    """The values of all processes; each must ask."""
+    if place()[1] == 1:
+        return [value]
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return [int(found) for found in np.ravel(multihost_utils.process_allgather(np.array(value)))]
+
+
+def _number(name: str, default: str, allowed: str, least: int = 0, most: int = 2**31) -> int:
+    text = os.environ.get(name, default)
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise UserError(f"{name} = {text!r}: must be {allowed}")
+    return int(text)
