@@ -96,6 +96,25 @@ def test_only_the_steps_that_train_get_gpus_and_the_image_with_cuda(compiled):
     assert pod(compiled, "full", "baseline")["spec"]["containers"][0]["image"].endswith("contrastive-cuda:13")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "backend"),
+    [
+        ([], None),
+        (["cluster.gpu.count=2"], "jax"),
+        (["cluster.gpu.count=2", "cluster.env={KERAS_BACKEND: tensorflow}"], "tensorflow"),
+    ],
+)
+def test_several_gpus_are_trained_on_with_the_backend_that_can(tmp_path, overrides, backend):
+    path = tmp_path / "pipeline.yaml"
+    compile_pipeline(compose_cluster(overrides), path, [], "", COMMIT)
+    found = {}
+    for step, made in pods.pods(*pods.read(path)):
+        env = {each["name"]: each.get("value") for each in made["spec"]["containers"][0]["env"]}
+        found[step] = env.get("KERAS_BACKEND")
+    assert {found[step] for step in ON_GPU} == {backend}
+    assert found["probe"] == (None if backend == "jax" else backend)
+
+
 def test_without_gpus_nothing_asks_for_one(compiled):
     text = compiled["cpu"][0].read_text()
     assert "nvidia" not in text and "/dev/shm" not in text and "-gpu" not in text

@@ -43,7 +43,7 @@ def changed(name, value):
 @pytest.mark.parametrize("step", READS)
 def test_a_step_is_handed_what_it_declares_and_nothing_else(step):
     restricted = only(PARAMS, step)
-    handed = plain(restricted)
+    values = plain(restricted)
     declared = {}
     for key in handed(step):
         section, _, field = key.partition(".")
@@ -51,7 +51,7 @@ def test_a_step_is_handed_what_it_declares_and_nothing_else(step):
             declared.setdefault(section, {})[field] = plain(PARAMS)[section][field]
         else:
             declared[section] = plain(PARAMS)[section]
-    assert handed == declared
+    assert values == declared
 
 
 def test_reading_an_undeclared_section_raises():

@@ -247,13 +247,8 @@ READS: dict[str, tuple[str, ...]] = {
     "ingest": ("data",),
     "validate": ("validation",),
     "pretrain": (
-        "method",
-        "monitor",
-        "encoder",
-        "runtime.epochs",
-        "runtime.batch_size",
-        "runtime.precision",
-        "runtime.seed",
+        *("method", "monitor", "encoder"),
+        *("runtime.epochs", "runtime.batch_size", "runtime.precision", "runtime.seed"),
     ),
     "probe": ("probe", "runtime.seed", "runtime.repeats"),
     "baseline": ("encoder", "supervised", "runtime.precision", "runtime.seed", "runtime.repeats"),
@@ -264,11 +259,7 @@ READS: dict[str, tuple[str, ...]] = {
 
 # What a step may read besides: where it computes. This changes the result by float32's rounding alone, as another
 # graphics card does, so neither DVC nor a kept state of a training takes notice of it.
-PLACES: dict[str, tuple[str, ...]] = {
-    "pretrain": ("runtime.devices",),
-    "baseline": ("runtime.devices",),
-    "finetune": ("runtime.devices",),
-}
+PLACES = dict.fromkeys(("pretrain", "baseline", "finetune"), ("runtime.devices",))
 
 
 def validate_params(values: Any, where: str = "") -> Params:

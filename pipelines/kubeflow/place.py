@@ -108,6 +108,9 @@ def _mount(task: dsl.PipelineTask, volume: Volume) -> None:
 def _environment(task: dsl.PipelineTask, step: Step, cluster: Cluster) -> None:
     for name, value in cluster.env.items():
         task.set_env_variable(name, value)
+    if on_gpu(step, cluster) and cluster.gpu.count > 1 and "KERAS_BACKEND" not in cluster.env:
+        # the backend that shares out a training over several
+        task.set_env_variable("KERAS_BACKEND", "jax")
     for secret in cluster.secrets:
         kubernetes.use_secret_as_env(task, *_keys(secret), optional=secret.optional)
     for config_map in cluster.config_maps:
