@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from components.shared import pictures as draw
 from components.shared.artifacts import Dataset
-from components.shared.candidates import CANDIDATES, JUDGING, Candidate, Truth, read_candidate
-from components.shared.curves import PRETRAINING_PROBE, Curve, read_curve, write_curves
 from components.shared.errors import UserError
-from components.shared.gate import BLESSING, BOOTSTRAP_SEED, NAMES, Blessing, Champion, Scores, judge, score
-from components.shared.params import Params, plain
-from components.shared.registry import champion
-from components.shared.report import Findings, render
-from components.shared.scores import accuracy_interval, confusion
+from components.shared.judging import pictures as draw
+from components.shared.judging.candidates import CANDIDATES, JUDGING, Candidate, Truth, read_candidate
+from components.shared.judging.gate import BLESSING, BOOTSTRAP_SEED, NAMES, Blessing, Champion, Scores, judge, score
+from components.shared.judging.report import Findings, render
+from components.shared.judging.scores import accuracy_interval, confusion
+from components.shared.learning.curves import PRETRAINING_PROBE, Curve, read_curve, write_curves
+from components.shared.parameters.params import Params, plain
+from components.shared.registry.versions import champion
 from components.shared.step import Work, command_line, working
-from components.shared.tracking import lineage
+from components.shared.tracking.run import lineage
 
 
 def evaluate(dataset: Path, probe: Path, baseline: Path, finetune: Path, out: Path, params: Params) -> Blessing:

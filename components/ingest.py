@@ -12,10 +12,10 @@ import numpy as np
 from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Manifest, save_array
 from components.shared.digests import files_digest, value_digest
 from components.shared.errors import UserError
-from components.shared.params import Params
+from components.shared.parameters.params import Params
 from components.shared.progress import Progress
 from components.shared.sources import Source, open_source
-from components.shared.splitting import check_labels, plan_splits
+from components.shared.sources.splitting import check_labels, plan_splits
 from components.shared.step import command_line, working
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def ingest(out: Path, params: Params) -> Manifest:
         out: output folder `dataset/`: `<split>.images.npy` (uint8, N×H×W×3, RGB) and `<split>.labels.npy` (int64,
             −1 = unlabelled) for unlabelled, train, validation and test, and `manifest.json`. A split that the
             source does not have and that is not cut from another one is empty.
-        params: the section `data`; see `components.shared.splitting` for how labels and splits interact.
+        params: the section `data`; see `components.shared.sources.splitting` for how labels and splits interact.
 
     Returns:
         The manifest.
@@ -81,7 +81,7 @@ def summary(manifest: Manifest) -> str:
 
 def sample_grid(dataset: Dataset) -> Figure:
     """A picture of the first images of each class (at most 20 classes) and of some unlabelled ones."""
-    from components.shared.grids import draw_rows
+    from components.shared.judging.grids import draw_rows
 
     labels = dataset.labels("train")
     rows = [

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from components.shared.artifacts import Dataset, Result, input_digest, read_record
-from components.shared.candidates import CONTENDERS, JUDGING, Candidate, read_candidate
 from components.shared.digests import file_digest
 from components.shared.errors import UserError
-from components.shared.gate import Blessing, read_blessing
-from components.shared.infra_validation import UnfitError, validate_infrastructure
-from components.shared.logged_model import NoClassifierError, describe_logged_model, log_classifier
-from components.shared.model_card import model_card
-from components.shared.params import Params
-from components.shared.registry import absolute_uri, find_version, put_up_for_review
-from components.shared.runs import find_runs, recorded_runs
+from components.shared.judging.candidates import CONTENDERS, JUDGING, Candidate, read_candidate
+from components.shared.judging.gate import Blessing, read_blessing
+from components.shared.parameters.params import Params
+from components.shared.registry.infra_validation import UnfitError, validate_infrastructure
+from components.shared.registry.logged_model import NoClassifierError, describe_logged_model, log_classifier
+from components.shared.registry.model_card import model_card
+from components.shared.registry.version_tags import Subject, version_tags
+from components.shared.registry.versions import absolute_uri, find_version, put_up_for_review
 from components.shared.step import Work, command_line, working
-from components.shared.tracking import connect, lineage
-from components.shared.version_tags import Subject, version_tags
+from components.shared.tracking.earlier_runs import find_runs, recorded_runs
+from components.shared.tracking.run import connect, lineage
 
 CLASSIFIER = "classifier.keras"
 COMPARED_IMAGES = 256

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.shared import expectations as expect
 from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Result
-from components.shared.errors import UserError
-from components.shared.expectations import Checker, Outcome
-from components.shared.image_table import (
+from components.shared.checks import expectations as expect
+from components.shared.checks.expectations import Checker, Outcome
+from components.shared.checks.image_table import (
     LABELLED,
     MeanImages,
     array_table,
@@ -32,7 +31,8 @@ from components.shared.image_table import (
     image_table,
     split_table,
 )
-from components.shared.params import Params, ValidationParams
+from components.shared.errors import UserError
+from components.shared.parameters.params import Params, ValidationParams
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
 
@@ -130,7 +130,7 @@ def _describe(work: Work, data: Dataset, outcomes: Sequence[Outcome], tables: Ta
     _write(out / VERDICT, _verdict(outcomes))
     _write(out / "schema.json", _schema(data, outcomes))
     if tables is not None:
-        from components.shared.grids import draw_rows
+        from components.shared.judging.grids import draw_rows
 
         work.run.dataset(data, "validation")
         _write(out / "statistics.json", _statistics(tables.splits, tables.classes))
@@ -146,7 +146,7 @@ def draw_counts(classes: pd.DataFrame) -> Figure:
     """Bars of the number of images of each class (at most 20), one panel a split.
 
     Args:
-        classes: table of `components.shared.image_table.class_table`.
+        classes: table of `components.shared.checks.image_table.class_table`.
     """
     from matplotlib.figure import Figure
 

@@ -13,8 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from components.shared.config import compose
 from components.shared.errors import UserError
+from components.shared.parameters.config import compose
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

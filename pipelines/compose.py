@@ -13,8 +13,8 @@ import argparse
 from contextlib import suppress
 from pathlib import Path
 
-from components.shared.config import compose, write_params
 from components.shared.errors import UserError
+from components.shared.parameters.config import compose, write_params
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

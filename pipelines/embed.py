@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.shared.file_answers import FileWork, write_answers
-from components.shared.image_files import ImageFiles
-from components.shared.ready_model import load_ready, quiet
-from components.shared.table_file import NUMBERS, TEXT, check_table
+from components.shared.answering.file_answers import FileWork, write_answers
+from components.shared.answering.image_files import ImageFiles
+from components.shared.answering.ready_model import load_ready, quiet
+from components.shared.answering.table_file import NUMBERS, TEXT, check_table
 
 ENDINGS = (".parquet",)
 COLUMNS = {"path": TEXT, "features": NUMBERS}

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from components.shared.answering.file_answers import FileWork, write_answers
+from components.shared.answering.image_files import ImageFiles, shown
+from components.shared.answering.ready_model import load_ready, quiet
+from components.shared.answering.table_file import NUMBER, TEXT, check_table
 from components.shared.errors import UserError
-from components.shared.file_answers import FileWork, write_answers
-from components.shared.image_files import ImageFiles, shown
-from components.shared.params import load_params
-from components.shared.ready_model import load_ready, quiet
-from components.shared.registry import CHAMPION
-from components.shared.table_file import NUMBER, TEXT, check_table
+from components.shared.parameters.params import load_params
+from components.shared.registry.versions import CHAMPION
 
 ENDINGS = (".csv", ".parquet")
 COLUMNS = {"path": TEXT, "class": TEXT, "probability": NUMBER}

@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 from components.shared.errors import UserError
-from components.shared.params import load_params
-from components.shared.registry import open_registry
+from components.shared.parameters.params import load_params
+from components.shared.registry.versions import open_registry
 from components.shared.review import decide
 from components.shared.review.details import details
 from components.shared.review.history import history, notes

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from components.shared.gate import Blessing
-from components.shared.image_files import shown
-from components.shared.registry import CHALLENGER, CHAMPION, PREVIOUS
+from components.shared.answering.image_files import shown
+from components.shared.judging.gate import Blessing
+from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
 from components.shared.review.decide import Outcome
 from components.shared.review.details import Details, host, version_page
 from components.shared.review.history import Event, history, notes

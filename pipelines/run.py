@@ -13,8 +13,8 @@ import argparse
 import os
 from pathlib import Path
 
-from components.shared.config import compose
 from components.shared.errors import UserError
+from components.shared.parameters.config import compose
 
 FOLDER = Path(".cache/kubeflow")
 
@@ -55,7 +55,7 @@ def main(options: argparse.Namespace) -> None:
 
 def _print(evaluation: Path, registration: Path | None) -> None:
     from components.shared.artifacts import Result, read_record
-    from components.shared.gate import read_blessing
+    from components.shared.judging.gate import read_blessing
     from pipelines.summary import table
 
     registered = read_record(registration, Result) if registration is not None else None

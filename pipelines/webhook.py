@@ -18,14 +18,14 @@ import sys
 from urllib.parse import urlsplit
 
 from components.shared.errors import UserError
-from components.shared.webhooks import (
+from components.shared.registry.webhooks import (
     add_webhook,
     list_webhooks,
     remove_webhook,
     server_address,
     try_webhook,
 )
-from pipelines.receiver import PATH, Receiver, application
+from pipelines.webhooks.receiver import PATH, Receiver, application
 
 SECRET, PREVIOUS, FORWARD = "WEBHOOK_SECRET", "WEBHOOK_PREVIOUS_SECRET", "WEBHOOK_FORWARD"
 NAME = "challenger"

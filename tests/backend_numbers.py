@@ -19,7 +19,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from components.shared.backend import start_backend
+from components.shared.learning.backend import start_backend
 
 start_backend()
 
@@ -27,8 +27,8 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from keras import ops  # noqa: E402
 
-from components.shared.config import compose  # noqa: E402
-from components.shared.devices import on_devices  # noqa: E402
+from components.shared.learning.devices import on_devices  # noqa: E402
+from components.shared.parameters.config import compose  # noqa: E402
 from models import encoders, losses, methods  # noqa: E402
 from models.augmentation import Augmentation, augment  # noqa: E402
 from models.training import jit  # noqa: E402

@@ -67,7 +67,7 @@ def in_tmp(tmp_path, monkeypatch):
 @pytest.fixture
 def compose_params():
     """A function that composes checked parameters from `conf/` with overrides."""
-    from components.shared.config import compose
+    from components.shared.parameters.config import compose
 
     def _compose(*overrides):
         return compose(overrides)[0]

@@ -8,7 +8,7 @@ import sys
 from components.shared.errors import UserError
 from components.shared.review import decide
 from components.shared.review.state import Place
-from components.shared.tracking import connect
+from components.shared.tracking.run import connect
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from components.baseline import baseline
 from components.pretrain import pretrain
-from components.shared.checkpoints import Checkpoint
-from components.shared.config import compose
-from components.shared.params import only
+from components.shared.learning.checkpoints import Checkpoint
+from components.shared.parameters.config import compose
+from components.shared.parameters.params import only
 
 EIGHT = 8
 # 12 validation images and batches of 24 labelled ones: what eight devices can and can't share out equally

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from conftest import ROOT
 
-from components.shared.config import compose
+from components.shared.parameters.config import compose
 from models import methods
 from models.augmentation import Augmentation
 from models.training import precision

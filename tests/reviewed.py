@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from components.shared.gate import CHECKS
-from components.shared.registry import put_up_for_review
-from components.shared.tracking import connect, experiment_id
+from components.shared.judging.gate import CHECKS
+from components.shared.registry.versions import put_up_for_review
+from components.shared.tracking.run import connect, experiment_id
 
 CLASSES = ["dots", "rings", "waves"]
 CARD = """**Fine-tuned model** on sample: conv pretrained with simclr, 4,000 unlabelled and 100 labelled images.

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.shared.checkpoints import Checkpoint
 from components.shared.errors import UserError
+from components.shared.learning.checkpoints import Checkpoint
 
 ROWS = [{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": float("inf"), "probe_accuracy": 0.25}]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from datasets import make_arrays
 
-from components.shared.backend import start_backend
+from components.shared.learning.backend import start_backend
 from models import encoders
 from models.augmentation import Augmentation
 from models.batches import Batches

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from components.shared.config import CONF, compose, options, write_params
 from components.shared.errors import UserError
-from components.shared.params import load_params, plain
+from components.shared.parameters.config import CONF, compose, options, write_params
+from components.shared.parameters.params import load_params, plain
 
 
 def test_params_yaml_is_what_the_defaults_compose_to(tmp_path):

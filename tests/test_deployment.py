@@ -15,10 +15,10 @@ from deployment import BACKUP, SECRETS, SERVE, deployed, environment, manifests,
 from image_trees import write_tree
 
 from components.ingest import ingest
-from components.shared.config import compose
 from components.shared.errors import UserError, exit_cleanly
-from components.shared.params import only
-from components.shared.tracking import connect, tracked
+from components.shared.parameters.config import compose
+from components.shared.parameters.params import only
+from components.shared.tracking.run import connect, tracked
 
 # the schema of MLflow 2.20, from before there were logged models
 OLD_SCHEMA = "0584bdc529eb"

@@ -18,12 +18,12 @@ from device_steps import SETTINGS
 from servers import free_port
 
 from components.baseline import baseline
-from components.shared import devices, processes
 from components.shared.artifacts import Dataset, Result, read_record
-from components.shared.config import compose, write_params
-from components.shared.devices import on_devices
 from components.shared.errors import UserError
-from components.shared.params import PLACES, READS, only, params_digest
+from components.shared.learning import devices, processes
+from components.shared.learning.devices import on_devices
+from components.shared.parameters.config import compose, write_params
+from components.shared.parameters.params import PLACES, READS, only, params_digest
 from models.batches import Batches, filled
 from models.training import validation_batch
 

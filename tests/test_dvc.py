@@ -12,8 +12,8 @@ import yaml
 from conftest import ROOT
 from pipeline_graph import closure, covers, downstream, imports, load, outs
 
-from components.shared.config import options
-from components.shared.params import READS
+from components.shared.parameters.config import options
+from components.shared.parameters.params import READS
 
 STAGES = load()["stages"]
 FOLDERS = {
@@ -31,8 +31,10 @@ FOLDERS = {
 SURROUNDINGS = {
     f"components/shared/{name}.py"
     for name in (
-        *("config", "delivery", "errors", "explain", "params", "processes", "progress", "step", "tracking"),
-        *("checkpoints", "devices", "grids", "method_params", "monitor", "pictures", "probe_pictures", "sections"),
+        *("errors", "progress", "step", "judging/grids", "judging/pictures", "judging/probe_pictures"),
+        *(f"parameters/{name}" for name in ("config", "explain", "method_params", "params", "sections")),
+        *("tracking/delivery", "tracking/run"),
+        *(f"learning/{name}" for name in ("checkpoints", "devices", "monitor", "processes")),
     )
 }
 # it imports every method, and a stage depends on the chosen one alone, and on what methods share

@@ -18,8 +18,8 @@ from trained import write_all, write_trained
 from components.evaluate import evaluate
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
-from components.shared.gate import read_blessing
-from components.shared.params import only
+from components.shared.judging.gate import read_blessing
+from components.shared.parameters.params import only
 
 PICTURES = {"accuracies.png", "curves.png", "recall.png", "confusion.png"}
 FILES = {"blessing.json", "metrics.json", "curves.csv", "confusion.csv", "report.html", "result.json"}

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from components.shared.config import compose
+from components.shared.parameters.config import compose
 
 # a stage that runs wherever DVC does, and shows which parameters and which interpreter it was given
 STAGE = """

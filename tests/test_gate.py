@@ -8,10 +8,10 @@ from pydantic import ValidationError
 from trained import simulate
 
 from components.shared.artifacts import Result
-from components.shared.candidates import Candidate, Truth
 from components.shared.digests import value_digest
-from components.shared.gate import CHECKS, Blessing, Champion, judge, read_blessing, score
-from components.shared.params import GateParams
+from components.shared.judging.candidates import Candidate, Truth
+from components.shared.judging.gate import CHECKS, Blessing, Champion, judge, read_blessing, score
+from components.shared.parameters.params import GateParams
 
 GATE = GateParams(min_gain=0.02, min_accuracy=0.5, max_class_drop=0.1, champion_tolerance=0.01)
 CLASSES = 4

@@ -7,8 +7,8 @@ import pytest
 from datasets import make_dataset
 
 from components.shared.artifacts import Dataset
-from components.shared.grids import draw_rows
-from components.shared.probe_pictures import draw_budgets, nearest_rows
+from components.shared.judging.grids import draw_rows
+from components.shared.judging.probe_pictures import draw_budgets, nearest_rows
 
 
 def image(value, dtype=np.uint8):

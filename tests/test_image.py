@@ -12,9 +12,9 @@ import pytest
 from conftest import ROOT, tracked_files
 from dockerfile import Instruction, expand, parse, sent, stages
 
-from components.shared.config import compose
 from components.shared.errors import UserError
-from components.shared.tracking import connect
+from components.shared.parameters.config import compose
+from components.shared.tracking.run import connect
 from pipelines.__main__ import main
 
 TEXT = (ROOT / "Dockerfile").read_text()
@@ -75,11 +75,11 @@ def test_a_build_sees_what_is_copied_and_nothing_else():
     seen = sent(IGNORE, there)
     assert [name for name in seen if name not in FILES] == []
     assert [name for name in seen if name.split("/")[0] not in sources] == []
-    assert {"components/shared/params.py", "conf/config.yaml", "models/methods/simclr.py"} <= set(seen)
+    assert {"components/shared/parameters/params.py", "conf/config.yaml", "models/methods/simclr.py"} <= set(seen)
 
 
 def test_what_the_code_opens_beside_itself_is_in_the_image():
-    # found from the modules' own place, as components/shared/config.py finds conf/
+    # found from the modules' own place, as components/shared/parameters/config.py finds conf/
     assert {"conf", "components", "models", "pipelines", "params.yaml", "dvc.yaml"} <= set(copied(LOCKS[0]))
 
 

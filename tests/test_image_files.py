@@ -15,9 +15,9 @@ import pytest
 from image_trees import encode, picture, write_tree
 from PIL import Image
 
-from components.shared import image_files
+from components.shared.answering import image_files
+from components.shared.answering.image_files import ImageFiles, read_images, shown
 from components.shared.errors import UserError
-from components.shared.image_files import ImageFiles, read_images, shown
 
 NOBODY = 65534
 

@@ -18,9 +18,9 @@ from image_trees import encode, pack_tar, pack_zip, picture, write_tree
 
 from components.ingest import _write_images, ingest, sample_grid
 from components.shared.artifacts import SPLITS, Dataset
-from components.shared.config import compose, write_params
 from components.shared.errors import UserError
-from components.shared.params import only
+from components.shared.parameters.config import compose, write_params
+from components.shared.parameters.params import only
 from components.shared.sources.folder import Folder
 
 ROOT = Path(__file__).resolve().parents[1]

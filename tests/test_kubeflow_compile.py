@@ -319,7 +319,7 @@ def test_an_image_needs_a_tag_or_a_commit():
 
 
 def test_a_setting_of_the_cluster_is_no_option_of_a_run():
-    from components.shared.config import compose, options
+    from components.shared.parameters.config import compose, options
 
     assert "cluster" not in options()
     with pytest.raises(UserError, match=r"^cluster=cpu: says where a pipeline runs"):

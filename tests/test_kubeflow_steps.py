@@ -14,9 +14,9 @@ from trained import write_all
 
 from components.evaluate import evaluate
 from components.shared.artifacts import Result, read_record, write_record
-from components.shared.config import compose as compose_params
 from components.shared.errors import UserError
-from components.shared.params import READS, only, params_digest, plain
+from components.shared.parameters.config import compose as compose_params
+from components.shared.parameters.params import READS, only, params_digest, plain
 from pipelines.kubeflow import pages, steps
 from pipelines.kubeflow.versions import code_version, data_version
 
@@ -85,8 +85,8 @@ def test_the_state_of_the_data_is_part_of_ingest_alone(composed):
 
 
 def test_another_champion_makes_evaluation_judge_again(composed, monkeypatch):
-    from components.shared import registry
-    from components.shared.gate import Champion
+    from components.shared.judging.gate import Champion
+    from components.shared.registry.versions import versions as registry
 
     before = composed()
     assert before["evaluate"]["champion"] is None
@@ -128,7 +128,7 @@ def versions(root):
 @pytest.mark.parametrize(
     ("file", "steps_changed"),
     [
-        ("components/shared/gate.py", {"evaluate", "register"}),
+        ("components/shared/judging/gate.py", {"evaluate", "register"}),
         ("models/methods/simclr.py", {"pretrain"}),
         ("models/methods/byol.py", set()),
         ("components/shared/progress.py", set()),

@@ -21,11 +21,11 @@ from datasets import make_dataset
 from servers import mlflow_server
 
 from components.shared.artifacts import Result, read_record
-from components.shared.config import compose, write_params
-from components.shared.delivery import Call, Delivery, resend
 from components.shared.errors import UserError
-from components.shared.params import only
+from components.shared.parameters.config import compose, write_params
+from components.shared.parameters.params import only
 from components.shared.step import working
+from components.shared.tracking.delivery import Call, Delivery, resend
 from pipelines.__main__ import main
 
 EPOCHS = 40
@@ -209,7 +209,7 @@ class Choosy(http.server.BaseHTTPRequestHandler):
 
 
 def test_a_call_at_which_the_server_breaks_does_not_hold_up_the_others(pointed_at, in_tmp, monkeypatch):
-    monkeypatch.setattr("components.shared.delivery.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("components.shared.tracking.delivery.time.sleep", lambda seconds: None)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Choosy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         pointed_at(f"http://127.0.0.1:{server.server_port}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from method_cases import FILES
 
-from components.shared.config import compose
 from components.shared.errors import UserError
+from components.shared.parameters.config import compose
 from models.methods import METHODS
 
 REFUSED = [

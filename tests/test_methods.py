@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from datasets import make_arrays
 
-from components.shared.backend import start_backend
+from components.shared.learning.backend import start_backend
 from models import encoders, methods
 from models.augmentation import Augmentation
 from models.batches import Batches

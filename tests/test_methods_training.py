@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from method_cases import CROPPED, FILES, assert_equal, batch, build, composed, tiny_encoder
 
-from components.shared.backend import start_backend
-from components.shared.checkpoints import Checkpoint
-from components.shared.training import augmentation
+from components.shared.learning.backend import start_backend
+from components.shared.learning.checkpoints import Checkpoint
+from components.shared.learning.training import augmentation
 from models import optimizers
 from models.batches import Batches
 from models.training import EpochSeed, StopOnNaN, jit

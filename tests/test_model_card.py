@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from components.shared.artifacts import Manifest, Result
-from components.shared.gate import CHECKS, Blessing, Check
-from components.shared.model_card import LONGEST, model_card
-from components.shared.runs import STEPS, StepRun
-from components.shared.version_tags import Subject, version_tags
+from components.shared.judging.gate import CHECKS, Blessing, Check
+from components.shared.registry.model_card import LONGEST, model_card
+from components.shared.registry.version_tags import Subject, version_tags
+from components.shared.tracking.earlier_runs import STEPS, StepRun
 
 MEASURED = {
     "model_mebibytes": 0.5,

@@ -10,9 +10,9 @@ from method_cases import FILES, assert_equal, composed, options
 
 from components.pretrain import pretrain
 from components.shared.artifacts import Dataset
-from components.shared.config import compose
-from components.shared.monitor import Monitor
-from components.shared.params import MonitorParams, only
+from components.shared.learning.monitor import Monitor
+from components.shared.parameters.config import compose
+from components.shared.parameters.params import MonitorParams, only
 from models import methods
 from models.augmentation import Augmentation
 from models.collapse import effective_rank, spread

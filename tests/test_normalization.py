@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from components.pretrain import pretrain
 from components.shared.artifacts import Dataset
-from components.shared.config import compose
-from components.shared.params import EncoderParams, only
-from components.shared.training import network
+from components.shared.learning.training import network
+from components.shared.parameters.config import compose
+from components.shared.parameters.params import EncoderParams, only
 from models import encoders
 from models.augmentation import Augmentation
 from models.classifier import Recipe, SupervisedTrainer, predict

@@ -12,8 +12,8 @@ from conftest import ROOT
 from pydantic import Field, ValidationError
 
 from components.shared.errors import UserError
-from components.shared.explain import explain, parameter_names
-from components.shared.params import (
+from components.shared.parameters.explain import explain, parameter_names
+from components.shared.parameters.params import (
     READS,
     Params,
     handed,
@@ -23,7 +23,7 @@ from components.shared.params import (
     plain,
     validate_params,
 )
-from components.shared.sections import Section
+from components.shared.parameters.sections import Section
 
 VALUES = yaml.safe_load((ROOT / "params.yaml").read_text())
 PARAMS = validate_params(VALUES)

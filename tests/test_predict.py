@@ -18,13 +18,13 @@ from image_trees import encode, picture
 from PIL import Image
 
 from components.ingest import ingest
-from components.shared import file_answers
+from components.shared.answering import file_answers
+from components.shared.answering.ready_model import load_ready
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError
-from components.shared.logged_model import log_classifier
-from components.shared.params import only
-from components.shared.ready_model import load_ready
-from components.shared.registry import put_up_for_review
+from components.shared.parameters.params import only
+from components.shared.registry.logged_model import log_classifier
+from components.shared.registry.versions import put_up_for_review
 from pipelines.__main__ import main
 
 NAME, SIZE = "photos", 32
@@ -76,7 +76,7 @@ def place(tmp_path_factory, tracking_uri):
     """A working folder as the pipeline leaves it: dataset, encoder, classifier, a challenger, params.yaml."""
     import mlflow
 
-    from components.shared.config import compose, write_params
+    from components.shared.parameters.config import compose, write_params
     from models import encoders
     from models.classifier import predict, softmax_head
 
@@ -296,7 +296,9 @@ def test_a_local_model_takes_its_names_from_the_dataset_it_was_trained_on(here, 
     ],
 )
 def test_wrong_usage_is_one_line_before_any_work(here, arguments, words, monkeypatch):
-    monkeypatch.setattr("components.shared.ready_model.start_backend", lambda: pytest.fail("no model is needed"))
+    monkeypatch.setattr(
+        "components.shared.answering.ready_model.start_backend", lambda: pytest.fail("no model is needed")
+    )
     before = sorted(path.name for path in here.iterdir())
     with pytest.raises(UserError, match=words):
         run(*arguments)

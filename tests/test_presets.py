@@ -16,10 +16,10 @@ from components.finetune import finetune
 from components.pretrain import pretrain
 from components.probe import probe
 from components.shared.artifacts import Dataset
-from components.shared.backend import start_backend
-from components.shared.config import compose, options
 from components.shared.errors import UserError
-from components.shared.params import only, plain
+from components.shared.learning.backend import start_backend
+from components.shared.parameters.config import compose, options
+from components.shared.parameters.params import only, plain
 
 RATIO = (3 / 4, 4 / 3)
 STILL = {"flip": False, "crop": "resized", "crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "rotation": 0.0,

@@ -20,12 +20,12 @@ from PIL import Image
 
 import models
 from components.pretrain import _key, pretrain
-from components.shared import grids
 from components.shared.artifacts import Dataset, Manifest, Result, read_record
-from components.shared.checkpoints import FOLDER, Checkpoint
-from components.shared.config import compose, write_params
 from components.shared.errors import UserError
-from components.shared.params import only
+from components.shared.judging import grids
+from components.shared.learning.checkpoints import FOLDER, Checkpoint
+from components.shared.parameters.config import compose, write_params
+from components.shared.parameters.params import only
 from models.batches import Batches
 from models.methods.base import Method
 

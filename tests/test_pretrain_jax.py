@@ -14,13 +14,13 @@ from conftest import ROOT
 from datasets import make_dataset
 
 from components.shared.artifacts import Dataset, Result, read_record
-from components.shared.config import compose, write_params
+from components.shared.parameters.config import compose, write_params
 
 # dies as soon as the state of the first epoch is kept
 DYING = """
 import os, signal
 from components.pretrain import pretrain
-from components.shared.checkpoints import Checkpoint
+from components.shared.learning.checkpoints import Checkpoint
 from components.shared.step import command_line
 
 save = Checkpoint.save

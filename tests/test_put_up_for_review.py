@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from components.shared import registry
-from components.shared.gate import Champion
-from components.shared.registry import champion, put_up_for_review
+from components.shared.judging.gate import Champion
+from components.shared.registry.versions import champion, put_up_for_review
+from components.shared.registry.versions import versions as registry
 
 
 @pytest.fixture(scope="module")

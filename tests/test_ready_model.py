@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from image_trees import encode, picture
 
+from components.shared.answering.ready_model import load_ready
 from components.shared.errors import UserError
-from components.shared.ready_model import load_ready
 from pipelines.__main__ import main
 
 

@@ -17,12 +17,12 @@ from components.register import register
 from components.shared.artifacts import Dataset, Result, read_record, save_predictions
 from components.shared.digests import file_digest
 from components.shared.errors import UserError
-from components.shared.gate import Champion, read_blessing
-from components.shared.infra_validation import UnfitError
-from components.shared.logged_model import requirements
-from components.shared.params import only
-from components.shared.registry import absolute_uri, champion, find_version
-from components.shared.runs import STEPS
+from components.shared.judging.gate import Champion, read_blessing
+from components.shared.parameters.params import only
+from components.shared.registry.infra_validation import UnfitError
+from components.shared.registry.logged_model import requirements
+from components.shared.registry.versions import absolute_uri, champion, find_version
+from components.shared.tracking.earlier_runs import STEPS
 
 SEEDS, EXPORTED = 3, 1
 MEASURED = {"load_seconds": 8.25, "latency_ms_batch_1": 40.0, "largest_difference": 1e-7}
@@ -75,7 +75,7 @@ def save_true_predictions(folder: Path, dataset: Path, model) -> None:
 
 
 def run_evaluate(root: Path, *overrides: str) -> None:
-    from components.shared.config import compose
+    from components.shared.parameters.config import compose
 
     params = only(compose(["data.name=colours", *overrides])[0], "evaluate")
     shutil.rmtree(root / "evaluation", ignore_errors=True)

@@ -11,10 +11,10 @@ import pytest
 import reviewed
 from conftest import ROOT
 
-from components.shared.config import compose, write_params
 from components.shared.errors import UserError
-from components.shared.registry import champion, resolve
-from components.shared.tracking import connect
+from components.shared.parameters.config import compose, write_params
+from components.shared.registry.versions import champion, resolve
+from components.shared.tracking.run import connect
 from pipelines.__main__ import main
 
 

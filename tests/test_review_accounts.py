@@ -14,8 +14,8 @@ from servers import mlflow_server
 
 from components.evaluate import _ask_registry
 from components.shared.errors import UserError
-from components.shared.registry import champion
-from components.shared.tracking import connect
+from components.shared.registry.versions import champion
+from components.shared.tracking.run import connect
 from pipelines.__main__ import main
 
 MODEL, PRODUCTION = "contrastive-sample", "contrastive-sample-production"

@@ -13,7 +13,7 @@ from components.shared.review import carry_out, decide
 from components.shared.review.decide import Reviewer
 from components.shared.review.history import history, notes
 from components.shared.review.state import Place, State, read
-from components.shared.tracking import connect
+from components.shared.tracking.run import connect
 
 ANNA, BEN = Reviewer("anna"), Reviewer("ben")
 

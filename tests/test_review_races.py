@@ -17,7 +17,7 @@ from servers import mlflow_server
 from components.shared.review import decide
 from components.shared.review.history import notes
 from components.shared.review.state import Place, read
-from components.shared.tracking import connect
+from components.shared.tracking.run import connect
 
 ROUNDS = 8
 

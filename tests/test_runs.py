@@ -8,7 +8,7 @@ import pytest
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.errors import UserError
-from components.shared.runs import STEPS, StepRun, find_runs, recorded_runs
+from components.shared.tracking.earlier_runs import STEPS, StepRun, find_runs, recorded_runs
 
 RECORD = {"params": {}, "params_digest": "0", "inputs": {}, "seconds": 1.0}
 

@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from components.shared.scores import (
+from components.shared.judging.scores import (
     accuracy,
     accuracy_interval,
     confusion,

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.shared.config import compose, write_params
 from components.shared.errors import UserError
+from components.shared.parameters.config import compose, write_params
 from components.shared.sources.tfds import TensorFlowDataset
 
 ROOT = Path(__file__).resolve().parents[1]

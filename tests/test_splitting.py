@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from components.shared.artifacts import SPLITS
 from components.shared.errors import UserError
-from components.shared.params import DataParams
-from components.shared.splitting import check_labels, plan_splits
+from components.shared.parameters.params import DataParams
+from components.shared.sources.splitting import check_labels, plan_splits
 
 NAMES = ["a", "b", "c"]
 

@@ -11,9 +11,9 @@ from conftest import ROOT
 from datasets import make_dataset
 
 from components.shared.artifacts import Manifest, Result, read_record
-from components.shared.config import compose, write_params
 from components.shared.errors import UserError, exit_cleanly
-from components.shared.params import only, params_digest, plain
+from components.shared.parameters.config import compose, write_params
+from components.shared.parameters.params import only, params_digest, plain
 from components.shared.step import command_line, working
 
 

@@ -12,7 +12,7 @@ import yaml
 from conftest import ROOT
 
 from components.shared.artifacts import Record, Result, write_record
-from components.shared.gate import CHECKS, Blessing, Check
+from components.shared.judging.gate import CHECKS, Blessing, Check
 from pipelines.__main__ import COMMANDS, main
 
 COMMON = {"params": {}, "params_digest": "p", "inputs": {}, "seconds": 1.0, "mlflow_run_id": "r"}

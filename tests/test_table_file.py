@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from components.shared import table_file
+from components.shared.answering import table_file
+from components.shared.answering.table_file import NUMBER, NUMBERS, TEXT, new_table
 from components.shared.errors import UserError
-from components.shared.table_file import NUMBER, NUMBERS, TEXT, new_table
 
 COLUMNS = {"path": TEXT, "class": TEXT, "probability": NUMBER}
 ROWS = [

@@ -15,7 +15,7 @@ from datasets import make_dataset
 
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError, masked
-from components.shared.tracking import connect, experiment_id, flatten, lineage, tracked
+from components.shared.tracking.run import connect, experiment_id, flatten, lineage, tracked
 
 PARAMS = {"gate": {"min_gain": 0.02, "nested": {"deep": [1, 2]}}, "registry": {"model_name": "m"}}
 
@@ -177,7 +177,7 @@ def test_an_address_that_can_not_be_used_is_a_one_line_error(uri, in_tmp, monkey
 
 LONG_STEP = """
 import sys, time
-from components.shared.tracking import tracked
+from components.shared.tracking.run import tracked
 with tracked("probe", {}, "p", {}, "terminated") as run:
     print(run.id, flush=True)
     time.sleep(120)

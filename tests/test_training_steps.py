@@ -16,11 +16,11 @@ from components.baseline import baseline
 from components.finetune import finetune
 from components.pretrain import pretrain
 from components.probe import probe
-from components.shared import supervised
 from components.shared.artifacts import Dataset, Manifest, Result, read_record
-from components.shared.config import compose
 from components.shared.errors import UserError
-from components.shared.params import only, params_digest
+from components.shared.learning import supervised
+from components.shared.parameters.config import compose
+from components.shared.parameters.params import only, params_digest
 
 SMALL = (
     "encoder.width=8", "method.projection.hidden=16", "method.projection.width=8", "runtime.batch_size=32",

@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT
 from kubernetes_types import ManifestError, check_as
 
-from components.shared import processes
+from components.shared.learning import processes
 
 MANIFEST = yaml.safe_load((ROOT / "docs" / "trainjob.yaml").read_text())
 # Field → type, required ones with a `!`; transcribed from kubeflow/trainer v2.2, pkg/apis/trainer/v1alpha1/

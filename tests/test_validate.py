@@ -11,10 +11,10 @@ import pytest
 from datasets import PATTERNS, make_arrays, make_dataset, write_dataset
 
 from components.shared.artifacts import Dataset, Result, read_record, save_array
+from components.shared.checks.expectations import Checker
+from components.shared.checks.image_table import MeanImages, image_table, split_table
 from components.shared.errors import UserError
-from components.shared.expectations import Checker
-from components.shared.image_table import MeanImages, image_table, split_table
-from components.shared.params import ValidationParams, only
+from components.shared.parameters.params import ValidationParams, only
 from components.validate import examine, validate
 
 COUNTS = {"unlabelled": 45, "train": 30, "validation": 12, "test": 30}
@@ -204,7 +204,7 @@ def test_labels_changed_behind_the_manifest_are_critical(arrays, tmp_path):
 
 def test_images_are_measured(arrays, tmp_path, monkeypatch):
     # a few images at a time, so that several pieces are put together
-    monkeypatch.setattr("components.shared.image_table.CHUNK_BYTES", 7 * 16 * 16 * 3)
+    monkeypatch.setattr("components.shared.checks.image_table.CHUNK_BYTES", 7 * 16 * 16 * 3)
     data = Dataset(write_dataset(tmp_path / "dataset", arrays, NAMES))
     means, read = MeanImages(3, 16), []
     table = image_table(data, 1.0, means, read.append)
@@ -230,7 +230,7 @@ class Step:
     """The step in a folder of its own, with a good dataset and one that fails."""
 
     def __init__(self, root):
-        from components.shared.config import compose
+        from components.shared.parameters.config import compose
 
         self.root, self.out, self.failed = root, root / "validation", root / "validation.failed"
         self.params = only(compose([])[0], "validate")

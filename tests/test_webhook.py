@@ -20,9 +20,9 @@ from servers import free_port, mlflow_server, serving
 
 from components.shared.errors import UserError
 from pipelines.__main__ import main
-from pipelines.announcement import announcement
-from pipelines.receiver import LARGEST_BODY, post
-from pipelines.signature import TOLERANCE, sign, verify
+from pipelines.webhooks.announcement import announcement
+from pipelines.webhooks.receiver import LARGEST_BODY, post
+from pipelines.webhooks.signature import TOLERANCE, sign, verify
 
 SECRET = "a-secret-of-at-least-24-characters"
 OLD_SECRET = "the-secret-before-it-was-changed"

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from components.shared.config import CONF, compose_settings, options
 from components.shared.errors import UserError
-from components.shared.explain import did_you_mean, explain
-from components.shared.sections import Section
+from components.shared.parameters.config import CONF, compose_settings, options
+from components.shared.parameters.explain import did_you_mean, explain
+from components.shared.parameters.sections import Section
 
 GROUP = "cluster"
 Step = Literal[

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from components.shared.config import compose
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
-from components.shared.explain import did_you_mean
+from components.shared.parameters.config import compose
+from components.shared.parameters.explain import did_you_mean
 from pipelines.kubeflow import NAME
 from pipelines.kubeflow.connection import Connection
 from pipelines.kubeflow.faults import ClusterError

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.errors import UserError
-from components.shared.params import READS, only, plain, restore
+from components.shared.parameters.params import READS, only, plain, restore
 
 # of a checkpoint's folder in the container; without it the step's own default
 CACHE = "PIPELINE_CACHE"
@@ -37,9 +37,9 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
         Step → JSON of its parameters and the version of its code; of `ingest` also that of the data, of `evaluate`
         the champion in the registry. Equal text means that KFP may answer from its cache.
     """
-    from components.shared import config
-    from components.shared.registry import champion
-    from components.shared.tracking import connect
+    from components.shared.parameters import config
+    from components.shared.registry.versions import champion
+    from components.shared.tracking.run import connect
     from pipelines.kubeflow.versions import code_version, data_version
 
     _quiet()
@@ -89,7 +89,7 @@ def run(step: str, settings: str, inputs: Sequence[Any], out: Any, **shown: Any)
 
 def refuse(evaluation: Any, page: Any) -> None:
     """Say on the page why nothing is registered. The run ends well: a refusal is a result."""
-    from components.shared.gate import read_blessing
+    from components.shared.judging.gate import read_blessing
     from pipelines.kubeflow import pages
 
     with told():
@@ -107,9 +107,9 @@ def record(status: Any, overrides: Sequence[str]) -> None:
         status: KFP's `PipelineTaskFinalStatus` of all steps.
         overrides: the options of the run.
     """
-    from components.shared import config
     from components.shared.digests import value_digest
-    from components.shared.tracking import tracked
+    from components.shared.parameters import config
+    from components.shared.tracking.run import tracked
 
     _quiet()
     name = "runs"  # of a run that could not tell its dataset

@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Callable
 
-from components.shared.registry import CHALLENGER, CHAMPION, PREVIOUS, answering, is_forbidden
+from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, answering, is_forbidden
 from components.shared.review.log import OVERRIDE, Decision
 from components.shared.review.state import Entry, Place, State, read
 

@@ -6,7 +6,7 @@ import contextlib
 import io
 from typing import Any
 
-from components.shared.registry import answering
+from components.shared.registry.versions import answering
 from components.shared.review.state import State, read
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import quote
 
 from components.shared.errors import UserError
-from components.shared.gate import BLESSING, Blessing, read_blessing
-from components.shared.registry import answering
+from components.shared.judging.gate import BLESSING, Blessing, read_blessing
+from components.shared.registry.versions import answering
 from components.shared.review.state import Entry, State
-from components.shared.runs import STEPS
+from components.shared.tracking.earlier_runs import STEPS
 
 REPORT = "report.html"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")

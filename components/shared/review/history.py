@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from components.shared.registry import CHALLENGER, CHAMPION, PREVIOUS
+from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
 from components.shared.review.log import OUTCOMES, STATUS, Decision
 from components.shared.review.state import State
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.shared.errors import UserError
-from components.shared.registry import CHALLENGER, CHAMPION, PREVIOUS, answering, find_model
+from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, answering, find_model
 from components.shared.review.log import OUTCOMES, STATUS, Log
 
 BLESSED = "blessed"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from components.shared.errors import UserError
-from components.shared.processes import COUNT, place
+from components.shared.learning.processes import COUNT, place
 
 FIELD = "runtime.devices"
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from components.shared.sections import Count, Fraction, Positive, PositivePair, Section, SharePair
+from components.shared.parameters.sections import Count, Fraction, Positive, PositivePair, Section, SharePair
 
 
 class AugmentationParams(Section):

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from components.shared.answering.image_files import shown
 from components.shared.errors import UserError
-from components.shared.image_files import shown
-from components.shared.registry import CHALLENGER
-from components.shared.webhooks import EVENT, SECONDS, registered_tags
-from pipelines.announcement import announcement
-from pipelines.signature import TOLERANCE, UnverifiedError, verify
+from components.shared.registry.versions import CHALLENGER
+from components.shared.registry.webhooks import EVENT, SECONDS, registered_tags
+from pipelines.webhooks.announcement import announcement
+from pipelines.webhooks.signature import TOLERANCE, UnverifiedError, verify
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

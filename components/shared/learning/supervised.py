@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from components.shared.artifacts import Dataset, Result, save_predictions
-from components.shared.devices import on_devices
 from components.shared.errors import UserError
-from components.shared.params import Params
+from components.shared.judging.scores import accuracy, correct, spread
+from components.shared.learning.devices import on_devices
+from components.shared.learning.training import Curves, augmentation, labelled, network
+from components.shared.parameters.params import Params
 from components.shared.progress import Progress
-from components.shared.scores import accuracy, correct, spread
 from components.shared.step import Work
-from components.shared.training import Curves, augmentation, labelled, network
 
 
 def train_supervised(data: Dataset, params: Params, work: Work, pretrained: list[np.ndarray] | None) -> Result:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from components.shared.artifacts import UNLABELLED, Manifest
-from components.shared.data_docs import make_readable
-from components.shared.image_table import LABELLED, shape_text
-from components.shared.params import ValidationParams
+from components.shared.checks.data_docs import make_readable
+from components.shared.checks.image_table import LABELLED, shape_text
+from components.shared.parameters.params import ValidationParams
 
 if TYPE_CHECKING:
     import pandas as pd

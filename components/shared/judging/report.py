@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from components.shared.artifacts import Manifest
-from components.shared.candidates import Candidate, Truth
-from components.shared.curves import Curve
-from components.shared.gate import NAMES, NOT_ASKED, Blessing, Scores
-from components.shared.pictures import TITLES
-from components.shared.scores import spread
+from components.shared.judging.candidates import Candidate, Truth
+from components.shared.judging.gate import NAMES, NOT_ASKED, Blessing, Scores
+from components.shared.judging.pictures import TITLES
+from components.shared.judging.scores import spread
+from components.shared.learning.curves import Curve
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -236,6 +236,6 @@ def _runs(findings: Findings) -> list[dict[str, str]]:
 
 
 def _flat(params: Mapping[str, Any]) -> str:
-    from components.shared.tracking import flatten
+    from components.shared.tracking.run import flatten
 
     return ", ".join(f"{key}={value}" for key, value in flatten(params).items())

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.errors import UserError
-from components.shared.gate import Champion
-from components.shared.tracking import DEFAULT_URI, connect
+from components.shared.judging.gate import Champion
+from components.shared.tracking.run import DEFAULT_URI, connect
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
 # the registry stores no longer descriptions

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from components.shared.artifacts import Dataset
-from components.shared.backend import start_backend
 from components.shared.errors import UserError
+from components.shared.learning.backend import start_backend
 
 _REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError
-from components.shared.method_params import AugmentationParams
-from components.shared.params import EncoderParams
-from components.shared.tracking import Run
+from components.shared.parameters.method_params import AugmentationParams
+from components.shared.parameters.params import EncoderParams
+from components.shared.tracking.run import Run
 
 
 class Curves:

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from components.shared.gate import NAMES, Check
-from components.shared.version_tags import Subject, named
+from components.shared.judging.gate import NAMES, Check
+from components.shared.registry.version_tags import Subject, named
 
 LONGEST = 5000
 _ROWS = {"baseline": "baseline, from scratch", "probe": "linear probe", "finetune": "fine-tuned"}

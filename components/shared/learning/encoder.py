@@ -7,7 +7,7 @@ from typing import Any
 
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
-from components.shared.params import EncoderParams
+from components.shared.parameters.params import EncoderParams
 
 
 def load_encoder(folder: Path, data: Dataset, network: EncoderParams | None = None) -> Any:

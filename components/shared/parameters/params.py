@@ -17,9 +17,9 @@ from pydantic import BaseModel, Field, ValidationError, create_model, model_vali
 
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
-from components.shared.explain import explain
-from components.shared.method_params import AugmentationParams, MethodParams
-from components.shared.sections import Count, Drops, Fraction, Positive, Section
+from components.shared.parameters.explain import explain
+from components.shared.parameters.method_params import AugmentationParams, MethodParams
+from components.shared.parameters.sections import Count, Drops, Fraction, Positive, Section
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 

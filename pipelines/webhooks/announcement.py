@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from components.shared.image_files import shown
+from components.shared.answering.image_files import shown
 
 
 def announcement(model: str, version: str, tags: Mapping[str, str], page: str) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from components.shared.answering.image_files import ImageFiles, read_images, shown
+from components.shared.answering.ready_model import ReadyModel
+from components.shared.answering.table_file import new_table
 from components.shared.errors import UserError
-from components.shared.image_files import ImageFiles, read_images, shown
 from components.shared.progress import Progress
-from components.shared.ready_model import ReadyModel
-from components.shared.table_file import new_table
 
 # so many pixels a batch, whatever the images' size: some hundred MB inside a large network
 _BATCH_PIXELS, _LARGEST_BATCH = 2**20, 256

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.shared.curves import PRETRAINING_PROBE, Curve
-from components.shared.gate import Scores
+from components.shared.judging.gate import Scores
+from components.shared.learning.curves import PRETRAINING_PROBE, Curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

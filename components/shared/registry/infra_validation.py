@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from components.shared.fresh_process import BATCHES, FreshProcess, fresh_process, milliseconds
+from components.shared.registry.fresh_process import BATCHES, FreshProcess, fresh_process, milliseconds
 
 # float32 on the same kind of processor repeats to about 1e-6; another one, or another order of sums, to 1e-5
 TOLERANCE = 1e-4

@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from components.shared.errors import UserError
-from components.shared.explain import did_you_mean, parameter_names
-from components.shared.params import Params, validate_params
+from components.shared.parameters.explain import did_you_mean, parameter_names
+from components.shared.parameters.params import Params, validate_params
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = Path(__file__).resolve().parents[3] / "conf"
 # groups that say where a pipeline runs, not what it computes: no part of params.yaml
 APART = ("cluster",)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from components.shared.artifacts import Dataset
-from components.shared.params import MonitorParams
+from components.shared.parameters.params import MonitorParams
 
 # images whose embeddings are looked at for collapse
 SAMPLE = 512

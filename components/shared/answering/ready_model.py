@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from components.shared.artifacts import Manifest, Result, read_record
-from components.shared.backend import start_backend
 from components.shared.errors import UserError
-from components.shared.registry import open_registry, resolve
+from components.shared.learning.backend import start_backend
+from components.shared.registry.versions import open_registry, resolve
 
 _ADDRESS = re.compile(r"(models|runs):/+.")
 _FILES = ("classifier.keras", "encoder.keras")

@@ -13,10 +13,18 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
 
-from components.shared.candidates import CHOOSING, CONTENDERS, JUDGING, Candidate, Truth, comparison_faults, faults
 from components.shared.errors import UserError
-from components.shared.params import GateParams
-from components.shared.scores import accuracy, correct, gain_interval, mean_gain, recall
+from components.shared.judging.candidates import (
+    CHOOSING,
+    CONTENDERS,
+    JUDGING,
+    Candidate,
+    Truth,
+    comparison_faults,
+    faults,
+)
+from components.shared.judging.scores import accuracy, correct, gain_interval, mean_gain, recall
+from components.shared.parameters.params import GateParams
 
 BLESSING = "blessing.json"
 CHECKS = ("inputs", "gain", "certainty", "floor", "slices", "champion")

@@ -1,0 +1,1 @@
+"""What the data must satisfy, and how that is shown."""

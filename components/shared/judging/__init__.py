@@ -1,0 +1,1 @@
+"""Comparing models: predictions, scores, the gate, pictures and the report."""

@@ -1,0 +1,1 @@
+"""What the steps that train have in common."""
