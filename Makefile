@@ -40,8 +40,12 @@ repro: env data  ## Run the pipeline: only what changed; ends with a table of th
 	@python -m pipelines summary
 
 .PHONY: test
-test: env  ## Run the whole test suite, in JOBS processes (2)
-	@python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+test: env  ## Run the tests but for the slow ones, in JOBS processes (2)
+	@python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+
+.PHONY: test-slow
+test-slow: env  ## Run the slow tests: whole pipelines, real servers, other backends
+	@python -m pytest -n $(JOBS) --dist loadfile -m slow
 
 .PHONY: ui
 ui: env  ## Show the runs, curves, pictures and registered models in MLflow's page

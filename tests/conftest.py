@@ -28,12 +28,6 @@ def tracked_files():
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
-def pytest_collection_modifyitems(items):
-    """Files with slow tests come first: else one process works on such a file while the others are done."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(autouse=True)
 def seeded():
     """The same random numbers in each run: a test that fails once must fail again."""
