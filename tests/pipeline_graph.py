@@ -8,6 +8,18 @@ from pathlib import Path, PurePosixPath
 import yaml
 from conftest import ROOT
 
+# step → the folder it writes
+FOLDERS = {
+    "ingest": "dataset",
+    "validate": "validation",
+    "pretrain": "encoder",
+    "probe": "probe",
+    "baseline": "baseline",
+    "finetune": "finetune",
+    "evaluate": "evaluation",
+    "register": "registration",
+}
+
 
 def load(name="dvc.yaml"):
     return yaml.safe_load((ROOT / name).read_text())

@@ -13,7 +13,6 @@ from typing import Any
 import yaml
 from conftest import ROOT, tracked_files
 
-FOLDERS = ("dataset", "validation", "encoder", "probe", "baseline", "finetune", "evaluation", "registration")
 # as small as still lets the pretrained encoder beat the baseline, which is hardly trained
 TINY: dict[str, dict[str, Any]] = {
     "encoder": {"width": 16},

@@ -10,22 +10,12 @@ import re
 import pytest
 import yaml
 from conftest import ROOT
-from pipeline_graph import closure, covers, downstream, imports, load, outs
+from pipeline_graph import FOLDERS, closure, covers, downstream, imports, load, outs
 
 from components.shared.parameters.config import options
 from components.shared.parameters.params import READS
 
 STAGES = load()["stages"]
-FOLDERS = {
-    "ingest": "dataset",
-    "validate": "validation",
-    "pretrain": "encoder",
-    "probe": "probe",
-    "baseline": "baseline",
-    "finetune": "finetune",
-    "evaluate": "evaluation",
-    "register": "registration",
-}
 # they check, explain, track, watch, resume, draw and choose where to compute: what a step learns or decides is not
 # theirs
 SURROUNDINGS = {

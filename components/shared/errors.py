@@ -25,6 +25,12 @@ def masked(text: str) -> str:
     return text
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line of at most 200 characters without secrets."""
+    said = str(error).strip().splitlines()
+    return masked(said[0][:300])[:200] if said else type(error).__name__
+
+
 def exit_cleanly(main: Callable[[], int | None]) -> None:
     """Run `main` and exit: 0 or its return value, 2 for a `UserError`, 130 for Ctrl-C."""
     try:

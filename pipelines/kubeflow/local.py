@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from components.shared.environment import environment
 from components.shared.errors import UserError
 from pipelines.kubeflow.steps import RUN
 from pipelines.kubeflow.versions import ROOT
@@ -82,7 +83,7 @@ def run_here(overrides: Sequence[str], folder: Path, data_version: str = "", cac
     from pipelines.kubeflow.pipeline import build_pipeline
 
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with warnings.catch_warnings(), _environment({RUN: report.run_id, "PYTHONPATH": os.pathsep.join(paths)}):
+    with warnings.catch_warnings(), environment({RUN: report.run_id, "PYTHONPATH": os.pathsep.join(paths)}):
         # that names and resources do nothing here, and that no image is run, is known
         warnings.filterwarnings("ignore", module="kfp")
         pipeline = build_pipeline()
@@ -96,20 +97,6 @@ def run_here(overrides: Sequence[str], folder: Path, data_version: str = "", cac
         with _Screen(sys.stdout, report) as screen, _watched(report, screen):
             pipeline(overrides=list(overrides), data_version=data_version)
     return report
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from components.shared.artifacts import Manifest, Result, read_record
-from components.shared.errors import UserError
+from components.shared.errors import UserError, first_line
 from components.shared.learning.backend import start_backend
 from components.shared.registry.versions import open_registry, resolve
 
@@ -109,7 +109,7 @@ def _from_registry(uri: str) -> ReadyModel:
         try:
             local = mlflow.artifacts.download_artifacts(artifact_uri=resolved, dst_path=folder)
         except (MlflowException, OSError) as error:
-            raise UserError(f"{uri}: MLflow does not give it: {_first_line(error)}; check the address") from None
+            raise UserError(f"{uri}: MLflow does not give it: {first_line(error)}; check the address") from None
         return _from_mlflow(Path(local), f"{version[1]} version {version[2]}" if version else uri)
 
 
@@ -120,14 +120,14 @@ def _from_mlflow(folder: Path, name: str) -> ReadyModel:
     try:
         described = mlflow.models.Model.load(str(folder / "MLmodel"))
     except Exception as error:  # its YAML and its fields each have their own exceptions
-        raise UserError(f"{name}: not an MLflow model: {_first_line(error)}") from None
+        raise UserError(f"{name}: not an MLflow model: {first_line(error)}") from None
     if "keras" not in described.flavors:
         raise UserError(f"{name}: holds {', '.join(described.flavors)}, not a Keras model; choose another one")
     start_backend()
     try:
         network = mlflow.keras.load_model(str(folder), load_model_kwargs={"compile": False})
     except Exception as error:
-        raise UserError(f"{name}: Keras can't load it: {_first_line(error)}") from None
+        raise UserError(f"{name}: Keras can't load it: {first_line(error)}") from None
     names = (described.metadata or {}).get("class_names")
     return _ready(name, network, [str(label) for label in names] if isinstance(names, list) else None)
 
@@ -139,7 +139,7 @@ def _load_keras(path: Path) -> Any:
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # the archive, its JSON and its HDF5 each have their own exceptions
-        raise UserError(f"{path}: Keras can't load it: {_first_line(error)}") from None
+        raise UserError(f"{path}: Keras can't load it: {first_line(error)}") from None
 
 
 def _names_beside(path: Path) -> list[str] | None:
@@ -223,7 +223,3 @@ def quiet() -> None:
 
     # large photographs are fine; what may be an attack is an error of its own
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

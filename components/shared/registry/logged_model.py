@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from components.shared.artifacts import Dataset
-from components.shared.errors import UserError
+from components.shared.errors import UserError, first_line
 from components.shared.learning.backend import start_backend
 
 _REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
@@ -67,7 +67,7 @@ def log_classifier(path: Path, data: Dataset) -> str:
             validate_serving_input=False,
         )
     except (MlflowException, OSError) as error:
-        raise UserError(f"MLflow did not take the model: {_first_line(error)}; run again") from None
+        raise UserError(f"MLflow did not take the model: {first_line(error)}; run again") from None
     return str(logged.model_uri)
 
 
@@ -94,7 +94,7 @@ def describe_logged_model(model_uri: str, metrics: Mapping[str, float], tags: Ma
         mlflow.MlflowClient().set_logged_model_tags(match[1], dict(tags))
     except (MlflowException, OSError) as error:
         raise UserError(
-            f"MLflow does not take what was found of the model: {_first_line(error)}; run again"
+            f"MLflow does not take what was found of the model: {first_line(error)}; run again"
         ) from None
 
 
@@ -138,12 +138,8 @@ def _check(path: Path, data: Dataset) -> None:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # the archive, its JSON and its HDF5 each have their own exceptions
-        raise NoClassifierError(f"{path}: Keras can't load it: {_first_line(error)}") from None
+        raise NoClassifierError(f"{path}: Keras can't load it: {first_line(error)}") from None
     if tuple(model.output_shape) != (None, data.classes):
         raise NoClassifierError(
             f"{path}: gives {model.output_shape}, not probabilities of the dataset's {data.classes} classes"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.shared.errors import UserError
+from components.shared.errors import UserError, first_line
 from components.shared.judging.gate import Champion
 from components.shared.tracking.run import DEFAULT_URI, connect
 
@@ -219,7 +219,7 @@ def answering(name: str) -> Iterator[Any]:
                 f"registry {where}: model {name}: the account {account} may not do this (403); use an account that "
                 "may, with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             ) from None
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        first = first_line(error)
         raise UserError(f"registry {where}: model {name}: {first}; check the address and run again") from None
 
 

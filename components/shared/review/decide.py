@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from components.shared.errors import UserError
 from components.shared.review.carry_out import carry_out
@@ -96,12 +97,9 @@ def approve(place: Place, number: str, reason: str, who: Reviewer, override: boo
         earlier = state.log.before(crowned)
     return _decide(
         state,
-        Decision(
-            id=new_id(),
-            sequence=state.log.next_sequence(),
-            at=now(),
-            by=who.name,
-            account=who.account,
+        _decision(
+            state,
+            who,
             action="approve",
             version=number,
             reason=reason,
@@ -134,12 +132,9 @@ def reject(place: Place, number: str, reason: str, who: Reviewer) -> Outcome:
         return Outcome(state, None, done)
     return _decide(
         state,
-        Decision(
-            id=new_id(),
-            sequence=state.log.next_sequence(),
-            at=now(),
-            by=who.name,
-            account=who.account,
+        _decision(
+            state,
+            who,
             action="reject",
             version=number,
             reason=reason,
@@ -168,12 +163,9 @@ def rollback(place: Place, reason: str, who: Reviewer) -> Outcome:
         )
     return _decide(
         state,
-        Decision(
-            id=new_id(),
-            sequence=state.log.next_sequence(),
-            at=now(),
-            by=who.name,
-            account=who.account,
+        _decision(
+            state,
+            who,
             action="rollback",
             version=state.origin_of(state.champion) if state.champion else None,
             reason=reason,
@@ -182,6 +174,17 @@ def rollback(place: Place, reason: str, who: Reviewer) -> Outcome:
             replaced=state.champion,
             previous=state.log.before(target),
         ),
+    )
+
+
+def _decision(state: State, who: Reviewer, **what: Any) -> Decision:
+    return Decision(
+        id=new_id(),
+        sequence=state.log.next_sequence(),
+        at=now(),
+        by=who.name,
+        account=who.account,
+        **what,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from components.shared.errors import UserError
+from components.shared.errors import UserError, first_line
 from components.shared.judging.gate import BLESSING, Blessing, read_blessing
 from components.shared.registry.versions import answering
 from components.shared.review.state import Entry, State
@@ -129,5 +129,5 @@ def _blessing(run_id: str) -> Blessing | str:
         except UserError as error:
             return str(error).removeprefix(f"{folder}/")
         except Exception as error:  # each artifact store has its own exceptions
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            first = first_line(error)
             return f"{BLESSING} of run {run_id} can't be read: {first}"

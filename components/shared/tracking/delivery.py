@@ -8,7 +8,6 @@ has ended is kept in a folder, to be sent by `python -m pipelines resend`.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -19,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.shared.errors import UserError, masked
+from components.shared.environment import environment
+from components.shared.errors import UserError, first_line
 
 UNSENT = "unsent"
 # seconds: between two tries while the server is away, at first and at most; of asking whether it answers again
@@ -188,23 +188,9 @@ def requests_within(seconds: int | None, retries: int = 0) -> Iterator[None]:
     limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
     if seconds is not None:
         limits["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(seconds)
-    before = {name: os.environ.get(name) for name in limits}
     # MLflow reads these settings at each request
-    os.environ.update(limits)
-    try:
+    with environment(limits):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line without secrets."""
-    said = str(error).strip().splitlines()
-    return masked(said[0][:300])[:200] if said else type(error).__name__
 
 
 def _kept(folder: Path) -> list[Call]:

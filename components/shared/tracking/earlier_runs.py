@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.shared.artifacts import Manifest, Result
-from components.shared.errors import UserError
+from components.shared.errors import UserError, first_line
 
 STEPS = ("ingest", "validate", "pretrain", "probe", "baseline", "finetune", "evaluate", "register")
 
@@ -76,7 +76,7 @@ def find_runs(recorded: Mapping[str, str], dataset_digest: str) -> dict[str, Ste
         if places:
             found |= _validation(client, sorted(places), dataset_digest)
     except MlflowException as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        first = first_line(error)
         raise UserError(
             f"MLflow at {mlflow.get_tracking_uri()} does not tell its runs: {first}; run again"
         ) from None

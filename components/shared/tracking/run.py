@@ -21,8 +21,8 @@ from typing import Any
 
 import yaml
 
-from components.shared.errors import UserError, masked
-from components.shared.tracking.delivery import ASKING, Delivery, first_line, requests_within
+from components.shared.errors import UserError, first_line, masked
+from components.shared.tracking.delivery import ASKING, Delivery, requests_within
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"
