@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from servers import free_port
 
+from components.shared.registry import fresh_process as program
+from components.shared.registry import infra_validation as module
 from components.shared.registry.fresh_process import FreshProcess, fresh_process, milliseconds
 from components.shared.registry.infra_validation import (
     UnfitError,
@@ -24,8 +26,6 @@ from components.shared.registry.infra_validation import (
     validate_infrastructure,
     validate_serving,
 )
-from components.shared.registry.versions import fresh_process as program
-from components.shared.registry.versions import infra_validation as module
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (40, 8, 8, 3), np.uint8)

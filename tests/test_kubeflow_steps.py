@@ -86,7 +86,7 @@ def test_the_state_of_the_data_is_part_of_ingest_alone(composed):
 
 def test_another_champion_makes_evaluation_judge_again(composed, monkeypatch):
     from components.shared.judging.gate import Champion
-    from components.shared.registry.versions import versions as registry
+    from components.shared.registry import versions as registry
 
     before = composed()
     assert before["evaluate"]["champion"] is None

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from components.shared.judging.gate import Champion
+from components.shared.registry import versions as registry
 from components.shared.registry.versions import champion, put_up_for_review
-from components.shared.registry.versions import versions as registry
 
 
 @pytest.fixture(scope="module")
