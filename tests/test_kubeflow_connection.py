@@ -49,11 +49,12 @@ def ours(*words):
     return connect(options(*words))._configuration
 
 
-def same(one, other):
-    for name in ("api_key", "verify_ssl", "ssl_ca_cert", "cert_file", "key_file"):
-        assert getattr(one, name) == getattr(other, name), name
-    assert one.get_api_key_with_prefix("authorization") == other.get_api_key_with_prefix("authorization")
-    assert one.host.removeprefix("http://").rstrip("/") == other.host.removeprefix("http://").rstrip("/")
+def said(configuration):
+    """What a server is told by it, and where it is."""
+    names = ("api_key", "verify_ssl", "ssl_ca_cert", "cert_file", "key_file")
+    host = configuration.host.removeprefix("http://").rstrip("/")
+    token = configuration.get_api_key_with_prefix("authorization")
+    return {"host": host, "token": token, **{name: getattr(configuration, name) for name in names}}
 
 
 @pytest.mark.filterwarnings("ignore:The host kf.example.org")
@@ -61,16 +62,16 @@ def same(one, other):
 @pytest.mark.parametrize("token", [None, TOKEN])
 def test_flags_mean_what_they_mean_to_kfps_client(alone, host, token):
     words = ["--host", host, *(["--existing-token", token] if token else [])]
-    same(ours(*words), kfps_own(host, token))
+    assert said(ours(*words)) == said(kfps_own(host, token))
 
 
 def test_the_environment_means_what_it_means_to_kfp(alone, monkeypatch):
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "https://of-the-client.example.org")
-    same(ours(), kfps_own())
+    assert said(ours()) == said(kfps_own())
     # the variables of the `kfp` command line are flags to the client, and win
     monkeypatch.setenv("KFP_ENDPOINT", "https://of-the-command.example.org")
     monkeypatch.setenv("KFP_EXISTING_TOKEN", TOKEN)
-    same(ours(), kfps_own("https://of-the-command.example.org", TOKEN))
+    assert said(ours()) == said(kfps_own("https://of-the-command.example.org", TOKEN))
     assert ours("--host", "https://of-the-flag.example.org").host == "https://of-the-flag.example.org"
 
 
@@ -86,8 +87,8 @@ def kubeconfig(folder):
 
 def test_without_a_host_the_kubeconfig_leads_to_it(alone):
     kubeconfig(alone)
-    same(ours(), kfps_own())
-    same(ours("--kube-context", "there"), kfps_own(context="there"))
+    assert said(ours()) == said(kfps_own())
+    assert said(ours("--kube-context", "there")) == said(kfps_own(context="there"))
     assert ours("--system-namespace", "ml").host.endswith("/api/v1/namespaces/ml/services/ml-pipeline:http/proxy")
     with pytest.raises(UserError, match="context nowhere"):
         ours("--kube-context", "nowhere")
@@ -102,7 +103,7 @@ def test_in_a_pod_the_service_account_is_used(alone, monkeypatch):
     monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", str(alone / "ca.crt"))
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(alone / "kfp"))
     found = ours()
-    same(found, kfps_own())
+    assert said(found) == said(kfps_own())
     assert found.host == "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
     # the kubelet writes a new token
     (alone / "kfp").write_text("renewed")

@@ -15,7 +15,7 @@ from typing import Any
 
 from components.shared.errors import UserError, first_line
 from components.shared.judging.gate import Champion
-from components.shared.tracking.run import DEFAULT_URI, connect
+from components.shared.tracking.run import DEFAULT_URI, connect, if_there
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
 # the registry stores no longer descriptions
@@ -234,14 +234,7 @@ def is_forbidden(error: BaseException | None) -> bool:
 
 def find_model(client: Any, name: str) -> Any:
     """MLflow's record of a registered model (aliases and tags), None where there is none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
+    return if_there(client.get_registered_model, name)
 
 
 def _number(text: str | None) -> float | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.shared.errors import UserError
+from components.shared.tracking.run import if_there
 
 EVENT = "model_version_alias.created"
 ABOUT = "Tells a reviewer of a new challenger"
@@ -122,15 +123,9 @@ def registered_tags(name: str, number: str) -> dict[str, str] | None:
     Raises:
         UserError: the registry does not answer.
     """
-    from mlflow.exceptions import MlflowException
-
     with _server() as client:
-        try:
-            return dict(client.get_model_version(name, number).tags)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
+        version = if_there(client.get_model_version, name, number)
+        return None if version is None else dict(version.tags)
 
 
 def server_address() -> str:

@@ -16,6 +16,7 @@ from components.shared.judging.gate import BLESSING, Blessing, read_blessing
 from components.shared.registry.versions import answering
 from components.shared.review.state import Entry, State
 from components.shared.tracking.earlier_runs import STEPS
+from components.shared.tracking.run import if_there
 
 REPORT = "report.html"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -63,7 +64,7 @@ def details(state: State, number: str) -> Details:
     runs, files = {}, {}
     with answering(state.place.model) as client:
         for name, run_id in _named_runs(entry).items():
-            run = _run(client, run_id)
+            run = if_there(client.get_run, run_id)
             runs[name] = f"{run_id} (deleted, or of another server)" if run is None else _run_page(run)
             if run is not None and run_id == evaluation:
                 files = {path: _file_page(run, path) for path in _shown_files(client, run_id)}
@@ -79,17 +80,6 @@ def _named_runs(entry: Entry) -> dict[str, str]:
         if _RUN_ID.fullmatch(run_id) and run_id not in found.values():
             found[name.removeprefix("run.")] = run_id
     return found
-
-
-def _run(client: Any, run_id: str) -> Any:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
 
 
 def _shown_files(client: Any, run_id: str) -> list[str]:

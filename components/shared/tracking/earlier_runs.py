@@ -8,6 +8,7 @@ from typing import Any
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.errors import UserError, first_line
+from components.shared.tracking.run import if_there
 
 STEPS = ("ingest", "validate", "pretrain", "probe", "baseline", "finetune", "evaluate", "register")
 
@@ -84,15 +85,9 @@ def find_runs(recorded: Mapping[str, str], dataset_digest: str) -> dict[str, Ste
 
 
 def _experiment(client: Any, run_id: str) -> str | None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return str(client.get_run(run_id).info.experiment_id)
-    except MlflowException as error:
-        # restored from a cache, or made with another server
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
+    # not there: restored from a cache, or made with another server
+    run = if_there(client.get_run, run_id)
+    return None if run is None else str(run.info.experiment_id)
 
 
 def _validation(client: Any, experiments: list[str], dataset_digest: str) -> dict[str, StepRun]:

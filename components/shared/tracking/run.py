@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -278,6 +278,18 @@ def experiment_id(name: str) -> str:
         if found is None:
             raise
         return str(found.experiment_id)
+
+
+def if_there(ask: Callable[..., Any], *what: str) -> Any:
+    """What MLflow answers to `ask(*what)`, None where it has no such run, model or version."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask(*what)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
