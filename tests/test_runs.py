@@ -33,7 +33,7 @@ def tracked(tracking_uri):
 
     mlflow.set_tracking_uri(tracking_uri)
     client = mlflow.MlflowClient()
-    return Tracked(client, client.create_experiment("contrastive-runs"))
+    return Tracked(client, client.create_experiment("contrastive-earlier-runs"))
 
 
 def manifest(run_id: str) -> Manifest:
