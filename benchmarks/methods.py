@@ -17,8 +17,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from components.shared.parameters.config import compose, options
-from components.shared.parameters.params import only
+from components.shared.params.composing import compose, options
+from components.shared.params.schema import only
 
 IMAGES = {"train": 10_000, "test": 2_000}
 OVERRIDES = {

@@ -16,8 +16,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from components.shared.parameters.config import compose
-from components.shared.parameters.params import only
+from components.shared.params.composing import compose
+from components.shared.params.schema import only
 
 COLOUR_OFF = [f"method.augmentation.{name}=0" for name in ("brightness", "contrast", "saturation", "hue")]
 VARIANTS = {

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from components.shared.artifacts import Dataset, Result
-from components.shared.learning.backend import start_backend
-from components.shared.learning.supervised import train_supervised
-from components.shared.parameters.params import Params
+from components.shared.params.schema import Params
 from components.shared.step import command_line, working
+from components.shared.training.backend import start_backend
+from components.shared.training.supervised import train_supervised
 
 
 def baseline(dataset: Path, out: Path, params: Params) -> Result:

@@ -11,16 +11,25 @@ import numpy as np
 
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError
-from components.shared.judging import pictures as draw
-from components.shared.judging.candidates import CANDIDATES, JUDGING, Candidate, Truth, read_candidate
-from components.shared.judging.gate import BLESSING, BOOTSTRAP_SEED, NAMES, Blessing, Champion, Scores, judge, score
-from components.shared.judging.report import Findings, render
-from components.shared.judging.scores import accuracy_interval, confusion
-from components.shared.learning.curves import PRETRAINING_PROBE, Curve, read_curve, write_curves
-from components.shared.parameters.params import Params, plain
+from components.shared.evaluation.gate import (
+    BLESSING,
+    BOOTSTRAP_SEED,
+    NAMES,
+    Blessing,
+    Champion,
+    Scores,
+    judge,
+    score,
+)
+from components.shared.evaluation.predictions import CANDIDATES, JUDGING, Candidate, Truth, read_candidate
+from components.shared.evaluation.report import Findings, render
+from components.shared.evaluation.statistics import accuracy_interval, confusion
+from components.shared.params.schema import Params, plain
+from components.shared.plots import evaluation as draw
 from components.shared.registry.versions import champion
 from components.shared.step import Work, command_line, working
 from components.shared.tracking.run import lineage
+from components.shared.training.curves import PRETRAINING_PROBE, Curve, read_curve, write_curves
 
 
 def evaluate(dataset: Path, probe: Path, baseline: Path, finetune: Path, out: Path, params: Params) -> Blessing:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from components.shared.artifacts import Dataset, Result
-from components.shared.learning.backend import start_backend
-from components.shared.learning.encoder import load_encoder
-from components.shared.learning.supervised import train_supervised
-from components.shared.parameters.params import Params
+from components.shared.params.schema import Params
 from components.shared.step import command_line, working
+from components.shared.training.backend import start_backend
+from components.shared.training.encoder import load_encoder
+from components.shared.training.supervised import train_supervised
 
 
 def finetune(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:

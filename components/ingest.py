@@ -12,7 +12,7 @@ import numpy as np
 from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Manifest, save_array
 from components.shared.digests import files_digest, value_digest
 from components.shared.errors import UserError
-from components.shared.parameters.params import Params
+from components.shared.params.schema import Params
 from components.shared.progress import Progress
 from components.shared.sources import Source, open_source
 from components.shared.sources.splitting import check_labels, plan_splits
@@ -81,7 +81,7 @@ def summary(manifest: Manifest) -> str:
 
 def sample_grid(dataset: Dataset) -> Figure:
     """A picture of the first images of each class (at most 20 classes) and of some unlabelled ones."""
-    from components.shared.judging.grids import draw_rows
+    from components.shared.plots.grids import draw_rows
 
     labels = dataset.labels("train")
     rows = [

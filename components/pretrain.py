@@ -16,15 +16,15 @@ import numpy as np
 from components.shared.artifacts import UNLABELLED, Dataset, Result
 from components.shared.digests import files_digest, value_digest
 from components.shared.errors import UserError
-from components.shared.learning.backend import start_backend
-from components.shared.learning.checkpoints import FOLDER, Checkpoint
-from components.shared.learning.devices import on_devices
-from components.shared.learning.monitor import Monitor
-from components.shared.learning.processes import agree, join, leads
-from components.shared.learning.training import Curves, augmentation, network
-from components.shared.parameters.params import Params, params_digest
+from components.shared.params.schema import Params, params_digest
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
+from components.shared.training.backend import start_backend
+from components.shared.training.checkpoints import FOLDER, Checkpoint
+from components.shared.training.devices import on_devices
+from components.shared.training.distributed import agree, join, leads
+from components.shared.training.inputs import Curves, augmentation, network
+from components.shared.training.monitor import Monitor
 
 # splits with images to learn from
 PARTS = ("unlabelled", "train")
@@ -175,7 +175,7 @@ class _Pretraining:
             self.checkpoint.remove()
 
     def save(self) -> None:
-        from components.shared.judging.grids import draw_rows
+        from components.shared.plots.grids import draw_rows
         from models import encoders
         from models.augmentation import augment
 

@@ -15,13 +15,13 @@ import numpy as np
 
 from components.shared.artifacts import Dataset, Result, read_record, save_predictions
 from components.shared.errors import UserError
-from components.shared.learning.backend import start_backend
-from components.shared.learning.encoder import load_encoder
-from components.shared.learning.supervised import accuracies, summarise
-from components.shared.learning.training import labelled
-from components.shared.parameters.params import Params
+from components.shared.params.schema import Params
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
+from components.shared.training.backend import start_backend
+from components.shared.training.encoder import load_encoder
+from components.shared.training.inputs import labelled
+from components.shared.training.supervised import accuracies, summarise
 
 Features = dict[str, np.ndarray]
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -176,8 +176,8 @@ class _Probing:
         _write_rows(self.work.out / "curves.csv", columns, rows)
 
     def _draw(self, budgets: list[dict[str, float]]) -> None:
-        from components.shared.judging.grids import draw_rows
-        from components.shared.judging.probe_pictures import draw_budgets, nearest_rows
+        from components.shared.plots.grids import draw_rows
+        from components.shared.plots.probe import draw_budgets, nearest_rows
 
         out = self.work.out
         draw_budgets(budgets).savefig(out / "budgets.png", dpi=110)

@@ -11,9 +11,9 @@ import numpy as np
 from components.shared.artifacts import Dataset, Result, input_digest, read_record
 from components.shared.digests import file_digest
 from components.shared.errors import UserError
-from components.shared.judging.candidates import CONTENDERS, JUDGING, Candidate, read_candidate
-from components.shared.judging.gate import Blessing, read_blessing
-from components.shared.parameters.params import Params
+from components.shared.evaluation.gate import Blessing, read_blessing
+from components.shared.evaluation.predictions import CONTENDERS, JUDGING, Candidate, read_candidate
+from components.shared.params.schema import Params
 from components.shared.registry.infra_validation import UnfitError, validate_infrastructure
 from components.shared.registry.logged_model import NoClassifierError, describe_logged_model, log_classifier
 from components.shared.registry.model_card import model_card

@@ -32,7 +32,7 @@ from components.shared.checks.image_table import (
     split_table,
 )
 from components.shared.errors import UserError
-from components.shared.parameters.params import Params, ValidationParams
+from components.shared.params.schema import Params, ValidationParams
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
 
@@ -130,7 +130,7 @@ def _describe(work: Work, data: Dataset, outcomes: Sequence[Outcome], tables: Ta
     _write(out / VERDICT, _verdict(outcomes))
     _write(out / "schema.json", _schema(data, outcomes))
     if tables is not None:
-        from components.shared.judging.grids import draw_rows
+        from components.shared.plots.grids import draw_rows
 
         work.run.dataset(data, "validation")
         _write(out / "statistics.json", _statistics(tables.splits, tables.classes))

@@ -1,6 +1,6 @@
 """One command line for everything that calls the steps: `python -m pipelines COMMAND`.
 
-Each command is one module beside this file with a docstring whose first line says what it does, and two functions:
+Each command is one module with a docstring whose first line says what it does, and two functions:
 `arguments(parser)` declares its options, `main(options)` does it.
 """
 
@@ -11,25 +11,16 @@ from importlib import import_module
 
 from components.shared.errors import exit_cleanly
 
-COMMANDS = (
-    "cancel",
-    "compile",
-    "compose",
-    "embed",
-    "experiment",
-    "health",
-    "predict",
-    "resend",
-    "review",
-    "run",
-    "schedule",
-    "schedules",
-    "status",
-    "submit",
-    "summary",
-    "unschedule",
-    "webhook",
-)
+COMMANDS = {
+    **{name: f"pipelines.{name}" for name in ("compose", "experiment", "health", "resend", "summary")},
+    **{name: f"pipelines.inference.{name}" for name in ("embed", "predict")},
+    **{
+        name: f"pipelines.kubeflow.commands.{name}"
+        for name in ("cancel", "compile", "run", "schedule", "schedules", "status", "submit", "unschedule")
+    },
+    "review": "pipelines.review.commands",
+    "webhook": "pipelines.review.webhooks.commands",
+}
 
 
 def main(arguments: list[str] | None = None) -> int | None:
@@ -43,8 +34,8 @@ def main(arguments: list[str] | None = None) -> int | None:
     """
     parser = argparse.ArgumentParser(prog="python -m pipelines", description="Compose, run and review pipelines.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        module = import_module(f"pipelines.{name}")
+    for name, place in sorted(COMMANDS.items()):
+        module = import_module(place)
         about = (module.__doc__ or "").strip()
         command = commands.add_parser(
             name,

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from components.shared.errors import UserError
-from components.shared.parameters.config import compose, write_params
+from components.shared.params.composing import compose, write_params
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from components.shared.errors import UserError
-from components.shared.parameters.config import compose
+from components.shared.params.composing import compose
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

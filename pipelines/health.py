@@ -17,8 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from components.shared.errors import UserError
-from components.shared.parameters.config import compose, options
-from components.shared.parameters.params import READS
+from components.shared.params.composing import compose, options
+from components.shared.params.schema import READS
 
 # one that fails to start would otherwise be met hours into a run; in the order of the steps that need them
 LIBRARIES = (
@@ -76,7 +76,7 @@ def _writable(folder: Path) -> None:
 
 
 def _libraries() -> Iterator[str]:
-    from components.shared.learning.backend import start_backend
+    from components.shared.training.backend import start_backend
 
     try:
         start_backend()

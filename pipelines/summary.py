@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from components.shared.artifacts import Result, read_record
-from components.shared.judging.gate import Blessing, read_blessing
-from components.shared.judging.scores import spread
+from components.shared.evaluation.gate import Blessing, read_blessing
+from components.shared.evaluation.statistics import spread
 
 WIDTH = 78
 REPORT = "evaluation/report.html; `make ui` opens the MLflow page on all runs"

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def tracked_files():
-    """Files that git tracks, or would if they were added."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +46,7 @@ def in_tmp(tmp_path, monkeypatch):
 @pytest.fixture
 def compose_params():
     """A function that composes checked parameters from `conf/` with overrides."""
-    from components.shared.parameters.config import compose
+    from components.shared.params.composing import compose
 
     def _compose(*overrides):
         return compose(overrides)[0]
@@ -75,7 +60,7 @@ def kubeflow(tmp_path, monkeypatch):
 
     `python -m pipelines` is run in this process: `done = kubeflow("status")` has `status`, `out` and `err`.
     """
-    from kfp_commands import Kubeflow
+    from tests.helpers.kfp_commands import Kubeflow
 
     with Kubeflow.serving(tmp_path, monkeypatch) as running:
         yield running

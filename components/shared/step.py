@@ -12,9 +12,9 @@ from typing import Any
 
 from components.shared.artifacts import Record, Result, Stopwatch, input_digest, output_folder, write_record
 from components.shared.errors import exit_cleanly
-from components.shared.learning.processes import alone, leads
-from components.shared.parameters.params import Params, load_params, params_digest, plain
+from components.shared.params.schema import Params, load_params, params_digest, plain
 from components.shared.tracking.run import Run, Untracked, tracked
+from components.shared.training.distributed import alone, leads
 
 
 class Work:

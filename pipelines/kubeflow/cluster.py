@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from components.shared.errors import UserError
-from components.shared.parameters.config import CONF, compose_settings, options
-from components.shared.parameters.explain import did_you_mean, explain
-from components.shared.parameters.sections import Section
+from components.shared.params.composing import CONF, compose_settings, options
+from components.shared.params.explain import did_you_mean, explain
+from components.shared.params.types import Section
 
 GROUP = "cluster"
 Step = Literal[

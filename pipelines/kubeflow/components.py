@@ -42,9 +42,9 @@ def compose(
     """
     from collections import namedtuple
 
-    from pipelines.kubeflow import steps
+    from pipelines.kubeflow import runtime
 
-    found = steps.compose(overrides, data_version)
+    found = runtime.compose(overrides, data_version)
     return namedtuple("Steps", found)(**found)
 
 
@@ -64,9 +64,9 @@ def ingest(
         counts: Number of images of each split.
         overview: Images of each class and split.
     """
-    from pipelines.kubeflow import steps
+    from pipelines.kubeflow import runtime
 
-    steps.run("ingest", settings, [], dataset, metrics=counts, page=overview)
+    runtime.run("ingest", settings, [], dataset, metrics=counts, page=overview)
 
 
 def validate(
@@ -87,9 +87,9 @@ def validate(
         metrics: Number of expectations that hold and that fail.
         verdict: Each expectation and what was observed.
     """
-    from pipelines.kubeflow import steps
+    from pipelines.kubeflow import runtime
 
-    steps.run("validate", settings, [dataset], validation, metrics=metrics, page=verdict)
+    runtime.run("validate", settings, [dataset], validation, metrics=metrics, page=verdict)
 
 
 def pretrain(
@@ -110,9 +110,9 @@ def pretrain(
         metrics: The last epoch's loss and accuracies.
         views: Images and the augmented views that the encoder learned to match.
     """
-    from pipelines.kubeflow import steps
+    from pipelines.kubeflow import runtime
 
-    steps.run("pretrain", settings, [dataset], encoder, metrics=metrics, page=views)
+    runtime.run("pretrain", settings, [dataset], encoder, metrics=metrics, page=views)
 
 
 def probe(
@@ -135,9 +135,9 @@ def probe(
         metrics: Accuracies of the linear probe and of nearest neighbours.
         pictures: Accuracy over labels a class, and nearest neighbours.
     """
-    from pipelines.kubeflow import steps
+    from pipelines.kubeflow import runtime
 
-    steps.run("probe", settings, [dataset, encoder], probe, metrics=metrics, page=pictures)
+    runtime.run("probe", settings, [dataset, encoder], probe, metrics=metrics, page=pictures)
 
 
 def baseline(
@@ -156,9 +156,9 @@ def baseline(
         baseline: The classifier of the best seed, the predictions of all, and curves.
         metrics: Accuracy on validation and test images, mean and standard deviation over seeds.
     """
-    from pipelines.kubeflow import steps
+    from pipelines.kubeflow import runtime
 
-    steps.run("baseline", settings, [dataset], baseline, metrics=metrics)
+    runtime.run("baseline", settings, [dataset], baseline, metrics=metrics)
 
 
 def finetune(
@@ -179,9 +179,9 @@ def finetune(
         finetune: The classifier of the best seed, the predictions of all, and curves.
         metrics: Accuracy on validation and test images, mean and standard deviation over seeds.
     """
-    from pipelines.kubeflow import steps
+    from pipelines.kubeflow import runtime
 
-    steps.run("finetune", settings, [dataset, encoder], finetune, metrics=metrics)
+    runtime.run("finetune", settings, [dataset, encoder], finetune, metrics=metrics)
 
 
 def evaluate(
@@ -211,10 +211,10 @@ def evaluate(
         report: The page for a reviewer: verdict, reasons, numbers and pictures.
         Output: The verdict, blessed or refused.
     """
-    from pipelines.kubeflow import steps
+    from pipelines.kubeflow import runtime
 
     inputs = [dataset, probe, baseline, finetune]
-    blessing = steps.run(
+    blessing = runtime.run(
         "evaluate", settings, inputs, evaluation, metrics=metrics, confusion=confusion, page=report
     )
     return "blessed" if blessing.blessed else "refused"
@@ -242,9 +242,9 @@ def register(
         registration: The version and its alias, or why there is none.
         outcome: What the run found, and what was registered.
     """
-    from pipelines.kubeflow import steps
+    from pipelines.kubeflow import runtime
 
-    steps.run("register", settings, [dataset, evaluation, probe, finetune], registration, page=outcome)
+    runtime.run("register", settings, [dataset, evaluation, probe, finetune], registration, page=outcome)
 
 
 def refuse(evaluation: dsl.Input[dsl.Artifact], outcome: dsl.Output[dsl.Markdown]) -> None:
@@ -256,9 +256,9 @@ def refuse(evaluation: dsl.Input[dsl.Artifact], outcome: dsl.Output[dsl.Markdown
     Returns:
         outcome: What the run found, and which checks of the gate did not pass.
     """
-    from pipelines.kubeflow import steps
+    from pipelines.kubeflow import runtime
 
-    steps.refuse(evaluation, outcome)
+    runtime.refuse(evaluation, outcome)
 
 
 def record(status: dsl.PipelineTaskFinalStatus, overrides: list[str]) -> None:
@@ -268,6 +268,6 @@ def record(status: dsl.PipelineTaskFinalStatus, overrides: list[str]) -> None:
         status: How the steps ended.
         overrides: The options of the run.
     """
-    from pipelines.kubeflow import steps
+    from pipelines.kubeflow import runtime
 
-    steps.record(status, overrides)
+    runtime.record(status, overrides)

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from components.shared.environment import environment
 from components.shared.errors import UserError
-from pipelines.kubeflow.steps import RUN
+from pipelines.kubeflow.runtime import RUN
 from pipelines.kubeflow.versions import ROOT
 
 

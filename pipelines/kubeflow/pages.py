@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.artifacts import SPLITS, Manifest, Result, read_record
-from components.shared.judging.gate import read_blessing
+from components.shared.evaluation.gate import read_blessing
 from pipelines.summary import table
 
 _PICTURES = {

@@ -12,7 +12,7 @@ from kfp import compiler, dsl
 
 from pipelines.kubeflow import NAME, components
 from pipelines.kubeflow.cluster import Cluster, Step
-from pipelines.kubeflow.place import pipeline_config, place
+from pipelines.kubeflow.placement import pipeline_config, place
 
 # what the Kubeflow page calls each task
 TITLES: dict[Step, str] = {

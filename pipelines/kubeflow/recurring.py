@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.shared.errors import UserError
-from components.shared.parameters.explain import did_you_mean
+from components.shared.params.explain import did_you_mean
 from pipelines.kubeflow.connection import Connection
 from pipelines.kubeflow.cron import Cron
 from pipelines.kubeflow.faults import ClusterError

@@ -15,8 +15,8 @@ import yaml
 
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
-from components.shared.parameters.config import compose
-from components.shared.parameters.explain import did_you_mean
+from components.shared.params.composing import compose
+from components.shared.params.explain import did_you_mean
 from pipelines.kubeflow import NAME
 from pipelines.kubeflow.connection import Connection
 from pipelines.kubeflow.faults import ClusterError

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from components.shared.digests import file_digest, value_digest
-from components.shared.parameters.params import DataParams, Params
+from components.shared.params.schema import DataParams, Params
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("components", "models")

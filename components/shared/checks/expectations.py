@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from components.shared.artifacts import UNLABELLED, Manifest
 from components.shared.checks.data_docs import make_readable
 from components.shared.checks.image_table import LABELLED, shape_text
-from components.shared.parameters.params import ValidationParams
+from components.shared.params.schema import ValidationParams
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ import numpy as np
 
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError, first_line
-from components.shared.learning.backend import start_backend
+from components.shared.training.backend import start_backend
 
 _REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from components.shared.judging.gate import NAMES, Check
+from components.shared.evaluation.gate import NAMES, Check
 from components.shared.registry.version_tags import Subject, named
 
 LONGEST = 5000

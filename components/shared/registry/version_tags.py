@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from components.shared.artifacts import Manifest, Result
-from components.shared.judging.gate import Blessing
+from components.shared.evaluation.gate import Blessing
 from components.shared.tracking.earlier_runs import StepRun
 
 # of what was measured, those that a reviewer compares versions by

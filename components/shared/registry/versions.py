@@ -1,6 +1,6 @@
 """The MLflow model registry: who is champion, and putting a new version up for review.
 
-The pipeline sets the alias `challenger` only; `champion` is a reviewer's to give (components/shared/review).
+The pipeline sets the alias `challenger` only; `champion` is a reviewer's to give (pipelines/review).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.errors import UserError, first_line
-from components.shared.judging.gate import Champion
+from components.shared.evaluation.gate import Champion
 from components.shared.tracking.run import DEFAULT_URI, connect, if_there
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from components.shared.parameters.params import DataParams
+    from components.shared.params.schema import DataParams
 
 MODULES = {"folder": "folder", "parquet": "parquet", "cifar10": "tfds", "stl10": "tfds"}
 

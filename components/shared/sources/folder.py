@@ -20,7 +20,7 @@ from components.shared.sources.files import Files, open_files
 from components.shared.sources.pixels import decode_all
 
 if TYPE_CHECKING:
-    from components.shared.parameters.params import DataParams
+    from components.shared.params.schema import DataParams
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 OTHER_IMAGES = frozenset({".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl"})

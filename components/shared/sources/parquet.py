@@ -24,7 +24,7 @@ from components.shared.sources import SPLIT_NAMES, Source
 from components.shared.sources.pixels import decode_all
 
 if TYPE_CHECKING:
-    from components.shared.parameters.params import DataParams
+    from components.shared.params.schema import DataParams
 
 ROWS = 256  # read at a time
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$", re.IGNORECASE)

@@ -21,7 +21,7 @@ from components.shared.artifacts import SPLITS, UNLABELLED
 from components.shared.errors import UserError
 
 if TYPE_CHECKING:
-    from components.shared.parameters.params import DataParams
+    from components.shared.params.schema import DataParams
 
 LABELLED = ("train", "validation", "test")
 

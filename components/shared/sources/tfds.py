@@ -23,7 +23,7 @@ from components.shared.sources import Source
 from components.shared.sources.pixels import fit
 
 if TYPE_CHECKING:
-    from components.shared.parameters.params import DataParams
+    from components.shared.params.schema import DataParams
 
 CACHE = ".cache/tensorflow_datasets"
 ANSWER_SECONDS = 5.0  # for the first byte from the archive's server; TensorFlow Datasets itself tries for minutes

@@ -1,0 +1,117 @@
+"""Composing `params.yaml` from the options in `conf/`, as `dvc exp run -S` does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.shared.errors import UserError
+from components.shared.params.explain import did_you_mean, parameter_names
+from components.shared.params.schema import Params, validate_params
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+# groups that say where a pipeline runs, not what it computes: no part of params.yaml
+APART = ("cluster",)
+
+
+def compose(overrides: Sequence[str] = (), conf: Path = CONF) -> tuple[Params, dict[str, Any]]:
+    """Compose the options and check the result.
+
+    Args:
+        overrides: such as `data=cifar10` (an option of a group) or `runtime.epochs=200` (one value).
+        conf: the folder of configuration groups.
+
+    Returns:
+        The checked parameters, and the plain values to write to `params.yaml`.
+
+    Raises:
+        UserError: an override names no group, option or parameter, or its value is not allowed.
+    """
+    for override in overrides:
+        _check_names(override, conf)
+    values = _composed("config", overrides, conf)
+    return validate_params(values), values
+
+
+def compose_settings(name: str, overrides: Sequence[str], conf: Path = CONF) -> dict[str, Any]:
+    """Compose one option of a group that is apart, such as `cluster/default`; its names and values are not checked.
+
+    Args:
+        name: group and option.
+        overrides: single values, dotted from the group's name; such as are not there yet are added.
+        conf: the folder of configuration groups.
+
+    Raises:
+        UserError: an override is not of the grammar.
+    """
+    for override in overrides:
+        _split(override)
+    written = [override if override[0] in "+~" else f"++{override}" for override in overrides]
+    return _composed(name, written, conf)
+
+
+def write_params(values: dict[str, Any], path: Path) -> None:
+    """Write composed values as `params.yaml`, laid out as DVC does, so that git shows changed values only."""
+    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def options(conf: Path = CONF, every: bool = False) -> dict[str, list[str]]:
+    """The groups of `conf/` and the options of each, such as {"data": ["cifar10", "sample", …], …}.
+
+    Those of `APART` only with `every`.
+    """
+    return {
+        group.name: sorted(file.stem for file in group.glob("*.yaml"))
+        for group in sorted(conf.iterdir())
+        if group.is_dir() and (every or group.name not in APART)
+    }
+
+
+def _composed(name: str, overrides: Sequence[str], conf: Path) -> dict[str, Any]:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(config_dir=str(conf.resolve()), version_base=None):
+            values: Any = OmegaConf.to_container(hydra_compose(name, overrides=list(overrides)), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{' '.join(overrides) or conf}: {_first_line(error)}") from None
+    found: dict[str, Any] = values
+    return found
+
+
+def _split(override: str) -> tuple[str, str]:
+    match = re.fullmatch(r"(?:\+\+|\+|~)?([\w.-]+)=(.*)", override, re.DOTALL)
+    if match is None:
+        raise UserError(f"{override!r}: write name=value, such as data=sample or runtime.epochs=20")
+    return match[1], match[2]
+
+
+def _check_names(override: str, conf: Path) -> None:
+    """Refuse a group, option or parameter that does not exist, with the closest one that does."""
+    name, value = _split(override)
+    if name.partition(".")[0] in APART:
+        raise UserError(f"{override}: says where a pipeline runs, which only its compilation for Kubeflow asks for")
+    groups = options(conf)
+    if name in groups:
+        if value not in groups[name]:
+            known = groups[name]
+            raise UserError(f"{override}: must be one of {', '.join(known)}{did_you_mean(value, known)}")
+        return
+    names = parameter_names(Params)
+    if name not in names:
+        raise UserError(f"{override}: no such parameter{did_you_mean(name, [*groups, *names])}; see conf/")
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().splitlines()[0]
+    if refused := re.match("Could not override '(.+)'", line):
+        return f"the chosen options have no parameter {refused[1]}; see conf/"
+    return line[:200]

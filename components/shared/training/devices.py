@@ -1,0 +1,121 @@
+"""Sharing out a training over the graphics cards of one node or several: one network, each batch in equal parts."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from components.shared.errors import UserError
+from components.shared.training.distributed import COUNT, place
+
+FIELD = "runtime.devices"
+
+
+@contextmanager
+def on_devices(step: str, wanted: int | Literal["auto"], batch: int, field: str) -> Iterator[int]:
+    """Build and train models in this block on several devices at once.
+
+    Every variable is kept on each device and each batch is shared out in equal parts. One compiled step spans them
+    all, so that losses, queues and the statistics of batch normalisation see the whole batch as on one device; the
+    numbers differ by the rounding of other orders of sums.
+
+    Args:
+        step: the step's name, for what is told.
+        wanted: `runtime.devices`, of each node.
+        batch: images of a training step, all devices together.
+        field: the parameter that says so.
+
+    Yields:
+        The number of devices, of all nodes together.
+
+    Raises:
+        UserError: Keras runs on a backend that trains on one device only, there are not so many devices, or the
+            batch can't be shared out equally.
+    """
+    nodes = place()[1]
+    count = _number(step, wanted, batch, field, nodes)
+    if count * nodes == 1:
+        yield 1
+        return
+    import keras
+
+    # in the order of the processes
+    names = keras.distribution.list_devices()
+    here = len(names) // nodes
+    chosen = [name for first in range(0, len(names), here) for name in names[first : first + count]]
+    # each process reads its own part of a batch
+    with keras.distribution.DataParallel(devices=chosen, auto_shard_dataset=False).scope():
+        yield len(chosen)
+
+
+def _number(step: str, wanted: int | Literal["auto"], batch: int, field: str, nodes: int = 1) -> int:
+    """Devices of each node."""
+    import keras
+
+    if batch % nodes:
+        raise UserError(
+            f"{COUNT} = {nodes}: a batch of {batch} images can't be shared out equally; "
+            f"set {field} = {max(1, batch // nodes) * nodes}"
+        )
+    batch, a_node = batch // nodes, " a node" if nodes > 1 else ""
+    if wanted == 1:
+        return 1
+    backend = keras.backend.backend()
+    there, cards = _devices(backend)
+    there //= nodes
+    # processors are cut into several devices for tests; nobody gains by it
+    most = there if cards else 1
+    if backend != "jax" and (wanted != "auto" or most > 1):
+        found = f" ({there} GPUs are here)" if wanted == "auto" else ""
+        raise UserError(
+            f"{FIELD} = {wanted}{found}: Keras on {backend} trains on one device; "
+            f"set KERAS_BACKEND=jax to use several, or {FIELD} = 1"
+        )
+    if wanted == "auto":
+        count = _largest(most, batch)
+        if count < most:
+            print(
+                f"{step}: {count} of {most} GPUs: a batch of {batch} images{a_node} ({field}) can't be shared out "
+                "equally over more",
+                flush=True,
+            )
+        return count
+    if wanted > there:
+        raise UserError(f"{FIELD} = {wanted}: there {_amount(there, cards)} here; lower it, or set it to auto")
+    if batch % wanted:
+        other = f"set {field} = {(batch - batch % wanted) * nodes}, or " if batch > wanted else "set "
+        raise UserError(
+            f"{FIELD} = {wanted}: a batch of {batch} images{a_node} can't be shared out equally; "
+            f"{other}{FIELD} = {_largest(wanted, batch)}"
+        )
+    return wanted
+
+
+def _devices(backend: str) -> tuple[int, bool]:
+    """How many devices Keras's backend has, on all nodes, and whether they are graphics cards."""
+    import keras
+
+    if backend == "torch":
+        torch: Any = importlib.import_module("torch")
+        cards = int(torch.cuda.device_count())
+        return max(1, cards), cards > 0
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        # unlike Keras's list, this one does not take the cards' memory
+        cards = len(tf.config.list_physical_devices("GPU"))
+        return max(1, cards), cards > 0
+    names = keras.distribution.list_devices()
+    return len(names), not names[0].startswith("cpu")
+
+
+def _largest(most: int, batch: int) -> int:
+    """The largest number of devices, at most `most`, that a batch can be shared out over."""
+    return next(count for count in range(most, 0, -1) if batch % count == 0)
+
+
+def _amount(count: int, cards: bool) -> str:
+    name = "GPU" if cards else "device"
+    return f"is 1 {name}" if count == 1 else f"are {count} {name}s"

@@ -1,0 +1,86 @@
+"""Watching a pretraining from outside: nearest neighbours on validation images, and whether embeddings collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from components.shared.artifacts import Dataset
+from components.shared.params.schema import MonitorParams
+
+# images whose embeddings are looked at for collapse
+SAMPLE = 512
+
+
+class Monitor:
+    """Measures a method's encoder every so many epochs, in inference mode and without drawing random numbers.
+
+    Args:
+        model: a `models.methods.base.Method`.
+        data: the dataset; kNN needs labelled training and validation images and is left out without them.
+        options: how often, and what counts as collapse.
+        epochs: of the whole training; the last one is always measured.
+    """
+
+    def __init__(self, model: Any, data: Dataset, options: MonitorParams, epochs: int):
+        import keras
+
+        self.data, self.options, self.epochs = data, options, epochs
+        self.advice = model.advice
+        size = data.manifest.image_size
+        images = keras.Input((size, size, 3), dtype="uint8")
+        features = model.encoder(keras.layers.Rescaling(1 / 255, dtype="float32")(images), training=False)
+        self._features = keras.Model(images, features)
+        self._embeddings = keras.Model(images, model.projection_head(features, training=False))
+
+    def measure(self, epoch: int) -> dict[str, float]:
+        """`knn_accuracy`, `embedding_spread` and `embedding_rank` after `epoch` epochs, if they are due.
+
+        Raises:
+            FloatingPointError: the embeddings are no numbers any more.
+        """
+        if not self.options.every or (epoch % self.options.every and epoch != self.epochs):
+            return {}
+        shape = self._shape()
+        if not np.isfinite(list(shape.values())).all():
+            raise FloatingPointError(f"the embeddings are not finite after epoch {epoch}")
+        return {**self._knn(), **shape}
+
+    def warning(self, epoch: int, values: Mapping[str, float]) -> str | None:
+        """One line that says what to try if the embeddings have collapsed, else None."""
+        for name, limit in (("spread", self.options.min_spread), ("rank", self.options.min_rank)):
+            value = values.get(f"embedding_{name}")
+            if value is not None and not value >= limit:
+                return (
+                    f"warning: epoch {epoch}: embedding_{name} = {value:.3g} < monitor.min_{name} = {limit:g}: "
+                    f"the embeddings collapse, images look alike to the network; {self.advice}"
+                )
+        return None
+
+    def _knn(self) -> dict[str, float]:
+        from models.classifier import predict
+        from models.knn import knn_probabilities
+
+        train, validation = (self.data.labels(split) for split in ("train", "validation"))
+        if not len(train) or not len(validation):
+            return {}
+        votes = knn_probabilities(
+            predict(self._features, self.data.images("train")),
+            train,
+            predict(self._features, self.data.images("validation")),
+            self.data.classes,
+            self.options.knn_neighbours,
+            self.options.knn_temperature,
+        )
+        return {"knn_accuracy": float((votes.argmax(axis=1) == validation).mean())}
+
+    def _shape(self) -> dict[str, float]:
+        from models.classifier import predict
+        from models.collapse import effective_rank, spread
+
+        images = max((self.data.images(split) for split in ("unlabelled", "train")), key=len)
+        rows = np.unique(np.linspace(0, len(images) - 1, SAMPLE).astype(int))
+        embeddings = predict(self._embeddings, images[rows])
+        return {"embedding_spread": spread(embeddings), "embedding_rank": effective_rank(embeddings)}

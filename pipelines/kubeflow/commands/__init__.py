@@ -1,0 +1,1 @@
+"""The commands of `contrastive kubeflow`: one module each."""

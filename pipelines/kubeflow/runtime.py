@@ -1,0 +1,159 @@
+"""What a component does inside its container: it hands paths and parameters to a step, and shows what came out.
+
+The components' own code is copied into the compiled pipeline, so it is one call to here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from components.shared.errors import UserError
+from components.shared.params.schema import READS, only, plain, restore
+
+# of a checkpoint's folder in the container; without it the step's own default
+CACHE = "PIPELINE_CACHE"
+PAGE = "PIPELINE_PAGE"
+RUN = "PIPELINE_RUN_ID"
+# Kubernetes shows what is written there as the reason why a container ended
+_TERMINATION_LOG = Path("/dev/termination-log")
+
+
+def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
+    """Check the options and divide them: each step gets only what its result depends on.
+
+    Args:
+        overrides: such as `data=cifar10` or `runtime.epochs=200`.
+        data: names the state of the data; empty: found by looking at the source.
+
+    Returns:
+        Step → JSON of its parameters and the version of its code; of `ingest` also that of the data, of `evaluate`
+        the champion in the registry. Equal text means that KFP may answer from its cache.
+    """
+    from components.shared.params import composing as config
+    from components.shared.registry.versions import champion
+    from components.shared.tracking.run import connect
+    from pipelines.kubeflow.versions import code_version, data_version
+
+    _quiet()
+    with told():
+        params, _ = config.compose(list(overrides))
+        settings: dict[str, dict[str, Any]] = {
+            step: {"params": plain(only(params, step)), "code": code_version(step, params)} for step in READS
+        }
+        settings["ingest"]["data"] = data or data_version(params.data)
+        # a verdict against one champion is none against the next
+        connect()
+        crowned = champion(params.registry.champion_model)
+        settings["evaluate"]["champion"] = crowned.version if crowned is not None else None
+        chosen = " ".join(overrides) or "the defaults"
+        print(f"compose: {chosen}", flush=True)
+        return {step: json.dumps(value, sort_keys=True) for step, value in settings.items()}
+
+
+def run(step: str, settings: str, inputs: Sequence[Any], out: Any, **shown: Any) -> Any:
+    """Run one step and fill what the Kubeflow page shows of it.
+
+    Args:
+        step: the step's name.
+        settings: what `compose` made for it.
+        inputs: KFP artifacts of the steps before, in the order of the step function's arguments.
+        out: KFP artifact of the step's folder.
+        **shown: `metrics`, `page` and `confusion`: artifacts for the page.
+
+    Returns:
+        What the step function returned.
+    """
+    from pipelines.kubeflow import pages
+
+    _quiet()
+    with told():
+        params = restore(json.loads(settings)["params"], step)
+        options: dict[str, Any] = {}
+        if step == "pretrain" and CACHE in os.environ:
+            options["checkpoints"] = Path(os.environ[CACHE]) / "pretrain"
+        function = getattr(import_module(f"components.{step}"), step)
+        folders = [Path(artifact.path) for artifact in inputs]
+        result = function(*folders, Path(out.path), params, **options)
+    out.metadata.update(pages.facts(Path(out.path)))
+    pages.show(step, Path(out.path), folders, **shown)
+    return result
+
+
+def refuse(evaluation: Any, page: Any) -> None:
+    """Say on the page why nothing is registered. The run ends well: a refusal is a result."""
+    from components.shared.evaluation.gate import read_blessing
+    from pipelines.kubeflow import pages
+
+    with told():
+        reasons = read_blessing(Path(evaluation.path)).reasons()
+    print("not registered, because it is not blessed:", flush=True)
+    for reason in reasons:
+        print(f"  {reason}", flush=True)
+    Path(page.path).write_text(pages.outcome(Path(evaluation.path), None), encoding="utf-8")
+
+
+def record(status: Any, overrides: Sequence[str]) -> None:
+    """Keep in MLflow how the run ended: one run `pipeline`, with its state, a link and the options.
+
+    Args:
+        status: KFP's `PipelineTaskFinalStatus` of all steps.
+        overrides: the options of the run.
+    """
+    from components.shared.digests import value_digest
+    from components.shared.params import composing as config
+    from components.shared.tracking.run import tracked
+
+    _quiet()
+    name = "runs"  # of a run that could not tell its dataset
+    with suppress(UserError):
+        name = config.compose(list(overrides))[0].data.name
+    good = status.state == "SUCCEEDED"
+    tags = {"pipeline.status": str(status.state)}
+    if status.error_message:
+        tags["pipeline.error"] = str(status.error_message)[:5000]
+    if os.environ.get(PAGE) and os.environ.get(RUN):
+        tags["pipeline.link"] = f"{os.environ[PAGE].rstrip('/')}/#/runs/details/{os.environ[RUN]}"
+    params = {"overrides": " ".join(overrides)}
+    with told(), _ended_badly(), tracked("pipeline", params, value_digest(params), {}, name) as tracking:
+        tracking.tags(tags)
+        print(f"record: the run ended as {status.state}", flush=True)
+        if not good:
+            raise _EndedBadlyError
+
+
+class _EndedBadlyError(Exception):
+    """Makes MLflow show the run as failed."""
+
+
+@contextmanager
+def _ended_badly() -> Iterator[None]:
+    with suppress(_EndedBadlyError):
+        yield
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """End the container on a `UserError` with one line instead of a traceback, also where Kubernetes shows it."""
+    try:
+        yield
+    except UserError as error:
+        line = " ".join(str(error).split())
+        print(f"error: {line}", file=sys.stderr, flush=True)
+        if "KUBERNETES_SERVICE_HOST" in os.environ:
+            with suppress(OSError):
+                _TERMINATION_LOG.write_text(line[:4096], encoding="utf-8")
+        sys.exit(2)
+
+
+def _quiet() -> None:
+    """Let the steps' own lines be seen: as their command lines, and without what KFP makes every library log."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger().setLevel(logging.WARNING)

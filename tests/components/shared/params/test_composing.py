@@ -1,0 +1,103 @@
+"""Composing a run from options, and what a wrong option answers."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from components.shared.errors import UserError
+from components.shared.params.composing import CONF, compose, options, write_params
+from components.shared.params.schema import load_params, plain
+from tests.helpers.repository import ROOT
+
+
+def test_params_yaml_is_what_the_defaults_compose_to(tmp_path):
+    write_params(compose()[1], tmp_path / "params.yaml")
+    assert (ROOT / "params.yaml").read_text() == (tmp_path / "params.yaml").read_text()
+
+
+def test_what_is_written_is_read_back_alike(tmp_path):
+    params, values = compose(["method.temperature=0.2", "data.labels_per_class=null"])
+    write_params(values, tmp_path / "params.yaml")
+    assert load_params(tmp_path / "params.yaml") == params
+    assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == values
+
+
+def every_option():
+    # a preset's values belong to many groups; its own tests know them
+    return [f"{group}={option}" for group, names in options().items() if group != "preset" for option in names]
+
+
+@pytest.mark.parametrize("override", every_option())
+def test_every_option_composes_to_allowed_values(override):
+    params, values = compose([override])
+    group, _, option = override.partition("=")
+    text = (CONF / group / f"{option}.yaml").read_text()
+    # where the file's first line says so, its values go elsewhere
+    place = text.splitlines()[0].removeprefix("# @package ") if text.startswith("# @package ") else group
+    found, checked = values, plain(params)
+    for key in place.split("."):
+        found, checked = found[key], checked[key]
+    for name, value in yaml.safe_load(text).items():
+        assert found[name] == checked[name] == value
+
+
+def test_options_and_values_combine_and_the_later_one_counts():
+    params, _ = compose(["encoder=resnet18", "runtime=gpu", "runtime.epochs=7", "runtime.epochs=8"])
+    assert params.encoder.name == "resnet18"
+    assert (params.runtime.epochs, params.runtime.batch_size) == (8, 512)
+
+
+def test_the_registered_model_is_named_after_the_data():
+    assert compose(["data.name=moths"])[0].registry.model_name == "contrastive-moths"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["encoder=resnt18"],
+            "encoder=resnt18: must be one of conv, conv_small, resnet18, resnet34, resnet50, resnet50v2 "
+            "(did you mean resnet18?)",
+        ),
+        (["encoder="], "encoder=: must be one of conv, conv_small, resnet18, resnet34, resnet50, resnet50v2"),
+        (["runtime=gpu,laptop"], "runtime=gpu,laptop: must be one of gpu, laptop (did you mean laptop?)"),
+        (["dat=sample"], "dat=sample: no such parameter (did you mean data?); see conf/"),
+        (["runtime.epoch=3"], "runtime.epoch=3: no such parameter (did you mean runtime.epochs?); see conf/"),
+        (
+            ["epochs=3"],
+            "epochs=3: no such parameter (did you mean runtime.epochs or probe.minibatch.epochs or "
+            "supervised.epochs?); see conf/",
+        ),
+        (["+runtime.foo=1"], "+runtime.foo=1: no such parameter (did you mean runtime?); see conf/"),
+        (["runtime.epochs"], "'runtime.epochs': write name=value, such as data=sample or runtime.epochs=20"),
+        (["=3"], "'=3': write name=value, such as data=sample or runtime.epochs=20"),
+        (
+            ["encoder=resnet18", "encoder.width=3"],
+            "encoder=resnet18 encoder.width=3: the chosen options have no parameter encoder.width; see conf/",
+        ),
+        (["runtime.epochs=[1"], "runtime.epochs=[1: no viable alternative at input '[1'"),
+        (["registry.model_name=${nope}"], "registry.model_name=${nope}: Interpolation key 'nope' not found"),
+        (["method.temperature=0"], "method.temperature = 0: must be a number > 0"),
+        (["gate.min_gain=nan"], "gate.min_gain = NaN: must be a number from -1 to 1"),
+        (["runtime.epochs="], 'runtime.epochs = "": must be a whole number ≥ 0'),
+        (["runtime.epochs=true"], "runtime.epochs = true: must be a whole number ≥ 0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_option_is_one_line_that_names_it(overrides, message):
+    with pytest.raises(UserError) as error:
+        compose(overrides)
+    assert str(error.value) == message
+
+
+def test_a_misspelt_data_option_lists_those_there_are():
+    with pytest.raises(UserError, match=r"^data=cifar: must be one of .*sample") as error:
+        compose(["data=cifar"])
+    assert all(option in str(error.value) for option in options()["data"])
+
+
+def test_a_wrong_default_in_conf_is_told_too(tmp_path):
+    (tmp_path / "config.yaml").write_text("defaults:\n  - data: sample\n")
+    with pytest.raises(UserError, match="Could not find 'data/sample'"):
+        compose(conf=tmp_path)

@@ -1,0 +1,75 @@
+"""Rows of pictures, the nearest images among them, and the accuracy over label budgets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from components.shared.artifacts import Dataset
+from components.shared.plots.grids import draw_rows
+from components.shared.plots.probe import draw_budgets, nearest_rows
+from tests.helpers.datasets import make_dataset
+
+
+def image(value, dtype=np.uint8):
+    return np.full((4, 5, 3), value, dtype)
+
+
+def test_rows_may_differ_in_length_and_have_names_and_titles():
+    rows = [("original", [image(9), image(200)]), ("a very long name of a class indeed", [image(0.5, float)])]
+    figure = draw_rows(rows, titles=["first", "second", "third"])
+    cells = np.array(figure.axes).reshape(2, 2)
+    assert [len(cell.images) for cell in cells.ravel()] == [1, 1, 1, 0]
+    np.testing.assert_array_equal(cells[0, 1].images[0].get_array(), image(200))
+    assert cells[0, 0].get_ylabel() == "original"
+    assert cells[1, 0].get_ylabel() == "a very long name of a cl"
+    # there is no third column to name
+    assert [cell.get_title() for cell in cells[0]] == ["first", "second"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "dataset"
+    return Dataset(make_dataset(folder, unlabelled=2, train=3, validation=3, test=9, image_size=8))
+
+
+def test_each_class_shows_an_image_and_its_nearest_others(data):
+    features = np.random.default_rng(0).standard_normal((9, 4)).astype("float32")
+    labels, images = data.labels("test"), data.images("test")
+    rows = nearest_rows(data, {"test": features}, neighbours=3)
+    assert [name for name, _ in rows] == data.manifest.class_names
+    for label, (_, shown) in enumerate(rows):
+        query = int(np.flatnonzero(labels == label)[0])
+        unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+        cosines = {other: unit[query] @ unit[other] for other in range(9) if other != query}
+        expected = [query, *sorted(cosines, key=cosines.__getitem__, reverse=True)[:3]]
+        assert len(shown) == 4
+        for found, index in zip(shown, expected, strict=True):
+            np.testing.assert_array_equal(found, images[index])
+
+
+def test_dead_features_and_few_images_still_give_rows(data):
+    rows = nearest_rows(data, {"test": np.zeros((9, 4), "float32")}, queries=2, neighbours=20)
+    assert [len(shown) for _, shown in rows] == [9, 9]
+
+
+def test_budgets_are_drawn_in_percent_with_their_range():
+    rows = [
+        {"labels_per_class": budget, "accuracy": accuracy, "lowest": accuracy - 0.1, "highest": accuracy + 0.05}
+        for budget, accuracy in ((1, 0.4), (10, 0.7))
+    ]
+    axes = draw_budgets(rows).axes[0]
+    line = axes.lines[0]
+    np.testing.assert_allclose(line.get_xdata(orig=False), [1, 10])
+    np.testing.assert_allclose(line.get_ydata(orig=False), [40, 70])
+    segments = axes.collections[0].get_segments()
+    np.testing.assert_allclose([segment[:, 1] for segment in segments], [[30, 45], [60, 75]])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "10"]
+
+
+def test_equal_accuracies_have_no_range_though_their_mean_is_rounded():
+    values = [0.1, 0.1, 0.1]
+    mean = sum(values) / 3
+    assert mean > max(values)  # the rounding that this is about
+    row = {"labels_per_class": 10, "accuracy": mean, "lowest": min(values), "highest": max(values)}
+    assert draw_budgets([row]).axes[0].get_xlabel() == "labels a class"

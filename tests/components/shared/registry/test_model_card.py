@@ -1,0 +1,209 @@
+"""The model card and the tags of a version: what they say, and that they fit however many classes there are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from components.shared.artifacts import Manifest, Result
+from components.shared.evaluation.gate import CHECKS, Blessing, Check
+from components.shared.registry.model_card import LONGEST, model_card
+from components.shared.registry.version_tags import Subject, version_tags
+from components.shared.tracking.earlier_runs import STEPS, StepRun
+
+MEASURED = {
+    "model_mebibytes": 0.5,
+    "memory_mebibytes": 890.3,
+    "load_seconds": 7.91,
+    "latency_ms_batch_1": 41.2,
+    "latency_ms_batch_32": 55.0,
+    "http_latency_ms_batch_1": 48.0,
+    "http_latency_ms_batch_32": 120.0,
+    "served_difference": 1e-7,
+}
+SECTIONS = [
+    "Intended use", "Data", "Method", "Numbers", "Slices", "In use", "Limits", "Reproduce", "Call", "Runs",
+]  # fmt: skip
+
+
+def make_subject(class_names: list[str], winner: str = "finetune", **manifest: object) -> Subject:
+    """A version of a run with so many classes; the last one lost most, the first one gained most."""
+    classes = len(class_names)
+    common = {
+        "params": {},
+        "params_digest": "abcdef01" * 8,
+        "inputs": {},
+        "seconds": 1.0,
+        "mlflow_run_id": "1" * 32,
+    }
+    change = np.linspace(0.2, -0.04, classes)
+    recall = {"baseline": [0.5] * classes, "probe": (0.4 + change).tolist(), "finetune": (0.5 + change).tolist()}
+    checks = [Check(name=name, value=0.5, threshold=0.1, passed=True, why=f"{name} is as asked") for name in CHECKS]
+    checks[4] = checks[4].model_copy(update={"why": f"recall of the worst class, {class_names[0]}, changes by −4"})
+    fields = {
+        **dict(name="textures", source="data/textures.zip", source_digest="5" * 64, class_names=class_names),
+        **dict(counts={"unlabelled": 4000, "train": 100, "validation": 200, "test": 2000}, class_counts={}),
+        **dict(image_size=32, labels_per_class=10, seed=0, digest="d" * 64, test_digest="e" * 64),
+        **manifest,
+    }
+    details = {"learning_rate": 0.001, "exported_seed": 1}
+    return Subject(
+        blessing=Blessing(
+            **dict(blessed=True, winner=winner, checks=checks, dataset_digest="d" * 64, test_digest="e" * 64),
+            **dict(gain=0.0812, interval=(0.061, 0.1), confidence=0.95),
+        ),
+        manifest=Manifest(step="ingest", **common, **fields),
+        winner=Result(step=winner, **common, dataset_digest="d" * 64, metrics={}, details=details),
+        probe=Result(
+            **dict(
+                step="probe", dataset_digest="d" * 64, metrics={}, details={"method": "nnclr", "encoder": "conv"}
+            ),
+            **common,
+        ),
+        evaluation=Result(
+            **dict(step="evaluate", dataset_digest="d" * 64),
+            metrics={"baseline_accuracy": 0.5, "probe_accuracy": 0.55, "finetune_accuracy": 0.5812},
+            details={
+                "accuracies": {winner: [0.58, 0.58, 0.58]},
+                "intervals": {"baseline": [0.47, 0.53], "probe": [0.52, 0.58], "finetune": [0.55, 0.61]},
+                "recall": recall,
+            },
+            **common,
+        ),
+        lineage={"git.commit": "c" * 40, "dvc.data": "f" * 32, "pipeline.run": "nightly-7"},
+        runs={step: StepRun(f"{index}" * 32, "12") for index, step in enumerate(STEPS)},
+        measured=MEASURED,
+    )
+
+
+def sections(card: str) -> dict[str, str]:
+    """Heading → text below it; what precedes the first heading has the heading ""."""
+    parts = re.split(r"^### (.+)\n", card, flags=re.MULTILINE)
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of all lines of tables."""
+    return [[c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_the_card_answers_what_a_reviewer_asks():
+    subject = make_subject(["blobs", "grid", "rings"])
+    card = model_card(subject, "shop-photos", "7")
+    said = sections(card)
+    assert list(said) == ["", *SECTIONS]
+    assert said[""].startswith("**Blessed: +8.1 points of accuracy")
+    assert "(95% interval +6.1 to +10.0), on 2,000 test images" in said[""]
+    assert "3 classes" in said["Intended use"]
+    assert "`blobs`, `grid`, `rings`" in said["Intended use"]
+    assert "4,000 images without labels and 100 with labels (10 a class)" in said["Data"]
+    assert "`data/textures.zip`" in said["Data"]
+    assert "`conv`, pretrained once with `nnclr`" in said["Method"]
+    assert "learning rate 0.001" in said["Method"]
+    assert "Of 3 seeds" in said["Method"]
+    assert ["58.1%", "55.0 to 61.0", "fine-tuned (this)"] in rows(said["Numbers"])
+    assert ["50.0%", "47.0 to 53.0", "baseline, from scratch"] in rows(said["Numbers"])
+    assert ["yes", "certainty: certainty is as asked"] in rows(said["Numbers"])
+    assert rows(said["Slices"])[2:] == [
+        ["-4.0", "46.0% against 50.0%", "`rings`"],
+        ["+8.0", "58.0% against 50.0%", "`grid`"],
+        ["+20.0", "70.0% against 50.0%", "`blobs`"],
+    ]
+    assert "weakest is `rings`, with 46.0%" in said["Slices"]
+    assert "file 0.5 MiB, memory 890 MiB, loads in 7.9 s, answers one image in 41 ms, 32 in 55 ms" in said["In use"]
+    assert "nothing is known of others" in said["Limits"]
+    assert f"git checkout {'c' * 40}\nmake repro" in said["Reproduce"]
+    assert "finetune `abcdef01`" in said["Reproduce"]
+    assert 'mlflow.pyfunc.load_model("models:/shop-photos/7")' in said["Call"]
+    assert "mlflow models serve -m models:/shop-photos/7 --env-manager local" in said["Call"]
+    for index, step in enumerate(STEPS):
+        assert f"[{step}](#/experiments/12/runs/{str(index) * 32})" in said["Runs"]
+
+
+def test_the_probe_is_described_as_what_it_is():
+    subject = make_subject(["a", "b"], winner="probe")
+    said = sections(model_card(subject, "m", "1"))
+    assert said["Method"].startswith("Linear probe: ")
+    assert "a linear classifier on its frozen features" in said["Method"]
+    assert ["55.0%", "52.0 to 58.0", "linear probe (this)"] in rows(said["Numbers"])
+    assert rows(said["Slices"])[2][1:] == ["36.0% against 50.0%", "`b`"]
+
+
+NAMES = {
+    "short": lambda index: f"c{index}",
+    "long": lambda index: f"a class with a very long name that nobody would want to read {index} " * 3,
+    "odd": lambda index: f"a|b`c`\n*d*<script>{index}",
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.parametrize("classes", [2, 10, 200, 1000])
+def test_the_card_fits_and_is_whole(kind, classes):
+    names = [NAMES[kind](index) for index in range(classes)]
+    long = {"name": "d" * 60, "source": "/very/long" * 40} if kind == "long" else {}
+    subject = make_subject(names, **long)
+    model = "m" * 100 if kind == "long" else "m"
+    card = model_card(subject, model, "123")
+    assert len(card) <= LONGEST
+    said = sections(card)
+    assert list(said) == ["", *SECTIONS]
+    assert card.count("```") % 2 == 0
+    assert card.endswith("`report.html` of evaluate.")
+    assert {len(row) for row in rows(said["Numbers"])} == {2, 3}
+    assert {len(row) for row in rows(said["Slices"])} == {3}
+    assert {row[2].count("`") for row in rows(said["Slices"])[2:]} == {2}
+    assert len(rows(said["Slices"])) >= 4
+    first, last = rows(said["Slices"])[2], rows(said["Slices"])[-1]
+    assert (first[0], last[0]) == ("-4.0", "+20.0")
+    if classes > 30:
+        assert "that lost and the" in said["Slices"]
+    if kind == "short" and classes == 1000:
+        assert "`c28`, `c29` and 970 more" in said["Intended use"]
+        assert len(rows(said["Slices"])) == 12
+    assert "<script>" not in re.sub(r"`[^`]*`", "", card)
+
+
+def test_a_card_is_made_of_what_there_is():
+    """Records of older runs lack intervals, recall and run ids; a tree without git lacks the commit."""
+    subject = make_subject(["a", "b"])
+    bare = replace(
+        subject,
+        probe=None,
+        evaluation=subject.evaluation.model_copy(update={"details": {}}),
+        lineage={"git.commit": "unknown", "git.dirty": "true"},
+        runs={"ingest": StepRun("9" * 32, None)},
+        measured={},
+    )
+    said = sections(model_card(bare, "m", "1"))
+    assert set(SECTIONS) - set(said) == {"Slices", "In use"}
+    assert f"ingest `{'9' * 32}`" in said["Runs"]
+    assert "git checkout" not in said["Reproduce"]
+    assert "with changes that were not committed" in said["Reproduce"]
+    assert ["58.1%", "", "fine-tuned (this)"] in rows(said["Numbers"])
+
+
+def test_a_class_without_test_images_is_left_out_of_the_slices():
+    subject = make_subject(["a", "b", "c"])
+    recall = {"baseline": [0.5, None, 0.5], "finetune": [0.5, None, 0.75]}
+    details = {**subject.evaluation.details, "recall": recall}
+    told = replace(subject, evaluation=subject.evaluation.model_copy(update={"details": details}))
+    assert [row[2] for row in rows(sections(model_card(told, "m", "1"))["Slices"])[2:]] == ["`a`", "`c`"]
+
+
+def test_tags_name_verdict_data_code_method_runs_and_measurements():
+    subject = make_subject(["a", "b"])
+    tags = version_tags(subject)
+    expected = {
+        **dict(verdict="blessed", winner="finetune", gain="0.0812", gain_interval="0.061 0.1", confidence="0.95"),
+        **dict(dataset="textures", dataset_digest="d" * 64, test_digest="e" * 64, test_accuracy="0.5"),
+        **dict(git_commit="c" * 40, pipeline_run="nightly-7", method="nnclr", encoder="conv"),
+        **dict(load_seconds="7.91", latency_ms_batch_32="55", memory_mebibytes="890.3", model_mebibytes="0.5"),
+    }
+    assert expected.items() <= tags.items()
+    assert {f"run.{step}" for step in STEPS} <= set(tags)
+    assert "git_dirty" not in tags
+    assert "served_difference" not in tags
+    assert all(isinstance(value, str) and value for value in tags.values())

@@ -1,0 +1,112 @@
+"""Putting a version up for review in a real registry: once, also where two do it at once."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from components.shared.evaluation.gate import Champion
+from components.shared.registry import versions as registry
+from components.shared.registry.versions import champion, put_up_for_review
+
+
+@pytest.fixture(scope="module")
+def logged(tracking_uri):
+    """The address of a logged model, without files."""
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking_uri)
+    experiment = client().create_experiment("contrastive-put-up")
+    made = client().create_logged_model(experiment_id=experiment, name="classifier")
+    client().finalize_logged_model(made.model_id, "READY")
+    return f"models:/{made.model_id}"
+
+
+def client():
+    import mlflow
+
+    return mlflow.MlflowClient()
+
+
+def numbers(name: str) -> set[str]:
+    return {str(found.version) for found in client().search_model_versions(f"name = '{name}'")}
+
+
+def test_two_at_once_leave_one_version(logged, monkeypatch):
+    put_up_for_review("put-race", logged, "a" * 64, {}, "an earlier model")
+    start, looked, versions = threading.Barrier(2, timeout=30), threading.local(), []
+    find_version = registry.find_version
+
+    def find_together(name, digest):
+        """Both look before either has registered."""
+        found = find_version(name, digest)
+        if not getattr(looked, "once", False):
+            looked.once = True
+            start.wait()
+        return found
+
+    def put_up():
+        versions.append(put_up_for_review("put-race", logged, "d" * 64, {"verdict": "blessed"}, "a card"))
+
+    monkeypatch.setattr(registry, "find_version", find_together)
+    both = [threading.Thread(target=put_up) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert [version.number for version in versions] == ["2", "2"]
+    assert numbers("put-race") == {"1", "2"}
+    assert {key: str(at) for key, at in client().get_registered_model("put-race").aliases.items()} == {
+        "challenger": "2"
+    }
+    version = client().get_model_version("put-race", "2")
+    assert (version.description, version.tags["verdict"]) == ("a card", "blessed")
+
+
+def test_who_may_not_delete_marks_the_second_version(logged, monkeypatch):
+    import mlflow
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+    put_up_for_review("put-editor", logged, "d" * 64, {"winner": "probe"}, "a card")
+    find_version, looked = registry.find_version, []
+
+    def too_early(name, digest):
+        looked.append(digest)
+        return None if len(looked) == 1 else find_version(name, digest)
+
+    def refuse(*arguments):
+        raise mlflow.exceptions.MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    monkeypatch.setattr(registry, "find_version", too_early)
+    monkeypatch.setattr(mlflow.MlflowClient, "delete_model_version", refuse)
+    version = put_up_for_review("put-editor", logged, "d" * 64, {"winner": "finetune"}, "another card")
+    assert (version.number, version.aliases) == ("1", ("challenger",))
+    first, second = (client().get_model_version("put-editor", number) for number in ("1", "2"))
+    assert (first.tags["winner"], first.description) == ("finetune", "another card")
+    assert second.tags["duplicate_of"] == "1"
+
+
+def test_a_description_may_be_made_of_the_number(logged):
+    for digest in ("a" * 64, "b" * 64, "a" * 64):
+        put_up_for_review("put-number", logged, digest, {}, lambda number: f"models:/put-number/{number}")
+    assert numbers("put-number") == {"1", "2"}
+    for number in ("1", "2"):
+        assert client().get_model_version("put-number", number).description == f"models:/put-number/{number}"
+
+
+def test_a_description_is_cut_at_what_the_registry_takes(logged):
+    put_up_for_review("put-long", logged, "a" * 64, {}, "x" * 9000)
+    assert len(client().get_model_version("put-long", "1").description) == 5000
+
+
+def test_no_champion_without_a_model_or_without_the_alias(logged):
+    assert champion("put-nobody") is None
+    put_up_for_review("put-uncrowned", logged, "a" * 64, {}, "a card")
+    assert champion("put-uncrowned") is None
+
+
+def test_a_champion_with_odd_tags_is_read_without_a_crash(logged):
+    put_up_for_review("put-odd", logged, "a" * 64, {"test_accuracy": "good"}, "a card")
+    client().set_registered_model_alias("put-odd", "champion", "1")
+    assert champion("put-odd") == Champion("1", None, None)

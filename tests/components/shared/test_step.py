@@ -1,0 +1,233 @@
+"""What surrounds a step's work: inputs checked, folder whole or absent, MLflow run, answers on a shell."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from components.shared.artifacts import Manifest, Result, read_record
+from components.shared.errors import UserError, exit_cleanly
+from components.shared.params.composing import compose, write_params
+from components.shared.params.schema import only, params_digest, plain
+from components.shared.step import command_line, working
+from tests.helpers.datasets import make_dataset
+from tests.helpers.repository import ROOT
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("data") / "dataset", unlabelled=4, train=6, validation=3, test=3)
+
+
+@pytest.fixture
+def params(compose_params):
+    return only(compose_params("runtime.epochs=3"), "pretrain")
+
+
+@pytest.fixture
+def client(tracking_uri):
+    import mlflow
+
+    return mlflow.MlflowClient(tracking_uri)
+
+
+def runs(client, name):
+    found = client.get_experiment_by_name(f"contrastive-{name}")
+    return client.search_runs([found.experiment_id]) if found else []
+
+
+def test_the_record_says_what_was_read_with_which_parameters_and_where_it_was_tracked(
+    in_tmp, dataset, params, client
+):
+    with working("pretrain", in_tmp / "encoder", params, {"dataset": dataset}, "recorded") as work:
+        (work.out / "encoder.keras").write_text("weights")
+        time.sleep(0.01)
+        work.finish("digest", {"probe_accuracy": 0.5}, curves="curves.csv")
+    record = read_record(in_tmp / "encoder", Result)
+    assert record.step == "pretrain"
+    assert record.params == plain(params)
+    assert record.params["runtime"]["epochs"] == 3
+    assert record.params_digest == params_digest(params)
+    assert record.inputs == {"dataset": read_record(dataset, Manifest).digest}
+    assert record.metrics == {"probe_accuracy": 0.5}
+    assert record.details == {"curves": "curves.csv"}
+    assert 0.01 <= record.seconds < 60
+    (run,) = runs(client, "recorded")
+    assert run.info.run_id == record.mlflow_run_id
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["probe_accuracy"] == 0.5
+    assert run.data.params["method.temperature"] == "0.1"
+    assert run.data.tags["input.dataset"] == record.inputs["dataset"]
+    assert run.data.tags["params.digest"] == record.params_digest
+    assert "result.json" in [file.path for file in client.list_artifacts(run.info.run_id)]
+
+
+def test_a_failure_leaves_no_folder_and_a_failed_run(in_tmp, dataset, params, client):
+    with (
+        pytest.raises(UserError, match="loss is NaN"),
+        working("pretrain", in_tmp / "encoder", params, {"dataset": dataset}, "failing") as work,
+    ):
+        (work.out / "encoder.keras").write_text("weights")
+        raise UserError("loss is NaN")
+    assert not (in_tmp / "encoder").exists()
+    assert [run.info.status for run in runs(client, "failing")] == ["FAILED"]
+
+
+def test_a_missing_input_stops_before_anything_is_written_or_tracked(in_tmp, dataset, params, client):
+    half = in_tmp / "dataset"
+    half.mkdir()
+    (half / "manifest.json").write_text("{")
+    with (
+        pytest.raises(UserError, match=r"dataset/manifest\.json: content"),
+        working("pretrain", in_tmp / "encoder", params, {"dataset": half}, "missing"),
+    ):
+        pass
+    assert sorted(path.name for path in in_tmp.iterdir()) == ["dataset"]
+    assert runs(client, "missing") == []
+
+
+def test_a_tracking_server_that_is_away_is_told_soon_and_nothing_is_written(in_tmp, dataset, params, monkeypatch):
+    import mlflow
+
+    # a closed port of this machine
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    start = time.monotonic()
+    try:
+        with (
+            pytest.raises(
+                UserError, match=r"^MLFLOW_TRACKING_URI = http://127\.0\.0\.1:9: can't be used: "
+            ) as error,
+            working("pretrain", in_tmp / "encoder", params, {"dataset": dataset}, "away"),
+        ):
+            pass
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert "\n" not in str(error.value)
+    assert time.monotonic() - start < 20
+    assert list(in_tmp.iterdir()) == []
+
+
+def test_a_server_lost_on_the_way_gets_later_what_it_missed(
+    in_tmp, dataset, params, tracking_uri, client, monkeypatch, capsys
+):
+    import mlflow
+
+    def lost(*args, **kwargs):
+        raise mlflow.exceptions.MlflowException("connection refused")
+
+    with working("pretrain", in_tmp / "encoder", params, {"dataset": dataset}, "lost") as work:
+        with monkeypatch.context() as patch:
+            patch.setattr(mlflow.MlflowClient, "log_batch", lost)
+            work.run.metrics({"loss": 1.0}, step=0)
+            work.run.metrics({"loss": 0.5}, step=1)
+        work.finish("digest", {"loss": 0.5})
+    assert read_record(in_tmp / "encoder", Result).metrics == {"loss": 0.5}
+    said = [line for line in capsys.readouterr().err.splitlines() if "MLflow" in line]
+    assert said == [
+        "warning: MLflow no longer answers (connection refused); the step goes on, and what it logs is sent when "
+        "the server answers again",
+        "MLflow answers again and has got all that was logged meanwhile",
+    ]
+    points = {(point.step, point.value) for point in client.get_metric_history(work.run.id, "loss")}
+    assert points == {(0, 1.0), (1, 0.5), (0, 0.5)}
+
+
+def on_a_shell(monkeypatch, function, *arguments):
+    """Run a step's command line; returns the exit status."""
+    monkeypatch.setattr(sys, "argv", ["step", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        command_line("pretrain", function, ("dataset",), "encoder")
+    return ended.value.code
+
+
+def never(*arguments):
+    raise AssertionError("the step must not be called")
+
+
+@pytest.fixture
+def params_file(in_tmp):
+    write_params(compose()[1], in_tmp / "params.yaml")
+    return in_tmp / "params.yaml"
+
+
+def test_a_command_hands_the_step_its_folders_and_its_own_parameters(in_tmp, params_file, monkeypatch):
+    seen = []
+    assert on_a_shell(monkeypatch, lambda *arguments: seen.append(arguments), "--out", "elsewhere") == 0
+    ((dataset, out, params),) = seen
+    assert (str(dataset), str(out)) == ("dataset", "elsewhere")
+    assert params.method.temperature == 0.1
+    with pytest.raises(AttributeError):
+        _ = params.gate
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("temperature: 0\n", "error: params.yaml: method.temperature = 0: must be a number > 0\n"),
+        ("tempratur: 0.1\n", "error: params.yaml: method.tempratur: no such parameter (did you mean "),
+    ],
+)
+def test_a_wrong_parameter_is_one_line_exit_2_and_nothing_written(
+    in_tmp, params_file, monkeypatch, capsys, written, message
+):
+    params_file.write_text(params_file.read_text().replace("temperature: 0.1\n", written, 1))
+    assert on_a_shell(monkeypatch, never) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+    assert [path.name for path in in_tmp.iterdir()] == ["params.yaml"]
+
+
+def test_an_unknown_argument_is_refused_with_the_usage(in_tmp, params_file, monkeypatch, capsys):
+    assert on_a_shell(monkeypatch, never, "--datset", "x") == 2
+    assert "usage: python -m components.pretrain" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(UserError("two\nlines"), 2), (KeyboardInterrupt(), 130)])
+def test_a_known_end_has_its_exit_status_and_one_line(capsys, error, code):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        exit_cleanly(main)
+    assert ended.value.code == code
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_unknown_error_keeps_its_traceback():
+    def main():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        exit_cleanly(main)
+
+
+def test_a_real_step_refuses_a_wrong_value_at_once(params_file):
+    """Before TensorFlow and MLflow are loaded: a typing mistake must not cost half a minute."""
+    values = compose()[1]
+    values["data"]["image_size"] = 0
+    write_params(values, params_file)
+    start = time.monotonic()
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "components.ingest",
+            "--params",
+            str(params_file),
+            "--out",
+            str(params_file.parent / "x"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("params.yaml: data.image_size = 0: must be a whole number from 8 to 512\n")
+    assert done.stderr.count("\n") == 1
+    assert time.monotonic() - start < 5
+    assert list(params_file.parent.iterdir()) == [params_file]

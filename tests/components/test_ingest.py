@@ -1,0 +1,283 @@
+"""The ingest step: what `dataset/` holds, that it is the same for the same seed, and that it is whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from components.ingest import _write_images, ingest, sample_grid
+from components.shared.artifacts import SPLITS, Dataset
+from components.shared.errors import UserError
+from components.shared.params.composing import compose, write_params
+from components.shared.params.schema import only
+from components.shared.sources.folder import Folder
+from tests.helpers.image_trees import encode, pack_tar, pack_zip, picture, write_tree
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = 12
+CLASSES = {"bus": 20, "car": 30, "van": 15}
+
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+
+def params(path, *overrides):
+    fixed = ("data=folder", f"data.path={path}", f"data.image_size={SIZE}", "data.name=tests")
+    return only(compose((*fixed, *overrides))[0], "ingest")
+
+
+def digest(path, *overrides, out="dataset"):
+    return ingest(Path(out), params(path, *overrides)).digest
+
+
+def origins(dataset, split, root):
+    """Names of the files that the images of a split come from."""
+    names = {encode(picture(str(f.relative_to(root)), SIZE)): f for f in root.rglob("*.png")}
+    pixels = {picture(str(f.relative_to(root)), SIZE).tobytes(): str(f.relative_to(root)) for f in names.values()}
+    return [pixels[image.tobytes()] for image in dataset.images(split)]
+
+
+@pytest.fixture
+def tree(tmp_path, tracking_uri):
+    return write_tree(tmp_path / "images", CLASSES)
+
+
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory, tracking_uri):
+    """One run with a budget of 10 labels a class: folder of the images, dataset, what was printed."""
+    folder = tmp_path_factory.mktemp("ingested")
+    tree = write_tree(folder / "images", CLASSES)
+    printed = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        ingest(Path("dataset"), params(tree, "data.labels_per_class=10"))
+    return tree, Dataset(folder / "dataset"), printed.getvalue()
+
+
+def test_arrays_and_manifest_agree(ingested):
+    tree, dataset, _ = ingested
+    manifest = dataset.manifest
+    assert manifest.class_names == ["bus", "car", "van"]
+    assert manifest.counts == {"unlabelled": 22, "train": 24, "validation": 6, "test": 13}
+    assert manifest.class_counts == {
+        "unlabelled": [0, 0, 0],
+        "train": [8, 8, 8],
+        "validation": [2, 2, 2],
+        "test": [4, 6, 3],
+    }
+    assert (manifest.labels_per_class, manifest.image_size, manifest.seed) == (10, SIZE, 0)
+    assert manifest.source == str(tree)
+    assert manifest.params["data"]["split"] == {"validation": 0.2, "test": 0.2}
+    for split in SPLITS:
+        images, labels = dataset.images(split), dataset.labels(split)
+        assert (images.dtype, images.flags.c_contiguous) == (np.uint8, True)
+        assert labels.dtype == np.int64
+        assert images.shape == (manifest.counts[split], SIZE, SIZE, 3)
+        classes = [Path(name).parent.name for name in origins(dataset, split, tree)]
+        if split == "unlabelled":
+            assert set(labels.tolist()) == {-1}
+        else:
+            assert [manifest.class_names[label] for label in labels] == classes
+    expected = {f"{split}.{kind}.npy" for split in SPLITS for kind in ("images", "labels")}
+    assert {path.name for path in dataset.folder.glob("*.npy")} == expected
+
+
+def test_the_last_line_says_what_there_is(ingested):
+    assert ingested[2].splitlines()[-1] == (
+        "dataset: 22 unlabelled, 24 train, 6 validation, 13 test images of 3 classes, 12×12 pixels"
+    )
+
+
+def test_every_image_is_in_exactly_one_split(ingested):
+    tree, dataset, _ = ingested
+    names = [name for split in SPLITS for name in origins(dataset, split, tree)]
+    assert len(names) == len(set(names)) == sum(CLASSES.values())
+
+
+def test_without_unlabelled_images_that_split_is_empty(tree):
+    manifest = ingest(Path("dataset"), params(tree))
+    assert manifest.counts["unlabelled"] == 0
+    assert Dataset(Path("dataset")).images("unlabelled").shape == (0, SIZE, SIZE, 3)
+    assert Dataset(Path("dataset")).labels("unlabelled").shape == (0,)
+
+
+def test_same_seed_same_digest_other_seed_other_split(tree):
+    first = ingest(Path("a"), params(tree))
+    again = ingest(Path("b"), params(tree))
+    other = ingest(Path("c"), params(tree, "data.seed=1"))
+    assert (first.digest, first.test_digest) == (again.digest, again.test_digest)
+    assert first.digest != other.digest
+    assert first.test_digest != other.test_digest
+    assert first.source_digest == other.source_digest
+
+
+def test_the_budget_of_labels_leaves_the_test_split_alone(tree):
+    all_labels, few = (
+        ingest(Path(o), params(tree, f"data.labels_per_class={n}")) for o, n in [("a", "null"), ("b", 5)]
+    )
+    assert all_labels.test_digest == few.test_digest
+    assert all_labels.digest != few.digest
+
+
+def test_the_digest_sees_a_pixel_a_class_name_and_nothing_else(tree):
+    before = digest(tree)
+    (tree / "bus").rename(tree / "bike")
+    renamed = digest(tree)
+    (tree / "bike").rename(tree / "bus")
+    assert digest(tree) == before != renamed
+    pixels = picture("bus/0000.png", SIZE)
+    pixels[0, 0, 0] ^= 1
+    (tree / "bus/0000.png").write_bytes(encode(pixels))
+    assert digest(tree) not in (before, renamed)
+
+
+def test_folder_and_archives_give_the_same_dataset(tree, tmp_path):
+    folder = digest(tree)
+    assert digest(pack_zip(tree, tmp_path / "images.zip", "photos/")) == folder
+    assert digest(pack_tar(tree, tmp_path / "images.tar.gz", "w:gz")) == folder
+
+
+def test_the_run_is_tracked(ingested):
+    import mlflow
+
+    manifest = ingested[1].manifest
+    run = mlflow.get_run(manifest.mlflow_run_id)
+    assert run.info.status == "FINISHED"
+    assert mlflow.get_experiment(run.info.experiment_id).name == "contrastive-tests"
+    assert run.data.metrics["train_images"] == manifest.counts["train"]
+    assert run.data.params["class_names"] == "bus, car, van"
+    assert run.data.params["data.seed"] == "0"
+    (logged,) = run.inputs.dataset_inputs
+    assert (logged.dataset.name, logged.dataset.digest) == ("tests", manifest.digest[:36])
+    files = {file.path for file in mlflow.MlflowClient().list_artifacts(manifest.mlflow_run_id)}
+    assert files >= {"manifest.json", "samples.png"}
+
+
+def test_the_picture_shows_every_class_with_its_name(ingested):
+    dataset = ingested[1]
+    figure = sample_grid(dataset)
+    rows = {axes.get_ylabel(): axes for axes in figure.axes if axes.get_ylabel()}
+    assert list(rows) == ["bus", "car", "van", "unlabelled"]
+    shown = np.asarray(rows["car"].images[0].get_array())
+    np.testing.assert_array_equal(shown, dataset.images("train")[dataset.labels("train") == 1][0])
+
+
+def test_a_damaged_image_leaves_the_earlier_dataset_as_it_was(tree):
+    before = digest(tree)
+    (tree / "car/0003.png").write_bytes(b"?")
+    with pytest.raises(UserError, match=r"car/0003.png: can't be read as an image"):
+        ingest(Path("dataset"), params(tree))
+    assert Dataset(Path("dataset")).manifest.digest == before
+    assert not list(Path().glob(".dataset*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line(tree):
+    Path("out/.partial").mkdir(parents=True)
+    Path("out/.partial/train.images.npy").symlink_to("/dev/full")
+    plan = {split: np.full(65 if split == "train" else 0, SPLITS.index("train")) for split in SPLITS}
+    with Folder(tree, 64) as source, pytest.raises(UserError, match=r"out: can't write the images: No space left"):
+        _write_images(Path("out/.partial"), source, plan, 64)
+
+
+BAD = {
+    "a budget larger than the class": (
+        ["data.labels_per_class=13"],
+        "data.labels_per_class = 13: class 'van' has only 12 labelled training images; choose at most 12",
+    ),
+    "a missing path": (
+        ["data.path=gone"],
+        "data.path = gone: nothing there; run `dvc pull`, or put your images there",
+    ),
+    "a fraction above one": (["data.split.test=1.5"], "params.yaml: data.split.test = 1.5: "),
+}
+
+
+@pytest.mark.parametrize(("changes", "expected"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_line_exit_code_2_and_nothing_written(tree, tmp_path, changes, expected):
+    values = compose(["data=folder", f"data.path={tree}", "data.image_size=12"])[1]
+    for change in changes:
+        key, _, value = change.partition("=")
+        *sections, field = key.split(".")
+        section = values
+        for name in sections:
+            section = section[name]
+        section[field] = yaml.safe_load(value)
+    write_params(values, tmp_path / "params.yaml")
+    before = sorted(Path().iterdir())
+    done = run_step(tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert sorted(Path().iterdir()) == before
+
+
+COMMAND = (sys.executable, "-m", "components.ingest", "--params", "params.yaml", "--out", "dataset")
+
+
+def run_step(folder, **options):
+    return subprocess.run(COMMAND, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120, **options)
+
+
+def begin(folder):
+    return subprocess.Popen(
+        COMMAND,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def written(partial):
+    """Number of bytes of training images so far."""
+    with contextlib.suppress(OSError):
+        return (partial / "train.images.npy").stat().st_size
+    return 0
+
+
+MOMENTS = {
+    "as the folder appears": lambda partial: partial.exists(),
+    "in the middle of the images": lambda partial: written(partial) > 700 * 64 * 64 * 3,
+    "as the labels are written": lambda partial: (partial / "train.labels.npy").exists(),
+    "as the record is written": lambda partial: (partial / "manifest.json").exists(),
+}
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_leaves_nothing_that_looks_finished(tmp_path, tracking_uri):
+    root = tmp_path / "images"
+    for label in range(4):
+        (root / str(label)).mkdir(parents=True)
+        for index in range(700):
+            (root / f"{label}/{index:04d}.png").write_bytes(encode(picture(f"{label}/{index}", 8)))
+    pack_zip(root, tmp_path / "images.zip")
+    write_params(
+        compose(["data=folder", "data.path=images.zip", "data.image_size=64"])[1], tmp_path / "params.yaml"
+    )
+    out, partial = tmp_path / "dataset", tmp_path / ".dataset.partial"
+    killed: list[str] = []
+    for name, reached in MOMENTS.items():
+        process = begin(tmp_path)
+        deadline = time.monotonic() + 60
+        while not reached(partial) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == -signal.SIGKILL:
+            killed.append(name)
+        # the last moment is so near the end that the step may be done
+        assert not out.exists() or Dataset(out).manifest.counts["train"] > 0
+        assert partial.exists() != out.exists()
+    assert killed[:3] == list(MOMENTS)[:3]
+    assert run_step(tmp_path, check=True).returncode == 0
+    after_kills = Dataset(out).manifest
+    assert not list(tmp_path.glob(".dataset*"))
+    assert after_kills.digest == ingest(tmp_path / "whole", params("images.zip", "data.image_size=64")).digest

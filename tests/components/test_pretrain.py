@@ -1,0 +1,370 @@
+"""Pretraining end to end on a few images: what it writes, and what becomes of a killed run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import models
+from components.pretrain import _key, pretrain
+from components.shared.artifacts import Dataset, Manifest, Result, read_record
+from components.shared.errors import UserError
+from components.shared.params.composing import compose, write_params
+from components.shared.params.schema import only
+from components.shared.plots import grids
+from components.shared.training.checkpoints import FOLDER, Checkpoint
+from models.batches import Batches
+from models.methods.base import Method
+from tests.helpers.datasets import make_dataset
+from tests.helpers.repository import ROOT
+
+EPOCHS = 12
+SMALL = (
+    "encoder.width=8", "method.projection.hidden=16", "method.projection.width=8", "runtime.batch_size=32",
+)  # fmt: skip
+
+
+def composed(*overrides, epochs=EPOCHS):
+    return compose([*SMALL, f"runtime.epochs={epochs}", *overrides])
+
+
+def params(*overrides, epochs=EPOCHS):
+    return only(composed(*overrides, epochs=epochs)[0], "pretrain")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("data") / "dataset", name="pretraining")
+
+
+@pytest.fixture(scope="module")
+def orders():
+    """The epochs for which the images were shuffled in `finished`."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def finished(dataset, tracking_uri, tmp_path_factory, orders):
+    """A run that nothing interrupted: its record and its folder."""
+    folder, shuffle = tmp_path_factory.mktemp("finished"), Batches.shuffle
+
+    def watched(self, epoch):
+        orders.append(epoch)
+        shuffle(self, epoch)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Batches, "shuffle", watched)
+        record = pretrain(dataset, folder / "encoder", params(), folder / "states")
+    return record, folder / "encoder"
+
+
+def curves(folder):
+    with (folder / "curves.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def load(folder):
+    return keras.saving.load_model(folder / "encoder.keras", compile=False)
+
+
+def test_it_writes_an_encoder_curves_pictures_and_a_record(finished, dataset):
+    record, folder = finished
+    names = {"encoder.keras", "curves.csv", "views.png", "result.json"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert read_record(folder, Result) == record
+    digest = read_record(dataset, Manifest).digest
+    assert record.step == "pretrain"
+    assert record.dataset_digest == record.inputs["dataset"] == digest
+    expected = {"method": "simclr", "encoder": "conv", "epochs": EPOCHS, "images": 84, "features": 8, "devices": 1}
+    assert record.details == expected
+    # nothing is kept of a finished training
+    assert list((folder.parent / "states").iterdir()) == []
+    with Image.open(folder / "views.png") as picture:
+        assert min(picture.size) > 300
+
+
+def test_the_curves_have_a_row_an_epoch_and_end_with_the_recorded_metrics(finished):
+    record, folder = finished
+    rows = curves(folder)
+    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(1, EPOCHS + 1)]
+    last = {name: float(value) for name, value in rows[-1].items() if name != "epoch"}
+    assert last == record.metrics
+    measured = {"contrastive_loss", "contrastive_accuracy", "probe_accuracy", "validation_probe_accuracy"}
+    assert measured <= set(last)
+    # every ten epochs and at the end
+    watched = [row["epoch"] for row in rows if row["knn_accuracy"]]
+    assert watched == ["10", "12"]
+    assert all(np.isfinite(float(value)) for row in rows for value in row.values() if value)
+
+
+def test_each_epoch_has_an_order_of_its_own(finished, orders):
+    assert orders[-EPOCHS:] == list(range(EPOCHS))
+
+
+def test_mlflow_has_the_curves_the_pictures_and_the_encoder(finished, tracking_uri):
+    import mlflow
+
+    record, folder = finished
+    client = mlflow.MlflowClient(tracking_uri)
+    history = client.get_metric_history(record.mlflow_run_id, "contrastive_loss")
+    rows = curves(folder)
+    assert {p.step: p.value for p in history} == {int(r["epoch"]): float(r["contrastive_loss"]) for r in rows}
+    names = {file.path for place in ("", "pictures") for file in client.list_artifacts(record.mlflow_run_id, place)}
+    assert {"encoder.keras", "curves.csv", "result.json", "pictures/views.png"} <= names
+
+
+def test_the_encoder_was_trained_and_takes_raw_images(finished, dataset):
+    encoder = load(finished[1])
+    images = np.asarray(Dataset(dataset).images("test"))
+    features = np.asarray(encoder(images))
+    assert features.shape == (30, 8)
+    assert np.isfinite(features).all()
+    assert features.std(axis=0).max() > 0
+    keras.utils.set_random_seed(0)
+    from models import encoders
+
+    start = encoders.build("conv", 32, 8).get_weights()
+    assert all(np.abs(a - b).max() > 1e-4 for a, b in zip(encoder.get_weights(), start, strict=True))
+
+
+def test_no_epoch_leaves_the_random_encoder(dataset, tracking_uri, tmp_path):
+    record = pretrain(dataset, tmp_path / "encoder", params(epochs=0), tmp_path / "states")
+    assert record.metrics == {}
+    assert (tmp_path / "encoder" / "curves.csv").read_text() == "epoch\n"
+    from models import encoders
+
+    keras.utils.set_random_seed(0)
+    start = encoders.build("conv", 32, 8).get_weights()
+    for kept, expected in zip(load(tmp_path / "encoder").get_weights(), start, strict=True):
+        np.testing.assert_array_equal(kept, expected)
+
+
+def test_the_optimiser_and_the_method_get_what_the_parameters_say(dataset, tracking_uri, tmp_path, monkeypatch):
+    models_seen, compiled = [], Method.compile
+
+    def watched(self, **options):
+        models_seen.append(self)
+        compiled(self, **options)
+
+    monkeypatch.setattr(Method, "compile", watched)
+    options = {"name": "sgd", "learning_rate": 0.01, "momentum": 0.0, "weight_decay": 0.5, "warmup_epochs": 1,
+               "final_fraction": 0.5}  # fmt: skip
+    chosen = params(*(f"method.optimizer.{name}={value}" for name, value in options.items()), epochs=3)
+    pretrain(dataset, tmp_path / "encoder", chosen, tmp_path / "states")
+    (model,) = models_seen
+    optimizer = model.optimizer
+    # 84 images in batches of 32 are two steps an epoch
+    assert model.steps == int(model.step) == int(optimizer.iterations) == 3 * 2
+    assert optimizer.momentum == 0
+    rates = [float(optimizer._learning_rate(step)) for step in range(7)]
+    assert rates == pytest.approx([0, 0.005, 0.01, *(0.0075 + 0.0025 * np.cos(np.pi * np.arange(1, 5) / 4))])
+    # without a gradient the last rate's decay is left, of kernels alone
+    before = [v.numpy() for v in model.trainable_variables]
+    optimizer.apply([np.zeros_like(value) for value in before], model.trainable_variables)
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        factor = 1 - 0.005 * 0.5 if value.ndim > 1 else 1
+        np.testing.assert_allclose(variable.numpy(), factor * value, rtol=1e-6, err_msg=variable.path)
+
+
+def test_one_view_of_each_image_leaves_what_compares_two_out(dataset, tracking_uri, tmp_path):
+    one = params("method=supcon", "method.views=1", "method.unlabelled=leave_out", epochs=1)
+    record = pretrain(dataset, tmp_path / "encoder", one, tmp_path / "states")
+    assert not {"contrastive_accuracy", "positive_rank", "correlation_accuracy"} & set(record.metrics)
+    assert record.metrics["contrastive_loss"] > 0
+    (row,) = curves(tmp_path / "encoder")
+    # a plot names this column
+    assert row["contrastive_accuracy"] == ""
+    assert "positive_rank" not in row
+
+
+def test_a_loss_that_is_no_number_is_told_in_one_line_and_leaves_nothing(dataset, tracking_uri, tmp_path):
+    wrong = params("method.optimizer.learning_rate=1e30", "method.optimizer.warmup_epochs=0")
+    with pytest.raises(UserError, match=r"learning_rate = 1e\+30: .*loss is .* in epoch 1; lower it") as caught:
+        pretrain(dataset, tmp_path / "encoder", wrong, tmp_path / "states")
+    assert "\n" not in str(caught.value)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert not (tmp_path / "encoder").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 16}, "data.image_size = 16: the conv encoder needs images of at least 31 pixels"),
+        ({"unlabelled": 0, "train": 1}, "1 images to pretrain on; at least 2 are needed"),
+    ],
+)
+def test_unsuitable_images_are_refused_in_one_line(tracking_uri, tmp_path, options, message):
+    dataset = make_dataset(tmp_path / "dataset", name="pretraining", **options)
+    with pytest.raises(UserError, match=message) as caught:
+        pretrain(dataset, tmp_path / "encoder", params(), tmp_path / "states")
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset"]
+
+
+def test_a_missing_dataset_is_told_in_one_line(tracking_uri, tmp_path):
+    with pytest.raises(UserError, match=r"manifest.json: missing; run the step that writes dataset/ first"):
+        pretrain(tmp_path / "dataset", tmp_path / "encoder", params(), tmp_path / "states")
+    assert list(tmp_path.iterdir()) == []
+
+
+CHANGES = [
+    "method.temperature=0.2", "method.optimizer.learning_rate=0.01", "method.augmentation.hue=0.1",
+    "method.projection.width=16", "encoder.name=resnet18", "encoder.width=16", "runtime.batch_size=16",
+    "runtime.epochs=13", "runtime.seed=1", "runtime.precision=bfloat16",
+]  # fmt: skip
+
+
+def test_anything_that_decides_the_result_gives_a_state_of_its_own(dataset, tmp_path, monkeypatch):
+    data = Dataset(dataset)
+    keys = {_key(data, params(change)) for change in CHANGES}
+    keys.add(_key(Dataset(make_dataset(tmp_path / "dataset", seed=1)), params()))
+    code = tmp_path / "models"
+    shutil.copytree(ROOT / "models", code, ignore=shutil.ignore_patterns("__pycache__"))
+    plain = _key(data, params())
+    with monkeypatch.context() as patched:
+        patched.setattr(models, "__file__", str(code / "__init__.py"))
+        assert _key(data, params()) == plain
+        (code / "losses.py").write_text((code / "losses.py").read_text().replace("temperature must", "tau must"))
+        keys.add(_key(data, params()))
+    with monkeypatch.context() as patched:
+        # the function that tells the network what to be, out of another file
+        patched.setattr("components.pretrain.network", make_dataset)
+        keys.add(_key(data, params()))
+    assert len(keys) == len(CHANGES) + 3
+    assert plain not in keys
+    # what other steps read plays no part
+    assert _key(data, params("gate.min_gain=0.5", "runtime.repeats=7", "supervised.epochs=3")) == plain
+
+
+def test_a_changed_parameter_starts_anew(dataset, tracking_uri, tmp_path, capsys, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    states = tmp_path / "states"
+    with monkeypatch.context() as patched:
+        patched.setattr(grids, "draw_rows", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(dataset, tmp_path / "encoder", params(epochs=1), states)
+    assert not (tmp_path / "encoder").exists()
+    assert len(list(states.iterdir())) == 1
+    record = pretrain(dataset, tmp_path / "encoder", params("method.temperature=0.5", epochs=1), states)
+    assert "going on" not in capsys.readouterr().out
+    assert len(curves(tmp_path / "encoder")) == 1
+    again = pretrain(dataset, tmp_path / "encoder", params(epochs=1), states)
+    assert "going on after epoch 1" in capsys.readouterr().out
+    assert again.metrics["contrastive_loss"] != record.metrics["contrastive_loss"]
+    assert list(states.iterdir()) == []
+
+
+def start(program, folder, dataset):
+    """The step in a process of its own, in an empty folder, so that its state is kept there."""
+    return subprocess.Popen(
+        [sys.executable, *program, "--dataset", str(dataset)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def kill_when(process, reached, seconds=240):
+    """SIGKILL as soon as `reached()`; the process must still be running then."""
+    end = time.monotonic() + seconds
+    while not reached():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end, "the step never came so far"
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+
+
+# dies while it writes the state of the third epoch that it sees
+DYING = """
+import os, signal
+from components.pretrain import pretrain
+from components.shared.step import command_line
+
+fsync, calls = os.fsync, []
+
+def die(descriptor):
+    calls.append(descriptor)
+    if len(calls) == 3:
+        os.truncate(descriptor, os.fstat(descriptor).st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(descriptor)
+
+os.fsync = die
+command_line("pretrain", pretrain, ("dataset",), "encoder")
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_several_times_ends_as_if_nothing_had_happened(
+    finished, dataset, tracking_uri, in_tmp, capsys, monkeypatch
+):
+    write_params(composed()[1], in_tmp / "params.yaml")
+    state = Checkpoint(_key(Dataset(dataset), params()), in_tmp / FOLDER)
+
+    def epochs_kept():
+        if not state.path.exists():
+            return 0
+        with np.load(state.path) as kept:
+            return json.loads(kept["state"].tobytes())["epoch"]
+
+    # during start-up
+    kill_when(start(["-m", "components.pretrain"], in_tmp, dataset), (in_tmp / ".encoder.partial").exists)
+    assert not (in_tmp / "encoder").exists()
+    assert epochs_kept() == 0
+    # at whatever comes after the first epoch
+    kill_when(start(["-m", "components.pretrain"], in_tmp, dataset), state.path.exists)
+    seen = epochs_kept()
+    assert 1 <= seen < EPOCHS - 3, "killed too late to show anything"
+    # with half a state written
+    process = start(["-c", DYING], in_tmp, dataset)
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == -signal.SIGKILL, output
+    assert f"going on after epoch {seen}" in output
+    assert epochs_kept() == seen + 2
+    assert not (in_tmp / "encoder").exists()
+    assert (in_tmp / ".encoder.partial").exists()
+
+    # with the training finished and the encoder written, but not yet in its place
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(grids, "draw_rows", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(dataset, in_tmp / "encoder", params())
+    assert epochs_kept() == EPOCHS
+    assert not (in_tmp / "encoder").exists()
+
+    record = pretrain(dataset, in_tmp / "encoder", params())
+    assert f"going on after epoch {EPOCHS}" in capsys.readouterr().out
+    whole, folder = finished
+    for found, expected in zip(load(in_tmp / "encoder").get_weights(), load(folder).get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert (in_tmp / "encoder" / "curves.csv").read_text() == (folder / "curves.csv").read_text()
+    assert record.metrics == whole.metrics
+    with Image.open(in_tmp / "encoder" / "views.png") as found, Image.open(folder / "views.png") as expected:
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+    assert sorted(path.name for path in in_tmp.iterdir()) == [".cache", "encoder", "params.yaml"]
+    assert list((in_tmp / FOLDER).iterdir()) == []
+
+    import mlflow
+
+    history = mlflow.MlflowClient(tracking_uri).get_metric_history(record.mlflow_run_id, "contrastive_loss")
+    assert {point.step for point in history} == set(range(1, EPOCHS + 1))

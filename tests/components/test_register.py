@@ -1,0 +1,375 @@
+"""Registering: a real Keras classifier, a real SQLite registry, a fresh process that loads it and serves it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components import register as module
+from components.evaluate import evaluate
+from components.register import register
+from components.shared.artifacts import Dataset, Result, read_record, save_predictions
+from components.shared.digests import file_digest
+from components.shared.errors import UserError
+from components.shared.evaluation.gate import Champion, read_blessing
+from components.shared.params.schema import only
+from components.shared.registry.infra_validation import UnfitError
+from components.shared.registry.logged_model import requirements
+from components.shared.registry.versions import absolute_uri, champion, find_version
+from components.shared.tracking.earlier_runs import STEPS
+from tests.helpers.datasets import make_arrays, write_dataset
+from tests.helpers.trained import write_all
+
+SEEDS, EXPORTED = 3, 1
+MEASURED = {"load_seconds": 8.25, "latency_ms_batch_1": 40.0, "largest_difference": 1e-7}
+
+
+def build_classifier():
+    """A classifier of built-in layers, uint8 images to probabilities: which of red, green and blue prevails."""
+    import keras
+
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3), dtype="uint8"),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.layers[-1].set_weights([8 * np.eye(3, dtype="float32"), np.zeros(3, "float32")])
+    return model
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tracking_uri):
+    """A finished, blessed run up to the evaluation, whose winner is a real model with its true predictions."""
+    root = tmp_path_factory.mktemp("finished")
+    model = build_classifier()
+    arrays = make_arrays({"unlabelled": 9, "train": 12, "validation": 60, "test": 150})
+    for split in ("train", "validation", "test"):
+        images, _ = arrays[split]
+        arrays[split] = (images, model.predict(images, verbose=0).argmax(axis=1))
+    dataset = write_dataset(root / "dataset", arrays, ["red", "green", "blue"], name="colours")
+    write_all(root, dataset, baseline=0.6, probe=0.65, finetune=0.7)
+    save_true_predictions(root / "finetune", dataset, model)
+    model.save(root / "finetune" / "classifier.keras")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        run_evaluate(root)
+    return root
+
+
+def save_true_predictions(folder: Path, dataset: Path, model) -> None:
+    data = Dataset(dataset)
+    splits = {}
+    for split in ("validation", "test"):
+        exported = model.predict(np.asarray(data.images(split)), verbose=0)
+        # the other seeds answer alike but not the same
+        mixed = [0.9 * exported + 0.1 / 3 if seed != EXPORTED else exported for seed in range(SEEDS)]
+        splits[split] = (np.stack(mixed), data.labels(split))
+    save_predictions(folder / "predictions.npz", splits)
+
+
+def run_evaluate(root: Path, *overrides: str) -> None:
+    from components.shared.params.composing import compose
+
+    params = only(compose(["data.name=colours", *overrides])[0], "evaluate")
+    shutil.rmtree(root / "evaluation", ignore_errors=True)
+    evaluate(root / "dataset", root / "probe", root / "baseline", root / "finetune", root / "evaluation", params)
+
+
+@pytest.fixture
+def run(finished, tmp_path, monkeypatch):
+    """A copy of the finished run that a test may spoil, as working folder."""
+    shutil.copytree(finished, tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def do_register(run, compose_params):
+    """A function that registers under a model name of the test's own."""
+
+    def _register(name: str) -> Result:
+        params = only(compose_params(f"registry.model_name={name}"), "register")
+        folders = [run / folder for folder in ("dataset", "evaluation", "probe", "finetune")]
+        return register(*folders, run / "registration", params)
+
+    return _register
+
+
+@pytest.fixture
+def validated(monkeypatch):
+    """Let every model pass the infrastructure validation, for tests of what comes after it."""
+    monkeypatch.setattr(module, "validate_infrastructure", lambda *arguments: dict(MEASURED))
+
+
+def client():
+    import mlflow
+
+    return mlflow.MlflowClient()
+
+
+@pytest.mark.slow
+def test_a_blessed_model_becomes_challenger_once(run, do_register, capsys, monkeypatch):
+    assert read_blessing(run / "evaluation").blessed
+    result = do_register("colours-once")
+    assert result.details["registered"] is True
+    assert (result.details["version"], result.details["aliases"]) == ("1", ["challenger"])
+    assert result.metrics["compared_images"] >= 64
+    assert result.metrics["largest_difference"] < 1e-5
+    assert result.metrics["served_images"] == 32
+    assert result.metrics["served_difference"] < 1e-5
+    assert result.metrics["refused_requests"] == 7
+    assert read_record(run / "registration", Result) == result
+    check_measurements(result.metrics, run / "finetune" / "classifier.keras")
+    said = capsys.readouterr().out
+    assert "register: loaded by MLflow in a fresh process" in said
+    assert "register: served over HTTP; 32 images answered as recorded, 7 malformed requests refused" in said
+
+    version = client().get_model_version_by_alias("colours-once", "challenger")
+    manifest = Dataset(run / "dataset").manifest
+    assert version.source.startswith("models:/m-")
+    assert version.tags["verdict"] == "blessed"
+    assert version.tags["winner"] == "finetune"
+    assert version.tags["dataset_digest"] == manifest.digest
+    assert version.tags["test_digest"] == manifest.test_digest
+    assert float(version.tags["test_accuracy"]) == 1.0
+    assert float(version.tags["gain"]) == pytest.approx(0.4, abs=0.05)
+    assert (version.tags["encoder"], version.tags["method"]) == ("conv", "simclr")
+    assert float(version.tags["load_seconds"]) == pytest.approx(result.metrics["load_seconds"])
+    assert set(client().get_registered_model("colours-once").aliases) == {"challenger"}
+    check_description(version, result, manifest)
+
+    before = len(client().search_logged_models([client().get_run(result.mlflow_run_id).info.experiment_id]))
+    asked = []
+    monkeypatch.setattr(module, "validate_infrastructure", lambda uri, *rest: asked.append(uri) or dict(MEASURED))
+    again = do_register("colours-once")
+    assert asked == ["models:/colours-once/1"]
+    assert again.details["version"] == "1"
+    assert "registered before" in again.details["why"]
+    (version,) = client().search_model_versions("name = 'colours-once'")
+    assert version.tags["load_seconds"] == "8.25"
+    after = len(client().search_logged_models([client().get_run(result.mlflow_run_id).info.experiment_id]))
+    assert after == before
+
+
+def check_measurements(metrics, path):
+    assert metrics["model_mebibytes"] == pytest.approx(path.stat().st_size / 2**20, abs=1e-3)
+    assert 0.5 < metrics["load_seconds"] < 300
+    # TensorFlow alone takes some hundred
+    assert 100 < metrics["memory_mebibytes"] < 8000
+    for name in (
+        "latency_ms_batch_1",
+        "latency_ms_batch_32",
+        "http_latency_ms_batch_1",
+        "http_latency_ms_batch_32",
+    ):
+        assert 0.1 < metrics[name] < 60_000, name
+
+
+def check_description(version, result, manifest):
+    assert "encoder `conv`, pretrained once with `simclr`" in version.description
+    assert "| yes | certainty: " in version.description
+    assert manifest.digest[:12] in version.description
+    assert f"models:/colours-once/{version.version}" in version.description
+    experiment = client().get_run(result.mlflow_run_id).info.experiment_id
+    assert f"[register](#/experiments/{experiment}/runs/{result.mlflow_run_id})" in version.description
+    # the runs of the steps before are simulated, so MLflow does not know them, but their ids are told
+    assert f"baseline `{'0' * 32}`" in version.description
+    assert set(result.details["runs"]) >= set(STEPS) - {"validate", "pretrain"}
+    assert version.tags["run.register"] == result.mlflow_run_id
+
+
+@pytest.mark.slow
+def test_a_model_that_needs_this_project_is_not_registered(run, do_register):
+    import keras
+
+    @keras.saving.register_keras_serializable("project")
+    class Own(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    model = build_classifier()
+    inputs = keras.Input((32, 32, 3), dtype="uint8")
+    path = run / "finetune" / "classifier.keras"
+    keras.Model(inputs, Own()(model(inputs))).save(path)
+    evaluated_anew(run)
+    result = do_register("colours-own-layer")
+    assert result.details["registered"] is False
+    assert "fresh process" in result.details["why"]
+    assert find_version("colours-own-layer", "any") is None
+
+
+def evaluated_anew(run: Path) -> None:
+    """Let the evaluation's record name the winner's folder as it is now."""
+    from components.shared.artifacts import input_digest
+
+    path = run / "evaluation" / "result.json"
+    record = json.loads(path.read_text())
+    record["inputs"]["finetune"] = input_digest(run / "finetune")
+    path.write_text(json.dumps(record))
+
+
+def test_a_model_that_fails_the_validation_is_not_registered(do_register, monkeypatch, run):
+    def fail(*arguments):
+        raise UnfitError("over HTTP the model answers images of another size with status 500")
+
+    monkeypatch.setattr(module, "validate_infrastructure", fail)
+    result = do_register("colours-unfit")
+    assert result.details["registered"] is False
+    assert result.details["why"] == "over HTTP the model answers images of another size with status 500"
+    assert result.metrics["registered"] == 0.0
+    assert set(result.metrics) == {"registered", "model_mebibytes"}
+    assert find_version("colours-unfit", "any") is None
+    logged = client().search_logged_models([client().get_run(result.mlflow_run_id).info.experiment_id])
+    (model,) = [found for found in logged if found.source_run_id == result.mlflow_run_id]
+    assert model.tags["refused"] == result.details["why"]
+
+
+def test_the_validation_asks_for_what_was_recorded(do_register, monkeypatch, run):
+    asked = []
+
+    def remember(uri, images, expected, environment, say):
+        asked.append((images, expected, environment))
+        return dict(MEASURED)
+
+    monkeypatch.setattr(module, "validate_infrastructure", remember)
+    monkeypatch.setattr(module, "COMPARED_IMAGES", 40)
+    do_register("colours-asked")
+    ((images, expected, environment),) = asked
+    answers = build_classifier().predict(images, verbose=0)
+    assert len(images) == 40
+    np.testing.assert_allclose(answers, expected, atol=1e-5)
+    assert environment["MLFLOW_TRACKING_URI"].startswith("sqlite:////")
+
+
+def test_a_refused_model_is_not_registered_and_the_step_ends_well(run, do_register):
+    run_evaluate(run, "gate.min_gain=0.9")
+    result = do_register("colours-refused")
+    assert result.details["registered"] is False
+    assert "gain: the fine-tuned model gains" in result.details["why"]
+    assert find_version("colours-refused", "any") is None
+
+
+def test_a_refused_run_without_models_ends_well(run, do_register):
+    shutil.rmtree(run / "finetune")
+    run_evaluate(run)
+    result = do_register("colours-refused")
+    assert "finetune/result.json: missing" in result.details["why"]
+
+
+def drop_classifier(run):
+    (run / "finetune" / "classifier.keras").unlink()
+
+
+def change_predictions(run):
+    path = run / "finetune" / "predictions.npz"
+    arrays = dict(np.load(path))
+    arrays["test_probabilities"] = arrays["test_probabilities"][:, ::-1]
+    np.savez(path, **arrays)
+
+
+def change_dataset(run):
+    path = run / "dataset" / "manifest.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "digest": "0" * 64}))
+
+
+def garble_classifier(run):
+    (run / "finetune" / "classifier.keras").write_bytes(b"not a zip")
+    evaluated_anew(run)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (drop_classifier, "judged another finetune/"),
+        (change_predictions, "judged another finetune/"),
+        (change_dataset, "judged another dataset"),
+        (garble_classifier, "Keras can't load it"),
+    ],
+)
+def test_what_was_not_judged_is_not_registered(run, do_register, spoil, words):
+    spoil(run)
+    result = do_register("colours-spoilt")
+    assert result.details["registered"] is False
+    assert words in result.details["why"]
+    assert find_version("colours-spoilt", "any") is None
+
+
+@pytest.mark.parametrize("folder", ["dataset", "evaluation"])
+def test_a_missing_input_is_an_error(run, do_register, folder):
+    shutil.rmtree(run / folder)
+    with pytest.raises(UserError, match=folder):
+        do_register("colours-missing")
+    assert not (run / "registration").exists()
+
+
+def test_a_registry_that_is_away_is_an_error_and_leaves_nothing(run, do_register, monkeypatch):
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9") as caught:
+        do_register("colours-away")
+    assert "\n" not in str(caught.value)
+    assert not (run / "registration").exists()
+
+
+def test_a_champion_keeps_its_alias_and_is_not_put_up_again(run, do_register, validated):
+    first = do_register("colours-crowned")
+    client().set_registered_model_alias("colours-crowned", "champion", "1")
+    client().delete_registered_model_alias("colours-crowned", "challenger")
+    again = do_register("colours-crowned")
+    assert first.details["aliases"] == ["challenger"]
+    assert again.details["aliases"] == ["champion"]
+    assert client().get_registered_model("colours-crowned").aliases == {"champion": 1}
+    manifest = Dataset(run / "dataset").manifest
+    assert champion("colours-crowned") == Champion("1", manifest.test_digest, 1.0)
+
+
+def test_another_model_is_another_version_and_takes_the_alias(run, do_register, validated):
+    do_register("colours-two")
+    with (run / "finetune" / "classifier.keras").open("ab") as file:
+        file.write(b" ")
+    evaluated_anew(run)
+    second = do_register("colours-two")
+    assert (second.details["version"], second.details["aliases"]) == ("2", ["challenger"])
+    assert client().get_registered_model("colours-two").aliases == {"challenger": 2}
+
+
+def test_the_logged_model_is_the_judged_file_with_example_requirements_and_types(run, do_register, validated):
+    import mlflow
+
+    result = do_register("colours-types")
+    uri = "models:/colours-types@challenger"
+    info = mlflow.models.get_model_info(uri)
+    assert info.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "uint8", "shape": (-1, 32, 32, 3)}
+    assert info.signature.outputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 3)}
+    assert info.metadata["class_names"] == ["red", "green", "blue"]
+    folder = Path(mlflow.artifacts.download_artifacts(uri))
+    assert file_digest(folder / "data" / "model.keras") == result.details["artifact_digest"]
+    assert file_digest(run / "finetune" / "classifier.keras") == result.details["artifact_digest"]
+    first = Dataset(run / "dataset").images("train")[:1]
+    example = mlflow.models.Model.load(uri).load_input_example(uri)
+    assert example.dtype == np.uint8
+    np.testing.assert_array_equal(example, first)
+    served = json.loads((folder / "serving_input_example.json").read_text())
+    assert served == {"inputs": first.tolist()}
+    assert (folder / "requirements.txt").read_text().split() == requirements()
+
+
+def test_requirements_are_pinned():
+    pinned = requirements()
+    assert any(line.startswith("keras==") for line in pinned)
+    assert any(line.startswith("tensorflow") for line in pinned)
+    assert all("==" in line for line in pinned)
+
+
+def test_a_sqlite_address_is_made_absolute(in_tmp):
+    assert absolute_uri("sqlite:///mlflow.db") == f"sqlite:///{in_tmp / 'mlflow.db'}"
+    assert absolute_uri("sqlite:////there/mlflow.db") == "sqlite:////there/mlflow.db"
+    assert absolute_uri("http://there:5000") == "http://there:5000"

@@ -1,0 +1,256 @@
+"""The whole pipeline on the sample, under DVC and under Kubeflow's local runner.
+
+What runs, what does not run again, what a reader is shown, and that both find the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.helpers.pipeline_graph import FOLDERS
+from tests.helpers.project import make_project
+from tests.helpers.repository import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The pipeline after its first `dvc repro`, committed."""
+    project = make_project(tmp_path_factory.mktemp("project"))
+    project.first = project.stages_run("dvc", "repro")
+    project.untracked = project.run("git", "status", "--porcelain").split()
+    project.commit("Run the pipeline")
+    return project
+
+
+def test_every_stage_runs_once_and_leaves_its_folder(project):
+    assert sorted(project.first) == sorted(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+    for folder in FOLDERS.values():
+        record = "manifest.json" if folder == "dataset" else "result.json"
+        assert json.loads((project.root / folder / record).read_text())["mlflow_run_id"]
+    assert [path.name for path in project.root.glob(".*.partial")] == []
+
+
+def test_only_the_lock_is_new_to_git(project):
+    assert project.untracked == ["??", "dvc.lock"]
+
+
+def test_a_second_run_does_nothing(project):
+    assert project.stages_run("dvc", "repro") == []
+    assert project.answer("dvc", "status") == {}
+
+
+def test_a_changed_temperature_reaches_the_pretraining_first(project):
+    params = project.root / "params.yaml"
+    before = params.read_text()
+    project.run("python", "-m", "pipelines", "compose", "method.temperature=0.2")
+    assert list(project.answer("dvc", "status")) == ["pretrain"]
+    params.write_text(before)
+    assert project.answer("dvc", "status") == {}
+
+
+def test_the_metrics_are_shown(project):
+    shown = project.answer("dvc", "metrics", "show")[""]["data"]
+    metrics = shown["evaluation/metrics.json"]["data"]
+    assert {"baseline_accuracy", "probe_accuracy", "finetune_accuracy", "gain", "blessed"} <= set(metrics)
+    assert 0 <= metrics["baseline_accuracy"] <= 1
+
+
+def test_the_summary_is_printed(project):
+    printed = project.run("python", "-m", "pipelines", "summary")
+    assert "baseline" in printed
+    assert "registry" in printed
+
+
+# --- Kubeflow's local runner, on the same commit and parameters
+
+STEPS = {step: folder for step, folder in FOLDERS.items() if step != "register"}
+KEPT = Path(".cache/kubeflow")
+# whatever the models are worth, as long as one is surely better
+LENIENT = ("gate.min_gain=-1", "gate.min_accuracy=0", "gate.max_class_drop=1", "gate.confidence=0.51")
+
+
+def states(printed):
+    """Task → done, cached or failed, in the order in which they ended."""
+    return dict(re.findall(r"^(\w+): (done|cached|failed)", printed, re.MULTILINE))
+
+
+def artifact(project, step, name):
+    """What a step left in the latest run in which it ran."""
+    return max((project.root / KEPT).glob(f"contrastive-pipeline-*/{step}/{name}"))
+
+
+def metadata(project, step, name):
+    """What the page is told of an artifact."""
+    output = artifact(project, step, "executor_output.json")
+    return json.loads(output.read_text())["artifacts"][name]["artifacts"][0]["metadata"]
+
+
+@pytest.fixture(scope="module")
+def kubeflow(project):
+    """What the first local run of the Kubeflow pipeline printed."""
+    return project.run("python", "-m", "pipelines", "run", "--local")
+
+
+def test_a_refused_run_ends_well_and_says_why(project, kubeflow):
+    assert set(states(kubeflow).items()) == {(step, "done") for step in (*STEPS, "compose", "refuse", "record")}
+    assert "floor: the linear probe answers" in kubeflow
+    assert "verdict   not blessed" in kubeflow and "registry  not registered" in kubeflow
+    assert "[KFP" not in kubeflow and "executor_input" not in kubeflow
+
+
+def test_it_ends_with_the_table_that_dvc_ends_with(project, kubeflow):
+    table = project.run("python", "-m", "pipelines", "summary")
+    assert table.partition("\ndetails")[0] in kubeflow
+    named = kubeflow.splitlines()[-1].split()[-1]
+    assert (project.root / named).read_text().startswith("<!doctype html>")
+
+
+def test_what_it_finds_equals_what_dvc_finds(project, kubeflow):
+    for model in ("probe", "baseline", "finetune"):
+        with (
+            np.load(project.root / model / "predictions.npz") as one,
+            np.load(artifact(project, model, model) / "predictions.npz") as other,
+        ):
+            assert set(one) == set(other)
+            for name in one:
+                np.testing.assert_array_equal(one[name], other[name], err_msg=f"{model}: {name}")
+    for step, file in (
+        ("ingest", "digest.txt"),
+        ("validate", "verdict.json"),
+        ("pretrain", "curves.csv"),
+        ("evaluate", "blessing.json"),
+        ("evaluate", "metrics.json"),
+        ("evaluate", "confusion.csv"),
+    ):
+        folder = STEPS[step]
+        assert (project.root / folder / file).read_bytes() == (artifact(project, step, folder) / file).read_bytes()
+
+
+def test_each_step_got_the_parameters_that_dvc_gives_it(project, kubeflow):
+    for step, folder in STEPS.items():
+        name = "manifest.json" if step == "ingest" else "result.json"
+        one, other = (
+            json.loads((place / name).read_text())
+            for place in (project.root / folder, artifact(project, step, folder))
+        )
+        assert one["params"] == other["params"] and one["params_digest"] == other["params_digest"], step
+
+
+def test_the_page_is_told_the_numbers_the_confusion_and_the_report(project, kubeflow):
+    metrics = json.loads((project.root / "evaluation" / "metrics.json").read_text())
+    assert metadata(project, "evaluate", "metrics") == metrics
+    matrix = metadata(project, "evaluate", "confusion")["confusionMatrix"]
+    assert len(matrix["annotationSpecs"]) == 10
+    assert np.sum([row["row"] for row in matrix["rows"]]) == 2000
+    report = artifact(project, "evaluate", "evaluation") / "report.html"
+    assert artifact(project, "evaluate", "report").read_text() == report.read_text()
+    assert metadata(project, "ingest", "counts")["unlabelled_images"] == 4000
+    assert "| ✓ | image_dtype_fits | critical |" in artifact(project, "validate", "verdict").read_text()
+    assert artifact(project, "pretrain", "views").read_text().count("data:image/png;base64,") == 1
+    assert "# Not registered" in artifact(project, "refuse", "outcome").read_text()
+
+
+@pytest.fixture(scope="module")
+def again(project, kubeflow):
+    """The same run again."""
+    return project.run("python", "-m", "pipelines", "run", "--local")
+
+
+def test_the_same_run_again_is_answered_from_the_cache(project, kubeflow, again):
+    found = states(again)
+    assert {step for step, state in found.items() if state == "done"} == {"compose", "record"}
+    assert {step for step, state in found.items() if state == "cached"} == {*STEPS, "refuse"}
+    assert again.partition("\nbaseline, from")[2] == kubeflow.partition("\nbaseline, from")[2]
+
+
+@pytest.fixture(scope="module")
+def blessed(project, again):
+    """A run with another gate, which lets the model pass."""
+    return project.run("python", "-m", "pipelines", "run", "--local", *LENIENT)
+
+
+def test_another_gate_runs_evaluation_and_registration_alone(project, blessed):
+    ran = {step for step, state in states(blessed).items() if state == "done"}
+    assert ran == {"compose", "evaluate", "register", "record"}
+    assert "verdict   blessed" in blessed
+    assert "registry  contrastive-sample version 1 is challenger" in blessed
+    assert "# Put up for review" in artifact(project, "register", "outcome").read_text()
+
+
+@pytest.fixture(scope="module")
+def unfit(project, blessed):
+    """A run whose dataset does not pass."""
+    return project.tried("python", "-m", "pipelines", "run", "--local", "validation.min_images_per_class=5000")
+
+
+def test_a_failing_validation_stops_the_run_with_its_reason_in_one_line(unfit):
+    assert states(unfit.stdout) == {"compose": "done", "ingest": "cached", "validate": "failed", "record": "done"}
+    assert unfit.returncode == 2
+    assert unfit.stderr.startswith("error: validate: ") and unfit.stderr.count("\n") == 1
+    assert "expected" in unfit.stderr and "Traceback" not in unfit.stdout
+
+
+def test_mlflow_keeps_how_each_run_ended(project, unfit, monkeypatch):
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("contrastive-sample").experiment_id
+    runs = client.search_runs([experiment], "tags.step = 'pipeline'", order_by=["attributes.start_time ASC"])
+    kept = [(run.data.tags["pipeline.status"], run.info.status) for run in runs]
+    assert kept == [*[("SUCCEEDED", "FINISHED")] * 3, ("FAILED", "FAILED")]
+    assert len({run.data.tags["pipeline.run"] for run in runs}) == 4
+    assert runs[2].data.params["overrides"] == " ".join(LENIENT)
+    judged = client.search_runs([experiment], "tags.step = 'evaluate' AND tags.blessed = 'true'")
+    assert [run.data.tags["pipeline.run"] for run in judged] == [runs[2].data.tags["pipeline.run"]]
+
+
+# --- experiments with DVC, last because they change the workspace
+
+
+@pytest.fixture(scope="module")
+def experiment(project):
+    """The stages that an experiment with another threshold of the gate ran."""
+    return project.stages_run("dvc", "exp", "run", "--name", "stricter", "-S", "gate.min_gain=0.9")
+
+
+def test_an_experiment_with_another_gate_runs_the_gate_and_the_registration_only(project, experiment):
+    assert experiment == ["evaluate", "register"]
+
+
+def test_the_experiment_stands_beside_the_others_with_its_parameter_and_metrics(project, experiment):
+    (commit,) = [entry for entry in project.answer("dvc", "exp", "show") if entry["experiments"]]
+    (shown,) = commit["experiments"]
+    assert shown["name"] == "stricter"
+    data = shown["revs"][0]["data"]
+    assert data["params"]["params.yaml"]["data"]["gate"]["min_gain"] == 0.9
+    assert data["metrics"]["evaluation/metrics.json"]["data"]["blessed"] == 0
+
+
+def test_the_difference_in_parameters_is_the_one_that_was_made(project, experiment):
+    assert project.answer("dvc", "params", "diff") == {
+        "params.yaml": {"gate.min_gain": {"old": 0.02, "new": 0.9, "diff": pytest.approx(0.88)}}
+    }
+
+
+def test_the_difference_in_metrics_can_be_asked_for(project, experiment):
+    compared = project.answer("dvc", "metrics", "diff", "--all")["evaluation/metrics.json"]
+    assert compared["baseline_accuracy"]["old"] == compared["baseline_accuracy"]["new"]
+
+
+def test_the_plots_of_both_lie_side_by_side_on_a_page(project, experiment):
+    project.run("dvc", "plots", "diff", "--out", "dvc_plots")
+    page = (project.root / "dvc_plots" / "index.html").read_text()
+    for title in ("Accuracy on validation", "Contrastive loss", "Confusion"):
+        assert title in page
+    assert "workspace" in page
+    pictures = [path.name for path in (project.root / "dvc_plots" / "static").iterdir()]
+    for name in ("encoder_views.png", "evaluation_curves.png"):
+        assert {f"HEAD_{name}", f"workspace_{name}"} <= set(pictures)

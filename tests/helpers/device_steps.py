@@ -1,0 +1,79 @@
+"""Whole steps on one device and on eight simulated ones, for `test_devices.py` to compare.
+
+    KERAS_BACKEND=jax XLA_FLAGS=--xla_force_host_platform_device_count=8 python device_steps.py DATASET OUT
+
+writes the folders `OUT/<devices>/encoder` and `OUT/<devices>/baseline`, `OUT/resumed/encoder` of a training that
+one device took over from eight, and `OUT/shares.json`: of each array on eight devices, all its rows and those that
+one device holds.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from components.baseline import baseline
+from components.pretrain import pretrain
+from components.shared.params.composing import compose
+from components.shared.params.schema import only
+from components.shared.training.checkpoints import Checkpoint
+
+EIGHT = 8
+# 12 validation images and batches of 24 labelled ones: what eight devices can and can't share out equally
+SETTINGS = (
+    "encoder.width=8", "method.projection.hidden=16", "method.projection.width=8", "runtime.batch_size=32",
+    "runtime.epochs=2", "monitor.every=2", "runtime.repeats=1", "supervised.epochs=2", "supervised.batch_size=24",
+    "supervised.learning_rates=[1e-3]",
+)  # fmt: skip
+
+
+def params(step, devices):
+    """What a step is handed."""
+    return only(compose([*SETTINGS, f"runtime.devices={devices}"])[0], step)
+
+
+def watch(shares):
+    """Note which part of an array lies on one device once the step is compiled, and where the weights are."""
+    import jax
+
+    from models.methods.base import Method
+
+    embed = Method.embed
+
+    def watched(self, views, features):
+        outputs = embed(self, views, features)
+        for name, array in {"views": views, "features": features, "embeddings": outputs["z"]}.items():
+            shape = tuple(array.shape)
+
+            def note(sharding, name=name, shape=shape):
+                shares[name] = [shape[0], sharding.shard_shape(shape)[0]]
+
+            jax.debug.inspect_array_sharding(array, callback=note)
+        return outputs
+
+    def save(self, epoch, rows, variables, save=Checkpoint.save):
+        save(self, epoch, rows, variables)
+        shares["weights"] = sorted({len(variable.value.devices()) for variable in variables})
+        if epoch == 1:
+            shutil.copytree(self.path.parent, self.path.parent.with_name("kept"))
+
+    Method.embed, Checkpoint.save = watched, save
+
+
+def main(dataset, out):
+    """Run all steps; what is written lies below the folder `out`."""
+    save, shares = Checkpoint.save, {}
+    for devices in (1, EIGHT):
+        if devices == EIGHT:
+            watch(shares)
+        pretrain(dataset, out / str(devices) / "encoder", params("pretrain", devices), out / "states")
+        baseline(dataset, out / str(devices) / "baseline", params("baseline", devices))
+    (out / "shares.json").write_text(json.dumps(shares))
+    Checkpoint.save = save
+    pretrain(dataset, out / "resumed" / "encoder", params("pretrain", 1), out / "kept")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,141 @@
+"""A server that speaks the REST API of Kubeflow Pipelines 2 (v2beta1), with a memory, and with faults on request.
+
+Answers are checked against the models of the published client (`kfp_server_api`), so that it can't say what the API
+does not know. Errors look as the API server's gateway writes them, those of an upload as its upload service does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.helpers.kfp_models import check
+from tests.helpers.kfp_state import API, CODES, KINDS, KfpApi, RefusedError
+
+GRPC = {status: code for code, status in CODES.items()} | {429: 8, 503: 14}
+
+
+@contextlib.contextmanager
+def kfp_server(tls: ssl.SSLContext | None = None) -> Iterator[KfpApi]:
+    """Serve on a free port of loopback until the block ends, with `tls` over https."""
+    api, lock = KfpApi(), threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            address = urlsplit(self.path)
+            with lock:
+                fault = api.fault(f"{self.command} {address.path}")
+            length = int(self.headers.get("Content-Length") or 0)
+            if fault == "cut request":
+                self.rfile.read(min(length, 64))
+                self._cut(address.path)
+                return
+            body = self.rfile.read(length)
+            if fault == "page":
+                self._send(address.path, 200, b"<html>Log in</html>", "text/html")
+            elif fault == "redirect":
+                self._send(
+                    address.path, 302, b"", "text/html", {"Location": "https://login.example.org/auth?state=1"}
+                )
+            elif isinstance(fault, int):
+                self._refuse(address.path, RefusedError(GRPC.get(fault, 13), f"made to fail with {fault}"), fault)
+            else:
+                query = {name: values[0] for name, values in parse_qs(address.query).items()}
+                with lock:
+                    self._serve(address.path, query, body, fault)
+
+        do_GET = do_POST = do_DELETE = handle_any  # noqa: N815
+
+        def _serve(self, path: str, query: dict[str, str], body: bytes, fault: Any) -> None:
+            try:
+                if api.token is not None and self.headers.get("Authorization") != f"Bearer {api.token}":
+                    # as an echoing proxy would: what was sent must not be shown to anyone
+                    raise RefusedError(16, f"Unauthenticated: {self.headers.get('Authorization')}")
+                answer = api.answer(self.command, path, query, body, self.headers)
+            except RefusedError as error:
+                self._refuse(path, error, CODES[error.code])
+                return
+            data = json.dumps(checked(path, answer)).encode()
+            if fault == "cut answer":
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data[: len(data) // 2])
+                self._cut(path)
+                return
+            self._send(path, 200, data, "application/json", slow=fault == "slow")
+
+        def _refuse(self, path: str, error: RefusedError, status: int) -> None:
+            if path.endswith("/upload_version"):
+                told = {"error_message": str(error), "error_details": str(error)}
+            else:
+                details = {
+                    "@type": "type.googleapis.com/google.rpc.Status",
+                    "code": error.code,
+                    "message": str(error),
+                }
+                told = {"error": str(error), "code": error.code, "message": str(error), "details": [details]}
+            self._send(path, status, json.dumps(told).encode(), "application/json")
+
+        def _send(
+            self, path: str, status: int, data: bytes, kind: str, more: Any = None, slow: bool = False
+        ) -> None:
+            api.calls.append((self.command, path, status))
+            time.sleep(1.5 if slow else 0)
+            with contextlib.suppress(OSError):
+                self.send_response(status)
+                for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **(more or {})}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+        def _cut(self, path: str) -> None:
+            api.calls.append((self.command, path, 0))
+            # a reset, not an orderly end
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            self.connection.close()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    api.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def checked(path: str, answer: Any) -> Any:
+    """An answer, if its path may give it."""
+    kind = next((KINDS[kind] for kind in KINDS if _about(path) == kind), None)
+    if not answer or kind is None:
+        return answer if not path.endswith("healthz") else check(answer, "V2beta1GetHealthzResponse")
+    if "total_size" in answer:
+        return check(answer, f"V2beta1List{kind.removeprefix('V2beta1')}sResponse")
+    return check(answer, kind)
+
+
+def _about(path: str) -> str:
+    if "/versions" in path or path.endswith("/upload_version"):
+        return "pipeline_versions"
+    return path.removeprefix(f"{API}/").split("/")[0].replace("recurringruns", "recurring_runs")

@@ -1,0 +1,83 @@
+"""A copy of the repository in git, shrunk to a run of seconds on the built-in sample, for tests of whole runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.helpers.repository import ROOT, tracked_files
+
+# as small as still lets the pretrained encoder beat the baseline, which is hardly trained
+TINY: dict[str, dict[str, Any]] = {
+    "encoder": {"width": 16},
+    "runtime": {"epochs": 4, "repeats": 2},
+    "supervised": {"epochs": 1, "learning_rates": [0.001]},
+    "probe": {"label_budgets": [1, 2], "l2": [0.01], "steps": 50},
+    "gate": {"resamples": 100},
+}
+
+
+class Project:
+    """The copy, with commands run as in the activated environment."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
+        self.env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), self.env["PATH"]])
+
+    def tried(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command, whatever becomes of it."""
+        return subprocess.run(command, cwd=self.root, env=self.env, capture_output=True, text=True, timeout=1500)
+
+    def run(self, *command: str) -> str:
+        """Run a command; returns what it printed."""
+        done = self.tried(*command)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def stages_run(self, *command: str) -> list[str]:
+        """Run a command; returns the stages that DVC says it ran."""
+        lines = self.run(*command).splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+    def answer(self, *command: str) -> Any:
+        """Run a command of DVC; returns its answer."""
+        return json.loads(self.run(*command, "--json"))
+
+    def commit(self, message: str) -> None:
+        """Commit everything."""
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
+
+
+def make_project(root: Path) -> Project:
+    """Copy the repository to `root`, make the tiny run the default one, pull the sample, and commit."""
+    for file in tracked_files():
+        name = file.relative_to(ROOT)
+        if file.name != "dvc.lock":
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, root / name)
+    _shrink(root / "conf")
+    project = Project(root)
+    project.run("git", "init", "--quiet")
+    project.run("git", "config", "user.name", "Test")
+    project.run("git", "config", "user.email", "test@example.org")
+    project.run("python", "-m", "pipelines", "compose")
+    project.run("dvc", "pull", "--quiet", "--remote", "sample", "data.dvc")
+    project.commit("Start")
+    return project
+
+
+def _shrink(conf: Path) -> None:
+    """Change conf/ itself, as `dvc exp run -S` composes from there."""
+    config = yaml.safe_load((conf / "config.yaml").read_text())
+    for section, values in TINY.items():
+        config[section] = {**config.get(section, {}), **values}
+    (conf / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

@@ -1,0 +1,386 @@
+"""Every training of a `SupervisedTrainer` starts afresh, from the weights it was told to start from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from components.shared.training.backend import start_backend
+from models import encoders
+from models.augmentation import Augmentation
+from models.batches import Batches
+from models.classifier import Head, Recipe, SupervisedTrainer, predict, softmax_head
+from models.optimizers import is_vector
+from models.probes import softmax
+from models.training import rate_at, reset
+from tests.helpers.datasets import make_arrays
+
+RECIPE = Recipe(
+    encoder="conv",
+    width=8,
+    image_size=32,
+    classes=3,
+    epochs=3,
+    batch_size=12,
+    weight_decay=1e-4,
+    policy=Augmentation(crop_area=(0.5, 1.0), brightness=0.2, hue=0.1),
+    precision="float32",
+)
+
+
+def tiny(image_size, width, stem="auto"):
+    """An encoder with batch normalisation that compiles in a second."""
+    return keras.Sequential(
+        [
+            keras.Input((image_size, image_size, 3)),
+            keras.layers.Conv2D(width, 3, strides=4),
+            keras.layers.BatchNormalization(momentum=0.5),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    return make_arrays({"train": 24, "validation": 12, "test": 30}, classes=3)
+
+
+@pytest.fixture(scope="module")
+def trainers(arrays):
+    """One trainer for each encoder, kept for the module: compiling takes longest."""
+    start_backend()
+    kept = {}
+
+    def of(encoder):
+        if encoder not in kept:
+            encoders.ENCODERS["tiny"] = tiny
+            recipe = replace(RECIPE, encoder=encoder)
+            kept[encoder] = SupervisedTrainer(recipe, arrays["train"], arrays["validation"])
+        return kept[encoder]
+
+    yield of
+    encoders.ENCODERS.pop("tiny", None)
+
+
+def fit(trainer, rate=2e-3, seed=0):
+    """Train; the weights and what was reported of each epoch."""
+    reports = []
+    trainer.fit(rate, seed, lambda epoch, logs: reports.append((epoch, dict(logs))))
+    return [weight.copy() for weight in trainer.weights()], reports
+
+
+def same(one, two):
+    return all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("encoder", ["conv", "tiny"])
+def test_a_training_does_not_depend_on_the_ones_before_it(trainers, encoder):
+    trainer = trainers(encoder)
+    first, reports = fit(trainer)
+    other, _ = fit(trainer, rate=1e-2, seed=1)
+    again, repeated = fit(trainer)
+    assert same(first, again)
+    assert reports == repeated
+    assert not same(first, other)
+    assert [epoch for epoch, _ in reports] == [1, 2, 3]
+    assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(reports[-1][1])
+
+
+def test_each_epoch_has_an_order_of_its_own(trainers, monkeypatch):
+    shuffle, orders = Batches.shuffle, []
+
+    def watched(self, epoch):
+        orders.append(epoch)
+        shuffle(self, epoch)
+
+    monkeypatch.setattr(Batches, "shuffle", watched)
+    fit(trainers("tiny"))
+    assert orders[-3:] == [0, 1, 2]
+
+
+def test_a_training_that_broke_off_leaves_no_trace(trainers):
+    trainer = trainers("tiny")
+    first, _ = fit(trainer)
+    with pytest.raises(FloatingPointError, match="loss is nan in epoch"):
+        fit(trainer, rate=1e30)
+    assert same(first, fit(trainer)[0])
+
+
+def test_resetting_puts_back_normalisation_and_optimiser():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([tiny(16, 4), keras.layers.Dense(2)])
+    model.compile(optimizer=keras.optimizers.AdamW(1e-2), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    start = [weight.copy() for weight in model.get_weights()]
+    images = np.random.default_rng(0).random((8, 16, 16, 3), "float32")
+    model.fit(images, np.ones((8, 2)), epochs=2, verbose=0)
+    changed = [not np.array_equal(a, b) for a, b in zip(start, model.get_weights(), strict=True)]
+    assert all(changed)
+    assert int(model.optimizer.iterations) == 2
+    reset(model, start)
+    assert same(start, model.get_weights())
+    moments = [v for v in model.optimizer.variables if v is not model.optimizer._learning_rate]
+    assert len(moments) == 1 + 2 * len(model.trainable_variables)
+    assert all(not np.any(np.asarray(v)) for v in moments)
+    assert float(model.optimizer.learning_rate) == pytest.approx(1e-2)
+
+
+def test_seeds_decide_the_first_weights(trainers):
+    trainer = trainers("conv")
+    # at a learning rate of 0 a training ends where it starts
+    starts = [fit(trainer, rate=0.0, seed=seed)[0] for seed in (0, 1, 0)]
+    assert same(starts[0], starts[2])
+    assert not np.array_equal(starts[0][0], starts[1][0])
+    assert not np.array_equal(starts[0][-2], starts[1][-2])
+
+
+def test_pretrained_weights_are_the_start_and_all_else_is_as_for_the_rival(arrays, trainers):
+    baseline = trainers("tiny")
+    random_start, _ = fit(baseline, rate=0.0, seed=3)
+    pretrained, _ = fit(baseline, seed=7)
+    finetuning = SupervisedTrainer(baseline.recipe, arrays["train"], arrays["validation"], pretrained[:6])
+    for seed in (0, 3):
+        started, _ = fit(finetuning, rate=0.0, seed=seed)
+        # kernel, bias, scale and shift; a learning rate of 0 does not stop the moving mean and variance
+        assert same(started[:4], pretrained[:4])
+    # the last layer starts alike
+    assert same(started[-2:], random_start[-2:])
+    assert not any(np.array_equal(a, b) for a, b in zip(fit(finetuning)[0], started, strict=True))
+    assert finetuning.steps == baseline.steps == 3 * 2
+    # told to start where the rival starts, fine-tuning is the rival
+    keras.utils.set_random_seed(3)
+    start = encoders.build("tiny", 32, 8).get_weights()
+    finetuning = SupervisedTrainer(baseline.recipe, arrays["train"], arrays["validation"], start)
+    assert same(fit(finetuning, seed=3)[0], fit(baseline, seed=3)[0])
+
+
+def frozen(arrays, trainers, **changes):
+    """A trainer of the head alone, and the encoder's weights that it starts from."""
+    pretrained, _ = fit(trainers("tiny"), seed=7)
+    recipe = replace(trainers("tiny").recipe, freeze=True, **changes)
+    return SupervisedTrainer(recipe, arrays["train"], arrays["validation"], pretrained[:6]), pretrained[:6]
+
+
+def test_a_frozen_encoder_keeps_weights_and_moving_statistics(arrays, trainers):
+    trainer, pretrained = frozen(arrays, trainers)
+    started, _ = fit(trainer, rate=0.0)
+    trained, reports = fit(trainer, rate=1e-2)
+    assert same(trained[:6], pretrained)
+    assert not np.array_equal(trained[-2], started[-2])
+    assert reports[-1][1]["loss"] < reports[0][1]["loss"]
+    assert [v.path for v in trainer.model.trainable_variables] == [v.path for v in trainer.model.top.variables]
+    # the export has them too
+    assert same(trainer.deployable().get_weights()[:6], pretrained)
+
+
+def test_a_frozen_encoder_works_in_inference_mode_while_the_head_learns(arrays, trainers):
+    # without augmentation, training and inference see the same pixels: any difference would be normalisation's
+    still = Augmentation(crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False)
+    trainer, _ = frozen(arrays, trainers, policy=still)
+    fit(trainer)
+    images = arrays["train"][0][:6]
+    inference = np.asarray(trainer.model(images, training=False))
+    np.testing.assert_allclose(trainer.model(images, training=True), inference, atol=1e-4)
+    # the same batch changes the answers as soon as normalisation takes part
+    trainer.model.frozen, trainer.model.encoder.trainable = False, True
+    assert np.abs(np.asarray(trainer.model(images, training=True)) - inference).max() > 1e-2
+
+
+def test_freezing_leaves_the_rival_alone(arrays, trainers):
+    plain = trainers("tiny")
+    rival = SupervisedTrainer(replace(plain.recipe, freeze=True), arrays["train"], arrays["validation"])
+    assert same(fit(rival)[0], fit(plain)[0])
+
+
+HEAD = Head(hidden=16, dropout=0.5)
+
+
+@pytest.fixture(scope="module")
+def headed(arrays, trainers):
+    recipe = replace(trainers("tiny").recipe, head=HEAD)
+    return SupervisedTrainer(recipe, arrays["train"], arrays["validation"])
+
+
+def test_the_exported_classifier_holds_the_whole_head(headed, arrays):
+    weights, _ = fit(headed, rate=1e-2)
+    assert [w.shape for w in weights[-4:]] == [(8, 16), (16,), (16, 3), (3,)]
+    model = headed.deployable()
+    assert {type(layer).__module__.split(".")[0] for layer in model.get_layer("probabilities").layers} == {"keras"}
+    images = arrays["test"][0]
+    logits = np.asarray(headed.model(images, training=False))
+    np.testing.assert_allclose(predict(model, images), softmax(logits), atol=1e-5)
+    assert same(model.get_weights()[-4:], weights[-4:])
+
+
+def test_dropout_depends_on_the_seed_and_the_epoch_alone(headed):
+    first, reports = fit(headed)
+    other, _ = fit(headed, seed=1)
+    again, repeated = fit(headed)
+    assert same(first, again)
+    assert reports == repeated
+    assert not same(first, other)
+
+
+def test_dropout_leaves_out_features_then_hidden_units_in_training_alone(headed, arrays):
+    """Dense layers of ones and zeros, so that the logits count what was left in."""
+    model = headed.model
+    kept = headed.weights()
+    model.hidden.set_weights([np.eye(8, 16, dtype="float32"), np.zeros(16, "float32")])
+    model.top.set_weights([np.ones((16, 3), "float32"), np.zeros(3, "float32")])
+    images = np.repeat(arrays["test"][0][:1], 400, axis=0)
+    still = replace(headed.recipe.policy, crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False, brightness=0.0,
+                    hue=0.0)  # fmt: skip
+    policy, model.policy, model.frozen = model.policy, still, True
+    whole = np.asarray(model(images, training=False))[:, 0]
+    found = np.asarray(model(images, training=True))[:, 0]
+    model.policy, model.frozen = policy, False
+    headed.restore(kept)
+    np.testing.assert_allclose(whole, whole[0], rtol=1e-4)
+    # a feature survives both with probability 1/4 and is then scaled by 4
+    assert found.mean() == pytest.approx(whole[0], rel=0.2)
+    assert np.unique(found.round(4)).size > 20
+
+
+@pytest.mark.parametrize(
+    ("schedule", "done", "rate"),
+    [
+        ("constant", 0.0, 1.0), ("constant", 1.0, 1.0), ("cosine", 0.0, 1.0), ("cosine", 0.5, 0.5),
+        ("cosine", 1.0, 0.0), ("steps", 0.0, 1.0), ("steps", 69 / 100, 1.0), ("steps", 70 / 100, 0.1),
+        ("steps", 89 / 100, 0.1), ("steps", 90 / 100, 0.01), ("steps", 35 / 50, 0.1), ("steps", 45 / 50, 0.01),
+    ],
+)  # fmt: skip
+def test_schedules_have_their_rates(schedule, done, rate):
+    assert rate_at(done, 1.0, schedule, (0.7, 0.9)) == pytest.approx(rate, abs=1e-12)
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match="schedule must be constant, cosine or steps, not 'linear'"):
+        rate_at(0.5, 1.0, "linear")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [1e-3] * 10),
+        ("steps", [1e-3] * 7 + [1e-4] * 2 + [1e-5]),
+        ("cosine", [5e-4 * (1 + np.cos(np.pi * i / 10)) for i in range(10)]),
+    ],
+)
+def test_a_training_follows_its_schedule(trainers, monkeypatch, schedule, rates):
+    trainer = trainers("tiny")
+    monkeypatch.setattr(trainer, "recipe", replace(trainer.recipe, schedule=schedule, drops=(0.7, 0.9)))
+    monkeypatch.setattr(trainer, "_rounds", 10)
+    seen = []
+    trainer.fit(1e-3, 0, lambda epoch, logs: seen.append(float(trainer.model.optimizer.learning_rate)))
+    np.testing.assert_allclose(seen, rates, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kind"), [("adam", keras.optimizers.Adam), ("adamw", keras.optimizers.AdamW)]
+)
+def test_the_optimizer_is_the_chosen_one(trainers, optimizer, kind):
+    recipe = replace(trainers("tiny").recipe, optimizer=optimizer)
+    images = np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, 0])
+    assert type(SupervisedTrainer(recipe, images, images).model.optimizer) is kind
+
+
+def test_weight_decay_pulls_kernels_and_leaves_biases_and_normalisation(trainers):
+    recipe = replace(trainers("tiny").recipe, weight_decay=0.5)
+    images = np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, 0])
+    model = SupervisedTrainer(recipe, images, images).model
+    for variable in model.trainable_variables:
+        variable.assign(np.ones(variable.shape, "float32"))
+    model.optimizer.learning_rate = 0.1
+    # no gradient: all that moves is decay
+    nothing = [np.zeros(variable.shape, "float32") for variable in model.trainable_variables]
+    model.optimizer.apply([keras.ops.convert_to_tensor(g) for g in nothing], model.trainable_variables)
+    spared = {variable.path for variable in model.trainable_variables if is_vector(variable)}
+    assert {path.rsplit("/", 1)[-1] for path in spared} == {"bias", "gamma", "beta"}
+    for variable in model.trainable_variables:
+        assert ("kernel" in variable.path) == (variable.path not in spared)
+        expected = 1.0 if variable.path in spared else 1 - 0.1 * 0.5
+        np.testing.assert_allclose(np.asarray(variable), expected, rtol=1e-6, err_msg=variable.path)
+
+
+def test_it_learns_and_reports_some_fifty_times(arrays):
+    trainer = SupervisedTrainer(
+        replace(RECIPE, width=16, epochs=100, batch_size=24), arrays["train"], arrays["validation"]
+    )
+    _, reports = fit(trainer, rate=5e-3)
+    assert [epoch for epoch, _ in reports] == list(range(2, 101, 2))
+    assert int(trainer.model.optimizer.iterations) == trainer.steps == 100
+    assert reports[-1][1]["loss"] < 0.5 * reports[0][1]["loss"]
+    assert reports[-1][1]["accuracy"] > 0.75
+    found = predict(trainer.deployable(), arrays["test"][0]).argmax(axis=1)
+    # guessing finds a third
+    assert (found == arrays["test"][1]).mean() > 0.5
+
+
+@pytest.mark.parametrize("encoder", ["conv", "tiny"])
+def test_the_deployed_classifier_gives_the_softmax_of_the_trained_logits(trainers, arrays, encoder):
+    trainer, (images, _) = trainers(encoder), arrays["test"]
+    fit(trainer)
+    logits = np.asarray(trainer.model(images, training=False))
+    found = predict(trainer.deployable(), images)
+    np.testing.assert_allclose(found, softmax(logits), atol=1e-5)
+    np.testing.assert_allclose(found.sum(axis=1), np.ones(30), rtol=1e-5)
+    assert found.dtype == np.float32
+
+
+def test_earlier_weights_can_be_put_back(trainers, arrays):
+    trainer, (images, _) = trainers("tiny"), arrays["test"]
+    first, _ = fit(trainer)
+    expected = predict(trainer.deployable(), images)
+    fit(trainer, seed=1)
+    assert not np.array_equal(predict(trainer.deployable(), images), expected)
+    trainer.restore(first)
+    np.testing.assert_array_equal(predict(trainer.deployable(), images), expected)
+
+
+def test_half_precision_keeps_weights_and_answers_in_full(arrays, trainers):
+    recipe = replace(trainers("tiny").recipe, precision="bfloat16")
+    trainer = SupervisedTrainer(recipe, arrays["train"], arrays["validation"])
+    weights, reports = fit(trainer)
+    assert {weight.dtype for weight in weights} == {np.dtype("float32")}
+    assert np.isfinite(reports[-1][1]["loss"])
+    logits = np.asarray(trainer.model(arrays["test"][0], training=False))
+    found = predict(trainer.deployable(), arrays["test"][0])
+    np.testing.assert_allclose(found, softmax(logits), atol=0.02)
+
+
+@pytest.mark.parametrize(("epochs", "rounds", "passes"), [(1, 1, 1), (99, 99, 1), (101, 51, 2), (500, 50, 10)])
+def test_epochs_are_rounded_up_where_there_are_many(arrays, epochs, rounds, passes):
+    trainer = SupervisedTrainer(replace(RECIPE, epochs=epochs), arrays["train"], arrays["validation"])
+    assert trainer.steps == rounds * passes * 2
+    assert trainer.steps >= epochs * 2
+
+
+def test_prediction_works_batch_by_batch_on_files_and_on_nothing(trainers, arrays, tmp_path):
+    model, (images, _) = trainers("conv").deployable(), arrays["test"]
+    whole = predict(model, images)
+    np.testing.assert_allclose(predict(model, images, batch_size=7), whole, atol=1e-6)
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    np.testing.assert_allclose(predict(model, mapped, batch_size=15), whole, atol=1e-6)
+    assert predict(model, images[:0]).shape == (0, 3)
+
+
+def test_a_softmax_head_has_the_given_weights():
+    rng = np.random.default_rng(0)
+    kernel, bias = rng.standard_normal((5, 4)).astype("float32"), rng.standard_normal(4).astype("float32")
+    features = rng.standard_normal((6, 5)).astype("float32")
+    found = np.asarray(softmax_head(kernel, bias)(features))
+    np.testing.assert_allclose(found, softmax(features @ kernel + bias), rtol=1e-5)
+
+
+def test_a_softmax_head_may_have_a_hidden_layer():
+    rng = np.random.default_rng(1)
+    shapes = [(5, 7), (7,), (7, 4), (4,)]
+    k1, b1, k2, b2 = weights = [rng.standard_normal(shape).astype("float32") for shape in shapes]
+    features = rng.standard_normal((6, 5)).astype("float32")
+    found = np.asarray(softmax_head(*weights)(features))
+    np.testing.assert_allclose(found, softmax(np.maximum(features @ k1 + b1, 0) @ k2 + b2), rtol=1e-5)

@@ -1,0 +1,351 @@
+"""The pipeline as compiled for a cluster: its graph, its settings, and what a wrong setting answers."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from components.shared.errors import UserError
+from pipelines.__main__ import main
+from pipelines.kubeflow.cluster import compose_cluster
+from pipelines.kubeflow.pipeline import NEVER_CACHED, TITLES, compile_pipeline
+from tests.helpers import kubeflow_pods as pods
+from tests.helpers.kubernetes_types import ManifestError, check
+from tests.helpers.repository import ROOT
+
+COMMIT = "0123456789ab"
+ON_GPU = {"pretrain", "baseline", "finetune"}
+# every setting that there is
+FULL = [
+    "cluster=spot",
+    "cluster.image=registry.example.org:5000/team/contrastive",
+    "cluster.image_pull_policy=Always",
+    "cluster.image_pull_secrets=[registry-login]",
+    "cluster.gpu.count=4",
+    "cluster.gpu.image=registry.example.org:5000/team/contrastive-cuda:13",
+    "cluster.gpu.node_selector={nvidia.com/gpu.product: NVIDIA-H100-80GB-HBM3}",
+    "cluster.gpu.shared_memory=32Gi",
+    "cluster.node_selector={pool: batch}",
+    "cluster.tolerations=[{key: spot, value: 'true', effect: NoExecute, seconds: 60}]",
+    "cluster.data={claim: images, path: /data, sub_path: birds}",
+    "cluster.resources.ingest={cpu: 3, memory: 6Gi}",
+    "cluster.env={KERAS_BACKEND: jax}",
+    "cluster.page=https://kubeflow.example.org/pipeline",
+]
+VARIANTS = {"default": [], "cpu": ["cluster=cpu"], "full": FULL}
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Variant → pipeline spec and platform spec."""
+    folder = tmp_path_factory.mktemp("compiled")
+    found = {}
+    for name, overrides in VARIANTS.items():
+        path = folder / f"{name}.yaml"
+        compile_pipeline(compose_cluster(overrides), path, ["runtime.epochs=20"], "", COMMIT)
+        found[name] = (path, *pods.read(path))
+    return found
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_compiled_file_is_the_golden_one(compiled, variant):
+    golden = ROOT / "tests" / "pipelines" / "kubeflow" / "golden" / f"pipeline.{variant}.yaml"
+    text = compiled[variant][0].read_text()
+    if os.environ.get("RENEW_GOLDEN"):
+        golden.write_text(text)
+    assert text == golden.read_text(), (
+        "if the change is meant: RENEW_GOLDEN=1 pytest tests/pipelines/kubeflow/test_compile.py"
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_kubernetes_takes_every_pod(compiled, variant):
+    _, pipeline, platform = compiled[variant]
+    made = dict(pods.pods(pipeline, platform))
+    assert set(made) == set(TITLES)
+    for pod in made.values():
+        check(pod)
+
+
+def test_what_kubernetes_refuses_in_a_pod_is_noticed(compiled):
+    _, pipeline, platform = compiled["full"]
+    _, pod = next(pods.pods(pipeline, platform))
+    pod["spec"]["tolerations"][0]["effect"] = "NoRun"
+    with pytest.raises(ManifestError, match="effect"):
+        check(pod)
+
+
+def pod(compiled, variant, step):
+    return dict(pods.pods(*compiled[variant][1:]))[step]
+
+
+def test_only_the_steps_that_train_get_gpus_and_the_image_with_cuda(compiled):
+    for variant, count in (("default", 1), ("full", 4)):
+        for step, made in pods.pods(*compiled[variant][1:]):
+            (container,) = made["spec"]["containers"]
+            gpus = container["resources"]["limits"].get("nvidia.com/gpu")
+            assert gpus == (count if step in ON_GPU else None), step
+            shm = [mount for mount in container["volumeMounts"] if mount["mountPath"] == "/dev/shm"]
+            assert bool(shm) == (step in ON_GPU)
+    assert (
+        pod(compiled, "default", "baseline")["spec"]["containers"][0]["image"]
+        == f"contrastive-pipeline:{COMMIT}-gpu"
+    )
+    assert pod(compiled, "default", "probe")["spec"]["containers"][0]["image"] == f"contrastive-pipeline:{COMMIT}"
+    assert pod(compiled, "full", "baseline")["spec"]["containers"][0]["image"].endswith("contrastive-cuda:13")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "backend"),
+    [
+        ([], None),
+        (["cluster.gpu.count=2"], "jax"),
+        (["cluster.gpu.count=2", "cluster.env={KERAS_BACKEND: tensorflow}"], "tensorflow"),
+    ],
+)
+def test_several_gpus_are_trained_on_with_the_backend_that_can(tmp_path, overrides, backend):
+    path = tmp_path / "pipeline.yaml"
+    compile_pipeline(compose_cluster(overrides), path, [], "", COMMIT)
+    found = {}
+    for step, made in pods.pods(*pods.read(path)):
+        env = {each["name"]: each.get("value") for each in made["spec"]["containers"][0]["env"]}
+        found[step] = env.get("KERAS_BACKEND")
+    assert {found[step] for step in ON_GPU} == {backend}
+    assert found["probe"] == (None if backend == "jax" else backend)
+
+
+def test_without_gpus_nothing_asks_for_one(compiled):
+    text = compiled["cpu"][0].read_text()
+    assert "nvidia" not in text and "/dev/shm" not in text and "-gpu" not in text
+
+
+def test_every_setting_reaches_the_pods(compiled):
+    spec = pod(compiled, "full", "pretrain")["spec"]
+    (container,) = spec["containers"]
+    assert spec["nodeSelector"] == {"pool": "batch", "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+    assert [each["key"] for each in spec["tolerations"]] == ["spot", "nvidia.com/gpu"]
+    assert spec["tolerations"][0] == {
+        "key": "spot",
+        "operator": "Equal",
+        "value": "true",
+        "effect": "NoExecute",
+        "tolerationSeconds": 60,
+    }
+    assert spec["imagePullSecrets"] == [{"name": "registry-login"}]
+    assert container["imagePullPolicy"] == "Always"
+    assert spec["activeDeadlineSeconds"] == 259200
+    assert {"name": "contrastive-cache", "mountPath": "/cache"} in container["volumeMounts"]
+    env = {each["name"]: each.get("value") or each["valueFrom"] for each in container["env"]}
+    assert env["KERAS_BACKEND"] == "jax" and env["PIPELINE_CACHE"] == "/cache"
+    assert env["MLFLOW_TRACKING_URI"] == {
+        "configMapKeyRef": {"name": "mlflow", "key": "tracking_uri", "optional": False}
+    }
+    assert env["AWS_SECRET_ACCESS_KEY"]["secretKeyRef"]["name"] == "mlflow-artifacts"
+    ingest = pod(compiled, "full", "ingest")["spec"]["containers"][0]
+    assert ingest["resources"] == {
+        "requests": {"cpu": "3", "memory": "6Gi"},
+        "limits": {"cpu": "4", "memory": "8Gi"},
+    }
+    assert {"name": "images", "mountPath": "/data", "subPath": "birds"} in ingest["volumeMounts"]
+    # compose looks at the images too, to name their state
+    assert ingest["volumeMounts"] == pod(compiled, "full", "compose")["spec"]["containers"][0]["volumeMounts"]
+    record = pod(compiled, "full", "record")["spec"]["containers"][0]
+    assert {"name": "PIPELINE_PAGE", "value": "https://kubeflow.example.org/pipeline"} in record["env"]
+
+
+def test_the_run_ends_in_time_and_is_cleared_away(compiled):
+    config = compiled["default"][2]["platforms"]["kubernetes"]["pipelineConfig"]
+    assert config == {
+        "activeDeadlineSeconds": 345600,
+        "resourceTtlOnSuccess": 86400,
+        "resourceTtlOnFailure": 604800,
+    }
+
+
+def test_what_touches_a_network_is_tried_again_later_and_later(compiled):
+    def retried(variant):
+        return {
+            name: task["retryPolicy"]
+            for name, task in pods.steps(compiled[variant][1]).items()
+            if "retryPolicy" in task
+        }
+
+    network = {"compose", "ingest", "evaluate", "register", "record"}
+    assert set(retried("default")) == network
+    assert retried("default")["register"] == {
+        "maxRetryCount": 3,
+        "backoffDuration": "30s",
+        "backoffFactor": 2.0,
+        "backoffMaxDuration": "600s",
+    }
+    assert set(retried("full")) == network | ON_GPU | {"probe"}
+    assert retried("full")["pretrain"]["maxRetryCount"] == 5
+
+
+def tasks(compiled, within):
+    pipeline = compiled["default"][1]
+    return pipeline["components"][within]["dag"]["tasks"]
+
+
+def test_the_baseline_is_trained_beside_the_pretraining(compiled):
+    body = tasks(compiled, "comp-exit-handler-1")
+    after = {name: set(task.get("dependentTasks", [])) for name, task in body.items()}
+    assert after["pretrain"] == after["baseline"] == {"compose", "ingest", "validate"}
+    assert after["finetune"] == after["probe"] == {"compose", "ingest", "pretrain"}
+    assert after["evaluate"] == {"compose", "ingest", "probe", "baseline", "finetune"}
+
+
+def test_registration_and_refusal_are_two_branches_of_one_answer(compiled):
+    body = tasks(compiled, "comp-exit-handler-1")
+    (branches,) = [task for name, task in body.items() if name.startswith("condition-branches")]
+    found = tasks(compiled, branches["componentRef"]["name"])
+    by_title = {task["taskInfo"]["name"]: task for task in found.values()}
+    blessed, refused = by_title["Blessed"], by_title["Refused"]
+    condition = blessed["triggerPolicy"]["condition"]
+    assert condition == "inputs.parameter_values['pipelinechannel--evaluate-Output'] == 'blessed'"
+    assert refused["triggerPolicy"]["condition"] == f"!({condition})"
+    assert list(tasks(compiled, blessed["componentRef"]["name"])) == ["register"]
+    assert list(tasks(compiled, refused["componentRef"]["name"])) == ["refuse"]
+
+
+def test_the_end_is_recorded_whatever_happens(compiled):
+    record = compiled["default"][1]["root"]["dag"]["tasks"]["record"]
+    assert record["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    assert "taskFinalStatus" in record["inputs"]["parameters"]["status"]
+
+
+def test_what_must_not_be_replayed_is_not_cached(compiled):
+    found = pods.steps(compiled["default"][1])
+    cached = {name for name, task in found.items() if task["cachingOptions"].get("enableCache")}
+    assert set(found) - cached == set(NEVER_CACHED)
+
+
+def test_nothing_that_differs_from_run_to_run_is_in_the_key_of_the_cache(compiled):
+    for step, container in pods.containers(compiled["default"][1]).items():
+        text = str(container.get("env", [])) + "".join(container["args"])
+        assert "$.pipeline" not in text and "PIPELINE_RUN_ID" not in text, step
+    run_id = {
+        "name": "PIPELINE_RUN_ID",
+        "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['pipeline/runid']"}},
+    }
+    assert run_id in pod(compiled, "default", "evaluate")["spec"]["containers"][0]["env"]
+
+
+def test_everything_has_a_name_and_a_description_on_the_page(compiled):
+    _, pipeline, _ = compiled["default"]
+    assert {name: task["taskInfo"]["name"] for name, task in pods.steps(pipeline).items()} == TITLES
+    for step in TITLES:
+        component = pipeline["components"][f"comp-{step}"]
+        for side in ("inputDefinitions", "outputDefinitions"):
+            for kind, found in component.get(side, {}).items():
+                for name, about in found.items():
+                    assert about.get("description"), f"{step}: {kind} {name}"
+        about = pod(compiled, "default", step)["metadata"]["annotations"]["kubernetes.io/description"]
+        assert about.endswith(".")
+    kinds = {
+        artifact["artifactType"]["schemaTitle"]
+        for component in pipeline["components"].values()
+        for artifact in component.get("outputDefinitions", {}).get("artifacts", {}).values()
+    }
+    wanted = ("Dataset", "Model", "Metrics", "ClassificationMetrics", "HTML", "Markdown", "Artifact")
+    assert kinds == {f"system.{kind}" for kind in wanted}
+
+
+def test_options_are_the_default_of_one_parameter(compiled):
+    parameters = compiled["default"][1]["root"]["inputDefinitions"]["parameters"]
+    assert parameters["overrides"]["defaultValue"] == ["runtime.epochs=20"]
+    assert parameters["overrides"]["parameterType"] == "LIST"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("cluster=gpus", "cluster=gpus: must be one of cpu, default, spot"),
+        (
+            "cluster.gpu.coun=2",
+            "cluster.gpu.coun: no such parameter (did you mean gpu.count?); see conf/ for the names",
+        ),
+        ("cluster.gpu.count=-1", "cluster.gpu.count = -1: must be a whole number from 0 to 64"),
+        (
+            "cluster.resources.pretran={cpu: 8}",
+            'cluster.resources.pretran = "pretran": must be one of compose, ingest, validate, pretrain, probe, '
+            "baseline, finetune, evaluate, register, refuse, record (did you mean pretrain?)",
+        ),
+        (
+            "cluster.resources.probe.memory=8GB",
+            'cluster.resources.probe.memory = "8GB": must be text matching '
+            "^[0-9]+(E|Ei|P|Pi|T|Ti|G|Gi|M|Mi|K|Ki)?$",
+        ),
+        ("cluster.data.path=data", 'cluster.data.path = "data": must be text matching ^/'),
+        (
+            "cluster.tolerations=[{operator: Equal}]",
+            "cluster.tolerations.0: key: missing; operator Equal needs one, or take Exists for every taint",
+        ),
+        (
+            "cluster.tolerations=[{key: a, operator: Exists, value: b}]",
+            "cluster.tolerations.0: value = 'b': operator Exists takes none; leave it out, or take Equal",
+        ),
+        (
+            "cluster.secrets=[{name: mlflow, keys: {token: 1ST}}]",
+            'cluster.secrets.0.keys.token = "1ST": must be text matching ^[A-Za-z_][A-Za-z0-9_]*$',
+        ),
+        (
+            "cluster.timeouts.probe=0",
+            "cluster.timeouts.probe = 0: must be a whole number from 1 to 2147483647 or null",
+        ),
+        (
+            "cluster.cache={claim: b, path: /data}",
+            "cluster.data.path = cache.path = /data: mount them at different places",
+        ),
+        ("cluster.gpu", "'cluster.gpu': write name=value, such as data=sample or runtime.epochs=20"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(override, message):
+    with pytest.raises(UserError) as error:
+        compose_cluster(["cluster.data.claim=a", override])
+    assert str(error.value) == message
+
+
+def test_an_image_needs_a_tag_or_a_commit():
+    cluster = compose_cluster(["cluster.image=example.org:5000/a"])
+    assert cluster.image_for("ingest", COMMIT) == f"example.org:5000/a:{COMMIT}"
+    with pytest.raises(UserError, match=r"^cluster\.image = example\.org:5000/a: has no tag"):
+        cluster.image_for("ingest", None)
+    pinned = compose_cluster(["cluster.image=a@sha256:00"])
+    assert pinned.image_for("ingest", None) == "a@sha256:00"
+    with pytest.raises(UserError, match=r"set cluster\.gpu\.image"):
+        pinned.image_for("pretrain", None)
+
+
+def test_a_setting_of_the_cluster_is_no_option_of_a_run():
+    from components.shared.params.composing import compose, options
+
+    assert "cluster" not in options()
+    with pytest.raises(UserError, match=r"^cluster=cpu: says where a pipeline runs"):
+        compose(["cluster=cpu"])
+
+
+def test_the_command_compiles(in_tmp, capsys):
+    main(["compile", "cluster=cpu", "cluster.image=contrastive:1", "gate=strict", "runtime.epochs=3"])
+    assert capsys.readouterr().out == "pipeline.yaml: image contrastive:1, no GPU, gate=strict runtime.epochs=3\n"
+    pipeline, _ = pods.read(in_tmp / "pipeline.yaml")
+    overrides = pipeline["root"]["inputDefinitions"]["parameters"]["overrides"]
+    assert overrides["defaultValue"] == ["gate=strict", "runtime.epochs=3"]
+    assert [path.name for path in in_tmp.iterdir()] == ["pipeline.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["runtime.epochs=x"], "runtime.epochs"),
+        (["cluster.gpu.count=x"], "cluster.gpu.count"),
+        (["--out", "no/pipeline.yaml"], "no/pipeline.yaml: can't be written"),
+        (["--out", "pipeline.json"], "--out pipeline.json: must end in .yaml"),
+    ],
+)
+def test_the_command_answers_a_mistake_with_one_line_and_writes_nothing(in_tmp, arguments, message):
+    with pytest.raises(UserError) as error:
+        main(["compile", "cluster.image=a:1", *arguments])
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert list(in_tmp.iterdir()) == []

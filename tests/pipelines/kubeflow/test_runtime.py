@@ -1,0 +1,315 @@
+"""What a component does in its container: composing, running a step, showing it, and ending."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.evaluate import evaluate
+from components.shared.artifacts import Result, read_record, write_record
+from components.shared.errors import UserError
+from components.shared.params.composing import compose as compose_params
+from components.shared.params.schema import READS, only, params_digest, plain
+from pipelines.kubeflow import pages, runtime
+from pipelines.kubeflow.versions import code_version, data_version
+from tests.helpers.datasets import make_dataset
+from tests.helpers.repository import ROOT
+from tests.helpers.trained import write_all
+
+
+class Artifact:
+    """As KFP's, as far as a step sees it."""
+
+    def __init__(self, path: Path):
+        self.path, self.metadata = str(path), {}
+
+    def log_metric(self, name, value):
+        self.metadata[name] = value
+
+    def log_confusion_matrix(self, names, counts):
+        self.metadata["confusion"] = (names, counts)
+
+
+class Status:
+    state, error_message = "FAILED", "validate ended with 2"
+
+
+# --- compose
+
+
+@pytest.fixture(scope="module")
+def composed(tracking_uri):
+    """A function that composes options; step → settings."""
+
+    def _composed(*overrides, data=""):
+        found = runtime.compose(overrides, data)
+        return {step: json.loads(settings) for step, settings in found.items()}
+
+    return _composed
+
+
+def changed(one, other):
+    return {step for step in one if one[step] != other[step]}
+
+
+def test_each_step_gets_the_parameters_that_it_declares(composed):
+    params, _ = compose_params(["runtime.epochs=7"])
+    found = composed("runtime.epochs=7")
+    assert list(found) == list(READS)
+    for step, settings in found.items():
+        assert settings["params"] == plain(only(params, step))
+        restored = runtime.restore(settings["params"], step)
+        assert params_digest(restored) == params_digest(only(params, step))
+
+
+@pytest.mark.parametrize(
+    ("override", "steps_changed"),
+    [
+        ("gate.min_gain=0.5", {"evaluate"}),
+        ("method.temperature=0.3", {"pretrain"}),
+        ("validation.min_pixel_std=2.0", {"validate"}),
+        ("supervised.epochs=3", {"baseline", "finetune"}),
+        ("registry.model_name=other", {"evaluate", "register"}),
+    ],
+)
+def test_an_option_changes_what_it_shapes_and_nothing_else(composed, override, steps_changed):
+    assert changed(composed(), composed(override)) == steps_changed
+
+
+def test_the_state_of_the_data_is_part_of_ingest_alone(composed):
+    assert changed(composed(data="a"), composed(data="b")) == {"ingest"}
+
+
+def test_another_champion_makes_evaluation_judge_again(composed, monkeypatch):
+    from components.shared.evaluation.gate import Champion
+    from components.shared.registry import versions as registry
+
+    before = composed()
+    assert before["evaluate"]["champion"] is None
+    monkeypatch.setattr(registry, "champion", lambda name: Champion("4", None, None))
+    assert changed(before, composed()) == {"evaluate"}
+
+
+def test_a_wrong_option_ends_the_step_with_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        runtime.compose(["runtime.epochs=x"], "")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == 'error: runtime.epochs = "x": must be a whole number ≥ 0\n'
+
+
+def test_kubernetes_is_told_the_reason(monkeypatch, tmp_path):
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setattr(runtime, "_TERMINATION_LOG", tmp_path / "termination-log")
+    with pytest.raises(SystemExit), runtime.told():
+        raise UserError("dataset: blank\nimages")
+    assert (tmp_path / "termination-log").read_text() == "dataset: blank images"
+
+
+# --- versions
+
+
+@pytest.fixture
+def code(tmp_path):
+    shutil.copytree(ROOT / "components", tmp_path / "components", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    return tmp_path
+
+
+def versions(root):
+    params, _ = compose_params()
+    return {step: code_version(step, params, root) for step in READS}
+
+
+@pytest.mark.parametrize(
+    ("file", "steps_changed"),
+    [
+        ("components/shared/evaluation/gate.py", {"evaluate", "register"}),
+        ("models/methods/simclr.py", {"pretrain"}),
+        ("models/methods/byol.py", set()),
+        ("components/shared/progress.py", set()),
+        ("components/ingest.py", {"ingest"}),
+    ],
+)
+def test_a_changed_module_reaches_the_stages_that_dvc_reruns(code, file, steps_changed):
+    before = versions(code)
+    (code / file).write_text((code / file).read_text() + "\n# changed\n")
+    assert changed(before, versions(code)) == steps_changed
+
+
+def test_an_installed_package_takes_all_code_for_every_step(code):
+    (code / "dvc.yaml").unlink()
+    before = versions(code)
+    assert len(set(before.values())) == 1
+    (code / "components" / "shared" / "progress.py").write_text("")
+    assert changed(before, versions(code)) == set(READS)
+
+
+def test_the_state_of_the_data_follows_files_and_folders(tmp_path):
+    def version(*overrides):
+        return data_version(compose_params(overrides)[0].data)
+
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"1")
+    folder = f"data.path={tmp_path / 'images'}"
+    first = version("data=folder", folder)
+    assert version("data=folder", folder) == first
+    (tmp_path / "images" / "b.png").write_bytes(b"22")
+    assert version("data=folder", folder) != first
+    file = f"data.path={tmp_path / 'images' / 'a.png'}"
+    assert version("data=folder", file) != version("data=folder", f"data.path={tmp_path / 'images' / 'b.png'}")
+    assert version("data=folder", f"data.path={tmp_path / 'none'}") == "not visible"
+    assert version("data=cifar10") == "published"
+
+
+# --- running a step
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tracking_uri):
+    """Folders of a dataset, of three models on it, and of their evaluation."""
+    root = tmp_path_factory.mktemp("trained")
+    folders = {"dataset": make_dataset(root / "dataset")}
+    folders |= write_all(root, folders["dataset"], baseline=0.6, probe=0.7, finetune=0.65)
+    params = only(compose_params(["gate.min_accuracy=0.9", "gate.resamples=100"])[0], "evaluate")
+    folders["evaluation"] = root / "evaluation"
+    evaluate(*(folders[name] for name in ("dataset", "probe", "baseline", "finetune", "evaluation")), params)
+    return folders
+
+
+def settings(step, *overrides):
+    return json.dumps({"params": plain(only(compose_params(overrides)[0], step))})
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """A function that makes an artifact in a folder of its own, as KFP does."""
+
+    def _shown(name, exists=False):
+        path = tmp_path / "outputs" / name
+        path.parent.mkdir(exist_ok=True)
+        if exists:
+            path.mkdir()
+        return Artifact(path)
+
+    return _shown
+
+
+def test_a_step_writes_its_folder_where_kubeflow_wants_it(trained, shown):
+    # a volume may have been made there before
+    out, metrics, verdict = shown("validation", exists=True), shown("metrics"), shown("verdict")
+    inputs = [Artifact(trained["dataset"])]
+    runtime.run("validate", settings("validate"), inputs, out, metrics=metrics, page=verdict)
+    result = read_record(Path(out.path), Result)
+    assert out.metadata == {"dataset_digest": result.dataset_digest, "mlflow_run_id": result.mlflow_run_id}
+    assert metrics.metadata["critical"] == 0 == json.loads(Path(metrics.path).read_text())["critical"]
+    assert Path(verdict.path).read_text().startswith("# Fit to learn from\n")
+    assert sorted(path.name for path in Path(out.path).parent.iterdir()) == ["metrics", "validation", "verdict"]
+
+
+def test_a_refused_dataset_ends_the_step(trained, shown, capsys):
+    inputs = [Artifact(trained["dataset"])]
+    wanted = settings("validate", "validation.min_images_per_class=900")
+    with pytest.raises(SystemExit) as ended:
+        runtime.run("validate", wanted, inputs, shown("validation"), metrics=shown("m"), page=shown("p"))
+    assert ended.value.code == 2
+    assert "error: " in capsys.readouterr().err
+    assert not Path(shown("validation").path).exists()
+
+
+def test_pretraining_keeps_its_state_where_the_cluster_says(trained, shown, monkeypatch, tmp_path):
+    import components.pretrain
+
+    asked = {}
+
+    def pretrain(dataset, out, params, checkpoints):
+        asked["checkpoints"] = checkpoints
+        raise UserError("enough")
+
+    monkeypatch.setattr(components.pretrain, "pretrain", pretrain)
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(SystemExit):
+        runtime.run("pretrain", settings("pretrain"), [Artifact(trained["dataset"])], shown("encoder"))
+    assert asked == {"checkpoints": tmp_path / "cache" / "pretrain"}
+
+
+# --- the page
+
+
+def test_the_confusion_matrix_has_a_row_for_every_class(tmp_path):
+    path = tmp_path / "confusion.csv"
+    path.write_text("actual,predicted\nb,a\nb,b\nb,a\n")
+    assert pages.confusion_counts(path, ["a", "b", "c"]) == (["a", "b", "c"], [[0, 0, 0], [2, 1, 0], [0, 0, 0]])
+    path.write_text("actual,predicted\n")
+    assert pages.confusion_counts(path, ["a"]) == (["a"], [])
+
+
+def test_a_refusal_is_told_with_its_reasons(trained, shown, capsys):
+    page = shown("outcome")
+    runtime.refuse(Artifact(trained["evaluation"]), page)
+    assert "floor: " in capsys.readouterr().out
+    text = Path(page.path).read_text()
+    assert text.startswith("# Not registered\n") and "- floor: " in text
+
+
+def test_a_registration_is_told_with_its_version(trained, tmp_path):
+    common = read_record(trained["evaluation"], Result).model_dump(exclude={"details", "metrics", "step"})
+    details = {"registered": True, "why": "contrastive-tiny version 3 is challenger"}
+    write_record(tmp_path, Result(step="register", metrics={}, details=details, **common))
+    text = pages.outcome(trained["evaluation"], tmp_path)
+    assert text.startswith("# Put up for review\n")
+
+
+def test_numbers_that_json_has_no_place_for_are_left_out(trained, shown, tmp_path):
+    record = read_record(trained["probe"], Result)
+    changed = record.model_copy(update={"metrics": {"accuracy": 0.5, "loss": float("nan")}})
+    write_record(tmp_path, changed)
+    metrics = shown("metrics")
+    pages.show("baseline", tmp_path, [], metrics=metrics)
+    assert metrics.metadata == {"accuracy": 0.5}
+
+
+def test_class_names_can_not_break_the_table(trained, shown):
+    from components.shared.artifacts import Manifest
+
+    manifest = read_record(trained["dataset"], Manifest)
+    odd = manifest.model_copy(update={"class_names": ["a|b", "c\nd", "e"]})
+    assert "| a\\|b | 0 | 8 | 4 | 10 |\n| c d |" in pages._dataset(odd)
+
+
+# --- the end
+
+
+def runs(name):
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(f"contrastive-{name}")
+    return client.search_runs([experiment.experiment_id], "tags.step = 'pipeline'")
+
+
+def test_the_end_of_a_run_is_kept_with_a_link(tracking_uri, in_tmp, monkeypatch):
+    monkeypatch.setenv("PIPELINE_RUN_ID", "6f1c")
+    monkeypatch.setenv("PIPELINE_PAGE", "https://kubeflow.example.org/pipeline/")
+    runtime.record(Status, ["data.name=ended"])
+    (kept,) = runs("ended")
+    assert kept.info.status == "FAILED"
+    assert kept.data.tags["pipeline.status"] == "FAILED"
+    assert kept.data.tags["pipeline.error"] == "validate ended with 2"
+    assert kept.data.tags["pipeline.run"] == "6f1c"
+    assert kept.data.tags["pipeline.link"] == "https://kubeflow.example.org/pipeline/#/runs/details/6f1c"
+    assert kept.data.params == {"overrides": "data.name=ended"}
+
+
+def test_the_end_of_a_run_with_wrong_options_is_kept_too(tracking_uri, in_tmp):
+    runtime.record(Status, ["runtime.epochs=x"])
+    (kept,) = runs("runs")
+    assert kept.data.params == {"overrides": "runtime.epochs=x"}
+
+
+def test_settings_of_a_cluster_are_no_parameters():
+    assert "cluster" not in yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -1,0 +1,332 @@
+"""`submit` and `status` against a server that speaks the API of Kubeflow Pipelines."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from pipelines.kubeflow.following import _Screen
+from tests.helpers.kfp_commands import COMMIT
+from tests.helpers.repository import ROOT
+
+STEPS = [
+    "compose",
+    "ingest",
+    "validate",
+    "pretrain",
+    "baseline",
+    "probe",
+    "finetune",
+    "evaluate",
+    "register",
+    "record",
+]
+
+
+def run_id(done):
+    return re.search(r"^run +([0-9a-f-]{36}),", done.out, re.MULTILINE)[1]
+
+
+def told(done):
+    """What was told of each step, in order, without the time of day."""
+    return re.findall(r"^\d\d:\d\d:\d\d  (\w+): (.*)$", done.out, re.MULTILINE)
+
+
+def test_a_run_is_followed_to_its_end(kubeflow):
+    kubeflow.api.outcomes = {"ingest": "cached", "refuse": "skipped"}
+    done = kubeflow("submit", "cluster=default", "data=sample", "runtime.epochs=3")
+    assert (done.status, done.err) == (0, "")
+    version = re.search(rf"^version +contrastive-pipeline ({COMMIT}-[0-9a-f]{{8}})$", done.out, re.MULTILINE)[1]
+    assert "experiment  contrastive-pipeline, made now" in done.out
+    identity = run_id(done)
+    assert f"page        {kubeflow.api.url}/#/runs/details/{identity}" in done.out
+    lines = told(done)
+    assert ("ingest", "taken from the cache") in lines and ("refuse", "skipped") in lines
+    for step in STEPS:
+        assert lines.index((step, "running")) < max(index for index, line in enumerate(lines) if line[0] == step)
+    assert {step for step, _ in lines} == {*STEPS, "refuse"}
+    assert done.out.splitlines()[-1] == "succeeded after 11 min 00 s"
+
+    [run], [uploaded] = kubeflow.api.all("runs"), kubeflow.api.all("pipeline_versions")
+    assert run["run_id"] == identity
+    assert run["runtime_config"]["parameters"] == {
+        "overrides": ["data=sample", "runtime.epochs=3"],
+        "data_version": "",
+    }
+    assert run["pipeline_version_reference"]["pipeline_version_id"] == uploaded["pipeline_version_id"]
+    assert uploaded["display_name"] == version and "cluster=default" in uploaded["description"]
+    assert uploaded["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "contrastive-pipeline"
+
+
+def test_what_is_uploaded_is_what_compile_writes(kubeflow, tmp_path):
+    assert kubeflow("submit", "--detach", "cluster.gpu.count=2").status == 0
+    assert kubeflow("compile", "cluster.gpu.count=2", "--out", str(tmp_path / "pipeline.yaml")).status == 0
+    pipeline, platform = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
+    [version] = kubeflow.api.all("pipeline_versions")
+    assert version["pipeline_spec"] == {"pipeline_spec": pipeline, "platform_spec": platform}
+
+
+def test_an_unchanged_version_is_used_again_and_other_settings_make_another(kubeflow):
+    first = kubeflow("submit", "--detach")
+    again = kubeflow("submit", "--detach", "runtime.epochs=7")
+    assert ", uploaded before" not in first.out and ", uploaded before" in again.out
+    assert len(kubeflow.api.all("pipeline_versions")) == 1 and len(kubeflow.api.all("runs")) == 2
+    assert ", uploaded before" not in kubeflow("submit", "--detach", "cluster.gpu.count=2").out
+    names = [version["display_name"] for version in kubeflow.api.all("pipeline_versions")]
+    assert len(set(names)) == 2 and all(name.startswith(COMMIT) for name in names)
+    assert len(kubeflow.api.all("pipelines")) == len(kubeflow.api.all("experiments")) == 1
+
+
+def test_a_version_of_that_name_with_other_content_is_refused(kubeflow):
+    kubeflow("submit", "--detach")
+    [version] = kubeflow.api.all("pipeline_versions")
+    # made by other means, with the same content: fine
+    version["description"] = "by hand"
+    assert kubeflow("submit", "--detach").status == 0
+    version["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"].pop("record")
+    assert "is there with other content" in kubeflow("submit", "--detach").failure
+    assert len(kubeflow.api.all("runs")) == 2
+
+
+@pytest.mark.parametrize("path", ["pipelines$", "upload_version", "experiments$"])
+def test_someone_else_may_be_a_moment_earlier(kubeflow, path):
+    """Two make the same thing at once: the list was empty, then the server says that it is there already."""
+    kubeflow("submit", "--detach")
+    listed = {"pipelines$": "pipelines$", "upload_version": "versions$"}.get(path, path)
+    answer = kubeflow.api.answer
+    hidden = []
+
+    def late(method, at, *rest):
+        if method == "GET" and re.search(listed, at) and not hidden:
+            hidden.append(at)
+            return {}
+        return answer(method, at, *rest)
+
+    kubeflow.api.answer = late
+    assert kubeflow("submit", "--detach").status == 0
+    assert hidden and any(status == 409 for _, _, status in kubeflow.requests("POST"))
+    assert [len(kubeflow.api.all(kind)) for kind in ("pipelines", "pipeline_versions", "experiments", "runs")] == [
+        *(1, 1, 1, 2)
+    ]
+
+
+def test_a_dirty_tree_is_refused_or_marked(kubeflow, monkeypatch):
+    monkeypatch.setattr("pipelines.kubeflow.cluster.uncommitted", lambda: True)
+    assert f"the image of commit {COMMIT} lacks them" in kubeflow("submit").failure
+    assert "changes are not committed" in kubeflow("schedule", "nightly", "@daily").failure
+    assert kubeflow.api.calls == []
+    assert f"{COMMIT}-dirty-" in kubeflow("submit", "--detach", "--allow-dirty").out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["cluster=moon"], "cluster=moon: must be one of"),
+        (["data=cifar"], "did you mean cifar10?"),
+        (["method.temperature=0"], "method.temperature = 0"),
+        (["cluster.gpu.count=-1"], "cluster.gpu.count = -1"),
+    ],
+)
+def test_a_wrong_option_is_told_before_the_cluster_is_asked(kubeflow, words, said):
+    assert said in kubeflow("submit", *words).failure
+    assert kubeflow.api.calls == []
+
+
+@pytest.mark.parametrize("fault", [403, 500, "cut request", "cut answer", "slow"])
+@pytest.mark.parametrize("path", ["pipelines$", "upload_version", "experiments$", "runs$"])
+def test_it_breaks_off_anywhere_and_the_same_command_goes_on(kubeflow, path, fault):
+    kubeflow.api.fail(f"POST .*/{path}", fault)
+    failure = kubeflow("submit", "--detach", *(["--timeout", "1"] if fault == "slow" else [])).failure
+    uploaded = bool(kubeflow.api.all("pipeline_versions"))
+    if path in ("experiments$", "runs$"):
+        assert uploaded and "is uploaded, repeat the command to run it" in failure
+    if path == "runs$" and fault in ("cut answer", "slow"):
+        assert "whether a run was started is not known" in failure
+    started = len(kubeflow.api.all("runs"))
+    assert started == (path == "runs$" and fault in ("cut answer", "slow"))
+    again = kubeflow("submit", "--detach")
+    assert again.status == 0 and (", uploaded before" in again.out) == uploaded
+    assert [len(kubeflow.api.all(kind)) for kind in ("pipelines", "pipeline_versions", "experiments")] == [1, 1, 1]
+    assert len(kubeflow.api.all("runs")) == started + 1
+
+
+def test_a_failed_run_says_what_failed_and_where_its_log_is(kubeflow):
+    kubeflow.api.outcomes = {"validate": "failed"}
+    done = kubeflow("submit")
+    assert done.status == 3
+    assert ("validate", "failed after 1 min 00 s: Error (exit code 2)") in told(done)
+    assert "failed: validate: Error (exit code 2)" in done.out
+    assert re.search(r"kubectl logs --namespace kubeflow \S+-system-container-impl-\d+ --container main", done.out)
+    # the exit task runs all the same
+    assert ("record", "succeeded after 1 min 00 s") in told(done)
+    shown = kubeflow("status", run_id(done))
+    assert shown.status == 0 and "kubectl logs" in shown.out
+    assert kubeflow("status", run_id(done), "--follow").status == 3
+
+
+def test_a_canceled_run_is_a_failure(kubeflow):
+    identity = run_id(kubeflow("submit", "--detach"))
+    kubeflow.api.things["runs"][identity]["state"] = "CANCELING"
+    done = kubeflow("status", identity, "--follow")
+    assert done.status == 3 and "canceled after" in done.out
+
+
+def test_a_run_can_be_stopped(kubeflow):
+    identity = run_id(kubeflow("submit", "--detach"))
+    assert f"{identity}: is told to stop" in kubeflow("cancel", identity).out
+    assert kubeflow("status", identity, "--follow").status == 3
+    assert "has ended (canceled)" in kubeflow("cancel", identity).failure
+    assert "no such run" in kubeflow("cancel", "nothing").failure
+    assert len(kubeflow.requests("POST", ":terminate")) == 1
+
+
+def test_a_flaky_connection_is_survived(kubeflow):
+    for skip, fault in enumerate(["cut answer", 503, "cut request", "slow", 500], 2):
+        kubeflow.api.fail("GET .*/runs/", fault, skip=skip)
+    done = kubeflow("submit", "--timeout", "1")
+    assert done.status == 0 and done.out.splitlines()[-1].startswith("succeeded")
+    assert "lost sight of the run, which goes on; trying again" in done.out
+    assert "the server answers again" in done.out
+    assert {step for step, _ in told(done)} >= set(STEPS)
+
+
+class Clock:
+    """A time that passes only where one waits for it."""
+
+    def __init__(self):
+        self.now, self.waits = 0.0, []
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+def test_a_server_that_stays_away_ends_the_following(kubeflow, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("pipelines.kubeflow.following.time", clock)
+    kubeflow.api.fail("GET .*/runs/", 503, times=1000, skip=3)
+    done = kubeflow("submit", "--every", "5", "--patience", "300")
+    assert done.status == 2
+    assert done.err.count("\n") == 1
+    assert f"the run goes on: python -m pipelines status {run_id(done)} --follow" in done.err
+    # three looks, then each wait is twice as long as the one before, but no longer than a minute
+    assert clock.waits == [5, 5, 5, *(5, 10, 20, 40, 60, 60, 60)]
+
+
+def test_a_refusal_while_following_ends_it_at_once(kubeflow):
+    kubeflow.api.fail("GET .*/runs/", 401, skip=3)
+    done = kubeflow("submit")
+    assert done.status == 2 and "does not know who you are" in done.err and "the run goes on" in done.err
+    assert sum(status == 401 for *_, status in kubeflow.api.calls) == 1
+
+
+def test_ctrl_c_stops_the_following_and_not_the_run(kubeflow):
+    identity = run_id(kubeflow("submit", "--detach"))
+    command = [sys.executable, "-m", "pipelines", "status", identity, "--follow", "--every", "0.3"]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that runs these tests in the background lets its children ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    for line in process.stdout:
+        if "running" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "")
+    assert f"the run goes on: python -m pipelines status {identity} --follow" in out
+    assert kubeflow.requests("POST", "terminate") == [] and kubeflow.requests("DELETE") == []
+    assert kubeflow("status", identity, "--follow").status == 0
+
+
+def test_experiments_are_named_as_for_kfps_client(kubeflow, monkeypatch):
+    def where(*words):
+        assert kubeflow("submit", "--detach", *words).status == 0
+        run = kubeflow.api.all("runs")[-1]
+        return kubeflow.api.things["experiments"][run["experiment_id"]]["display_name"]
+
+    assert where("--experiment", "mine") == "mine"
+    monkeypatch.setenv("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME", "of the environment")
+    assert where() == "of the environment" and where("--experiment", "mine") == "mine"
+    monkeypatch.setenv("KF_PIPELINES_OVERRIDE_EXPERIMENT_NAME", "always")
+    assert where("--experiment", "mine") == "always"
+    for experiment in kubeflow.api.all("experiments"):
+        experiment["storage_state"] = "ARCHIVED"
+    assert "always: is archived" in kubeflow("submit", "--detach").failure
+
+
+def test_the_service_account_and_the_state_of_the_data_reach_the_run(kubeflow):
+    kubeflow("submit", "--detach", "--service-account", "trainer", "--data-version", "monday")
+    [run] = kubeflow.api.all("runs")
+    assert run["service_account"] == "trainer"
+    assert run["runtime_config"]["parameters"]["data_version"] == "monday"
+
+
+def test_status_lists_the_latest_runs(kubeflow):
+    assert "no runs; start one" in kubeflow("status").out
+    ids = [run_id(kubeflow("submit", "--detach", "--experiment", name)) for name in ("one", "two", "one")]
+    lines = kubeflow("status").out.splitlines()
+    assert lines[0].split()[:2] == ["RUN", "STATE"]
+    assert [line.split()[0] for line in lines[1:]] == ids[::-1]
+    assert [line.split()[0] for line in kubeflow("status", "--last", "2").out.splitlines()[1:]] == ids[:0:-1]
+    ones = json.loads(kubeflow("status", "--experiment", "one", "--json").out)
+    assert [run["id"] for run in ones] == [ids[2], ids[0]]
+    failure = kubeflow("status", "--experiment", "onne").failure
+    assert failure == "--experiment = onne: no such experiment (did you mean one?); there are: one, two"
+
+
+def test_status_shows_one_run(kubeflow):
+    kubeflow.api.outcomes = {"ingest": "cached", "refuse": "skipped"}
+    identity = run_id(kubeflow("submit", "runtime.epochs=4"))
+    shown = kubeflow("status", identity)
+    assert re.search(r"^options +runtime.epochs=4$", shown.out, re.MULTILINE)
+    assert re.search(r"^ingest +cached", shown.out, re.MULTILINE)
+    assert re.search(r"^pretrain +succeeded +1 min 00 s$", shown.out, re.MULTILINE)
+    known = json.loads(kubeflow("status", identity, "--json").out)
+    assert (known["id"], known["state"], known["seconds"]) == (identity, "SUCCEEDED", 660)
+    assert known["parameters"]["overrides"] == ["runtime.epochs=4"]
+    tasks = {task["name"]: task for task in known["tasks"]}
+    assert (tasks["ingest"]["state"], tasks["refuse"]["state"], tasks["probe"]["seconds"]) == (
+        "cached",
+        "skipped",
+        60,
+    )
+    assert "executor" not in tasks and not any("driver" in name or "-" in name for name in tasks)
+
+
+def test_status_refuses_what_makes_no_sense(kubeflow):
+    assert "no such run" in kubeflow("status", "nothing").failure
+    assert "--last = 0" in kubeflow("status", "--last", "0").failure
+    assert "needs one RUN" in kubeflow("status", "--follow").failure
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_has_one_line_that_is_written_over():
+    terminal = Terminal()
+    screen = _Screen(terminal)
+    screen.show("running: pretrain 1 s")
+    screen.show("running: pretrain 2 s")
+    screen.line("pretrain: succeeded")
+    text = terminal.getvalue()
+    assert text.count("\n") == 1 and text.count("\r\033[K") == 3
+    log = io.StringIO()
+    _Screen(log).show("running: pretrain 1 s")
+    assert log.getvalue() == ""

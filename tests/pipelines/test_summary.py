@@ -1,0 +1,162 @@
+"""The closing table and the command line around it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.shared.artifacts import Record, Result, write_record
+from components.shared.evaluation.gate import CHECKS, Blessing, Check
+from pipelines.__main__ import COMMANDS, main
+from tests.helpers.repository import ROOT
+
+COMMON = {"params": {}, "params_digest": "p", "inputs": {}, "seconds": 1.0, "mlflow_run_id": "r"}
+ACCURACIES = {"baseline": [0.60, 0.62, 0.64], "probe": [0.70, 0.71, 0.72], "finetune": [0.75, 0.75, 0.75]}
+
+
+def write_evaluation(root: Path, blessing: Blessing, accuracies=ACCURACIES) -> None:
+    folder = root / "evaluation"
+    folder.mkdir()
+    (folder / "blessing.json").write_text(blessing.model_dump_json())
+    details = {"accuracies": accuracies}
+    write_record(folder, Result(step="evaluate", dataset_digest="d", metrics={}, details=details, **COMMON))
+
+
+def write_registration(root: Path, **details) -> None:
+    folder = root / "registration"
+    folder.mkdir()
+    write_record(folder, Result(step="register", dataset_digest="d", metrics={}, details=details, **COMMON))
+
+
+def make_blessing(failing=(), **update) -> Blessing:
+    checks = [
+        Check(name=name, value=0.1, threshold=0.2, passed=name not in failing, why=f"because of {name} " * 8)
+        for name in CHECKS
+    ]
+    values = {
+        "blessed": not failing,
+        "winner": "finetune",
+        "dataset_digest": "d",
+        "test_digest": "t",
+        "gain": 0.13,
+        "interval": (0.101, 0.158),
+        "confidence": 0.95,
+        **update,
+    }
+    return Blessing(checks=checks, **values)
+
+
+def test_a_blessed_run(in_tmp, capsys):
+    write_evaluation(in_tmp, make_blessing())
+    write_registration(in_tmp, registered=True, why="contrastive-sample version 3 is challenger", version="3")
+    main(["summary"])
+    assert capsys.readouterr().out.splitlines() == [
+        "                          test accuracy   seeds",
+        "baseline, from scratch     62.0 ± 1.6 %       3",
+        "linear probe               71.0 ± 0.8 %       3",
+        "fine-tuned                 75.0 ± 0.0 %       3   winner on validation",
+        "gain over the baseline     +13.0 points   95 % interval +10.1 to +15.8",
+        "",
+        "verdict   blessed: every check of the gate passed",
+        "registry  contrastive-sample version 3 is challenger",
+        "details   evaluation/report.html; `make ui` opens the MLflow page on all runs",
+    ]
+
+
+def test_a_refused_run_gives_every_reason_within_80_columns(in_tmp, capsys):
+    write_evaluation(in_tmp, make_blessing(failing=("gain", "slices")))
+    write_registration(in_tmp, registered=False, why="not blessed: …")
+    main(["summary"])
+    out = capsys.readouterr().out
+    assert "verdict   not blessed" in out
+    assert "- gain: because of gain" in out
+    assert "- slices: because of slices" in out
+    assert "certainty" not in out
+    assert "registry  not registered\n" in out
+    assert max(map(len, out.splitlines())) < 80
+
+
+def test_a_blessed_model_that_could_not_be_registered_says_why(in_tmp, capsys):
+    write_evaluation(in_tmp, make_blessing())
+    write_registration(
+        in_tmp, registered=False, why="the model does not answer in a fresh process: " + "word " * 40
+    )
+    main(["summary"])
+    out = capsys.readouterr().out
+    assert "not registered: the model does not answer in a fresh process" in out
+    assert max(map(len, out.splitlines())) < 80
+
+
+def test_models_that_were_not_scored(in_tmp, capsys):
+    blessing = make_blessing(failing=("inputs",), winner=None, gain=None, interval=None)
+    write_evaluation(in_tmp, blessing, accuracies={"baseline": [0.6]})
+    write_registration(in_tmp, registered=False, why="not blessed")
+    main(["summary"])
+    out = capsys.readouterr().out
+    assert "fine-tuned                   not scored" in out
+    assert "gain over" not in out
+
+
+def pipelines(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines", *arguments],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_missing_folders_are_a_one_line_error(in_tmp):
+    assert "evaluation/result.json: missing" in one_line_error(pipelines(in_tmp, "summary"))
+    write_evaluation(in_tmp, make_blessing())
+    assert "registration/result.json: missing" in one_line_error(pipelines(in_tmp, "summary"))
+    (in_tmp / "evaluation" / "blessing.json").unlink()
+    assert "evaluation/blessing.json: missing" in one_line_error(pipelines(in_tmp, "summary"))
+
+
+def test_a_damaged_record_is_a_one_line_error(in_tmp, capsys):
+    write_evaluation(in_tmp, make_blessing())
+    folder = in_tmp / "registration"
+    folder.mkdir()
+    (folder / "result.json").write_text(Record(step="register", **COMMON).model_dump_json())
+    assert "registration/result.json: dataset_digest" in one_line_error(pipelines(in_tmp, "summary"))
+
+
+def test_compose_writes_what_is_allowed(in_tmp):
+    done = pipelines(in_tmp, "compose", "gate=strict", "runtime.epochs=7")
+    assert done.returncode == 0, done.stderr
+    values = yaml.safe_load((in_tmp / "params.yaml").read_text())
+    assert values["runtime"]["epochs"] == 7
+    assert values["gate"] == yaml.safe_load((ROOT / "conf" / "gate" / "strict.yaml").read_text())
+    assert [path.name for path in in_tmp.iterdir()] == ["params.yaml"]
+
+
+def test_compose_leaves_the_file_alone_when_an_option_is_wrong(in_tmp):
+    (in_tmp / "params.yaml").write_text("as it was\n")
+    assert "gate.min_gain" in one_line_error(pipelines(in_tmp, "compose", "gate.min_gain=2"))
+    assert (in_tmp / "params.yaml").read_text() == "as it was\n"
+    assert "no/params.yaml" in one_line_error(pipelines(in_tmp, "compose", "--out", "no/params.yaml"))
+
+
+def test_every_command_explains_itself(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    for name in COMMANDS:
+        assert re.search(rf"^    {name}\s+\w", out, re.MULTILINE)  # its name, then what it does
