@@ -24,7 +24,7 @@ from components.shared.evaluation.gate import (
 from components.shared.evaluation.predictions import CANDIDATES, JUDGING, Candidate, Truth, read_candidate
 from components.shared.evaluation.report import Findings, render
 from components.shared.evaluation.statistics import accuracy_interval, confusion
-from components.shared.params.schema import Params, plain
+from components.shared.params.schema import Params, to_plain
 from components.shared.plots import evaluation as draw
 from components.shared.registry.versions import champion
 from components.shared.step import Work, command_line, working
@@ -81,7 +81,7 @@ def _judge(work: Work, data: Dataset, folders: Mapping[str, Path]) -> Findings:
         intervals=intervals,
         curves=_curves(folders),
         lineage=lineage(),
-        params=plain(work.params),
+        params=to_plain(work.params),
         run_id=work.run.id,
     )
 

@@ -56,7 +56,10 @@ def main(options: argparse.Namespace) -> int:
         raise UserError(f"--top = {options.top}: must be at least 1")
     if options.out is not None:
         check_table(options.out, ENDINGS)
-    where = options.model or f"models:/{load_params(Path('params.yaml')).registry.champion_model}@{CHAMPION}"
+    where = (
+        options.model
+        or f"models:/{load_params(Path('params.yaml'), 'register').registry.champion_model}@{CHAMPION}"
+    )
     quiet()
     files = ImageFiles(options.images)
     model = load_ready(where)

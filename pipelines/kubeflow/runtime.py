@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.errors import UserError
-from components.shared.params.schema import READS, only, plain, restore
+from components.shared.params.schema import READS, from_plain, select, to_plain
 
 # of a checkpoint's folder in the container; without it the step's own default
 CACHE = "PIPELINE_CACHE"
@@ -46,7 +46,7 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
     with told():
         params, _ = config.compose(list(overrides))
         settings: dict[str, dict[str, Any]] = {
-            step: {"params": plain(only(params, step)), "code": code_version(step, params)} for step in READS
+            step: {"params": to_plain(select(params, step)), "code": code_version(step, params)} for step in READS
         }
         settings["ingest"]["data"] = data or data_version(params.data)
         # a verdict against one champion is none against the next
@@ -75,7 +75,7 @@ def run(step: str, settings: str, inputs: Sequence[Any], out: Any, **shown: Any)
 
     _quiet()
     with told():
-        params = restore(json.loads(settings)["params"], step)
+        params = from_plain(json.loads(settings)["params"], step)
         options: dict[str, Any] = {}
         if step == "pretrain" and CACHE in os.environ:
             options["checkpoints"] = Path(os.environ[CACHE]) / "pretrain"

@@ -88,7 +88,7 @@ def main(options: argparse.Namespace) -> int | None:
 def _place(model: str | None, production: str | None) -> Place:
     path = Path("params.yaml")
     if model is None or path.exists():
-        registry = load_params(path).registry
+        registry = load_params(path, "register").registry
         if model in (None, registry.model_name):
             model, production = registry.model_name, production or registry.production_model
     for option, name in (("--model", model), ("--production-model", production)):

@@ -16,7 +16,7 @@ from components.evaluate import evaluate
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
 from components.shared.evaluation.gate import read_blessing
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
 from tests.helpers.trained import write_all, write_trained
@@ -46,7 +46,7 @@ def do_evaluate(run, compose_params):
     """A function that evaluates and returns what stands in `evaluation/blessing.json`."""
 
     def _evaluate(*overrides):
-        params = only(compose_params("data.name=textures", *overrides), "evaluate")
+        params = select(compose_params("data.name=textures", *overrides), "evaluate")
         given = evaluate(
             run / "dataset", run / "probe", run / "baseline", run / "finetune", run / "evaluation", params
         )

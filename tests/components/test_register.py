@@ -16,7 +16,7 @@ from components.shared.artifacts import Dataset, Result, read_record, save_predi
 from components.shared.digests import file_digest
 from components.shared.errors import UserError
 from components.shared.evaluation.gate import Champion, read_blessing
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 from components.shared.registry.infra_validation import UnfitError
 from components.shared.registry.logged_model import requirements
 from components.shared.registry.versions import absolute_uri, champion, find_version
@@ -77,7 +77,7 @@ def save_true_predictions(folder: Path, dataset: Path, model) -> None:
 def run_evaluate(root: Path, *overrides: str) -> None:
     from components.shared.params.composing import compose
 
-    params = only(compose(["data.name=colours", *overrides])[0], "evaluate")
+    params = select(compose(["data.name=colours", *overrides])[0], "evaluate")
     shutil.rmtree(root / "evaluation", ignore_errors=True)
     evaluate(root / "dataset", root / "probe", root / "baseline", root / "finetune", root / "evaluation", params)
 
@@ -95,7 +95,7 @@ def do_register(run, compose_params):
     """A function that registers under a model name of the test's own."""
 
     def _register(name: str) -> Result:
-        params = only(compose_params(f"registry.model_name={name}"), "register")
+        params = select(compose_params(f"registry.model_name={name}"), "register")
         folders = [run / folder for folder in ("dataset", "evaluation", "probe", "finetune")]
         return register(*folders, run / "registration", params)
 

@@ -13,7 +13,7 @@ from components.shared.artifacts import Dataset, Result, read_record, save_array
 from components.shared.checks.expectations import Checker
 from components.shared.checks.image_table import MeanImages, image_table, split_table
 from components.shared.errors import UserError
-from components.shared.params.schema import ValidationParams, only
+from components.shared.params.schema import ValidationParams, select
 from components.validate import examine, validate
 from tests.helpers.datasets import PATTERNS, make_arrays, make_dataset, write_dataset
 
@@ -233,7 +233,7 @@ class Step:
         from components.shared.params.composing import compose
 
         self.root, self.out, self.failed = root, root / "validation", root / "validation.failed"
-        self.params = only(compose([])[0], "validate")
+        self.params = select(compose([])[0], "validate")
         make_dataset(root / "good", image_size=16)
         leaking = make_arrays(COUNTS, image_size=16)
         leaking["train"][0][0] = leaking["test"][0][0]

@@ -13,7 +13,7 @@ from components.evaluate import evaluate
 from components.shared.artifacts import Result, read_record, write_record
 from components.shared.errors import UserError
 from components.shared.params.composing import compose as compose_params
-from components.shared.params.schema import READS, only, params_digest, plain
+from components.shared.params.schema import READS, params_digest, select, to_plain
 from pipelines.kubeflow import pages, runtime
 from pipelines.kubeflow.versions import code_version, data_version
 from tests.helpers.datasets import make_dataset
@@ -61,9 +61,9 @@ def test_each_step_gets_the_parameters_that_it_declares(composed):
     found = composed("runtime.epochs=7")
     assert list(found) == list(READS)
     for step, settings in found.items():
-        assert settings["params"] == plain(only(params, step))
-        restored = runtime.restore(settings["params"], step)
-        assert params_digest(restored) == params_digest(only(params, step))
+        assert settings["params"] == to_plain(select(params, step))
+        restored = runtime.from_plain(settings["params"], step)
+        assert params_digest(restored) == params_digest(select(params, step))
 
 
 @pytest.mark.parametrize(
@@ -175,14 +175,14 @@ def trained(tmp_path_factory, tracking_uri):
     root = tmp_path_factory.mktemp("trained")
     folders = {"dataset": make_dataset(root / "dataset")}
     folders |= write_all(root, folders["dataset"], baseline=0.6, probe=0.7, finetune=0.65)
-    params = only(compose_params(["gate.min_accuracy=0.9", "gate.resamples=100"])[0], "evaluate")
+    params = select(compose_params(["gate.min_accuracy=0.9", "gate.resamples=100"])[0], "evaluate")
     folders["evaluation"] = root / "evaluation"
     evaluate(*(folders[name] for name in ("dataset", "probe", "baseline", "finetune", "evaluation")), params)
     return folders
 
 
 def settings(step, *overrides):
-    return json.dumps({"params": plain(only(compose_params(overrides)[0], step))})
+    return json.dumps({"params": to_plain(select(compose_params(overrides)[0], step))})
 
 
 @pytest.fixture
