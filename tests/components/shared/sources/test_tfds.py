@@ -13,16 +13,19 @@ import sys
 import tarfile
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets
+from tensorflow_datasets.core.download.checksums import compute_url_info
+from tensorflow_datasets.image_classification import cifar
 
 from components.shared.errors import UserError
 from components.shared.params.composing import compose, write_params
+from components.shared.sources import open_source
 from components.shared.sources.tfds import TensorFlowDataset
+from tests.helpers.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[4]
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 ARCHIVES = {"cifar10": "cifar-10-binary.tar.gz", "stl10": "stl10_binary.tar.gz"}
 
@@ -89,15 +92,11 @@ def no_network(monkeypatch):
 
 def url_infos(name):
     """TensorFlow Datasets' own register of a data set's archives; a test may change it through monkeypatch."""
-    import tensorflow_datasets
-
     return tensorflow_datasets.builder(name, data_dir="unused").url_infos
 
 
 def register(monkeypatch, name, path, url=None):
     """Let TensorFlow Datasets take a small archive for the original one."""
-    from tensorflow_datasets.core.download.checksums import compute_url_info
-
     infos = url_infos(name)
     original = next(iter(infos))
     monkeypatch.delitem(infos, original)
@@ -159,8 +158,6 @@ def test_an_archive_is_downloaded_and_its_checksum_verified(tmp_path, cache, mon
 
 
 def serve_from(monkeypatch, url):
-    from tensorflow_datasets.image_classification import cifar
-
     original = cifar.Cifar10._cifar_info.fget
     monkeypatch.setattr(cifar.Cifar10, "_cifar_info", property(lambda self: original(self)._replace(url=url)))
 
@@ -189,8 +186,9 @@ def test_the_archives_are_the_authors_own(name):
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_without_network_it_says_how_to_place_the_archive(tmp_path, cache, no_network, name):
     start = time.monotonic()
+    data = compose([f"data={name}", f"data.path={tmp_path / 'archives'}"])[0].data
     with pytest.raises(UserError) as caught:
-        TensorFlowDataset(name, tmp_path / "archives", 32)
+        open_source(data)
     assert time.monotonic() - start < 10
     message = str(caught.value)
     assert message.startswith(f"data.source = {name}: can't get the archive (no connection to ")
