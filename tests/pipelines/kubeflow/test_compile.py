@@ -13,7 +13,7 @@ from pipelines.__main__ import main
 from pipelines.kubeflow.cluster import compose_cluster
 from pipelines.kubeflow.pipeline import NEVER_CACHED, TITLES, compile_pipeline
 from tests.helpers import kubeflow_pods as pods
-from tests.helpers.kubernetes_types import ManifestError, check
+from tests.helpers.kubernetes_types import check
 
 COMMIT = "0123456789ab"
 ON_GPU = {"pretrain", "baseline", "finetune"}
@@ -77,14 +77,6 @@ def test_kubernetes_takes_every_pod(compiled, variant):
     made = dict(pods.pods(pipeline, platform))
     assert set(made) == set(TITLES)
     for pod in made.values():
-        check(pod)
-
-
-def test_what_kubernetes_refuses_in_a_pod_is_noticed(compiled):
-    _, pipeline, platform = compiled["full"]
-    _, pod = next(pods.pods(pipeline, platform))
-    pod["spec"]["tolerations"][0]["effect"] = "NoRun"
-    with pytest.raises(ManifestError, match="effect"):
         check(pod)
 
 
