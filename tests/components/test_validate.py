@@ -129,7 +129,7 @@ def test_a_failure_is_told_in_one_line_and_kept_until_the_next_success(step, cap
 def test_a_folder_in_the_way_is_left_alone(step):
     step.failed.mkdir()
     (step.failed / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"validation\.failed: exists and was not written by this step"):
+    with pytest.raises(UserError, match=r"validation\.failed: exists and was not written by a step"):
         step.run("good")
     assert (step.failed / "mine.txt").read_text() == "mine"
     (step.failed / "mine.txt").unlink()
