@@ -188,4 +188,4 @@ def _draw(out: Path, findings: Findings) -> list[tuple[Path, str]]:
 
 
 if __name__ == "__main__":
-    command_line("evaluate", evaluate, ("dataset", "probe", "baseline", "finetune"), "evaluation")
+    command_line("evaluate", evaluate)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.errors import UserError
-from components.shared.params.schema import READS, only, plain, restore
+from components.shared.params.schema import only, plain, restore
+from components.shared.steps import STEPS
 
 # of a checkpoint's folder in the container; without it the step's own default
 CACHE = "PIPELINE_CACHE"
@@ -46,7 +47,7 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
     with told():
         params, _ = config.compose(list(overrides))
         settings: dict[str, dict[str, Any]] = {
-            step: {"params": plain(only(params, step)), "code": code_version(step, params)} for step in READS
+            step: {"params": plain(only(params, step)), "code": code_version(step, params)} for step in STEPS
         }
         settings["ingest"]["data"] = data or data_version(params.data)
         # a verdict against one champion is none against the next

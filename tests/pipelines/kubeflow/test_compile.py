@@ -7,9 +7,10 @@ import os
 import pytest
 
 from components.shared.errors import UserError
+from components.shared.steps import TASKS
 from pipelines.__main__ import main
 from pipelines.kubeflow.cluster import compose_cluster
-from pipelines.kubeflow.pipeline import NEVER_CACHED, TITLES, compile_pipeline
+from pipelines.kubeflow.pipeline import compile_pipeline
 from tests.helpers import kubeflow_pods as pods
 from tests.helpers.kubernetes_types import ManifestError, check
 from tests.helpers.repository import ROOT
@@ -63,7 +64,7 @@ def test_the_compiled_file_is_the_golden_one(compiled, variant):
 def test_kubernetes_takes_every_pod(compiled, variant):
     _, pipeline, platform = compiled[variant]
     made = dict(pods.pods(pipeline, platform))
-    assert set(made) == set(TITLES)
+    assert set(made) == set(TASKS)
     for pod in made.values():
         check(pod)
 
@@ -218,7 +219,7 @@ def test_the_end_is_recorded_whatever_happens(compiled):
 def test_what_must_not_be_replayed_is_not_cached(compiled):
     found = pods.steps(compiled["default"][1])
     cached = {name for name, task in found.items() if task["cachingOptions"].get("enableCache")}
-    assert set(found) - cached == set(NEVER_CACHED)
+    assert set(found) - cached == {name for name, task in TASKS.items() if not task.cached}
 
 
 def test_nothing_that_differs_from_run_to_run_is_in_the_key_of_the_cache(compiled):
@@ -234,8 +235,10 @@ def test_nothing_that_differs_from_run_to_run_is_in_the_key_of_the_cache(compile
 
 def test_everything_has_a_name_and_a_description_on_the_page(compiled):
     _, pipeline, _ = compiled["default"]
-    assert {name: task["taskInfo"]["name"] for name, task in pods.steps(pipeline).items()} == TITLES
-    for step in TITLES:
+    assert {name: task["taskInfo"]["name"] for name, task in pods.steps(pipeline).items()} == {
+        name: task.title for name, task in TASKS.items()
+    }
+    for step in TASKS:
         component = pipeline["components"][f"comp-{step}"]
         for side in ("inputDefinitions", "outputDefinitions"):
             for kind, found in component.get(side, {}).items():
