@@ -23,7 +23,8 @@ from components.shared.steps import TASKS
 GROUP = "cluster"
 ON_GPU = tuple(name for name, task in TASKS.items() if task.gpu)
 if TYPE_CHECKING:
-    TaskName = Timed = str
+    TaskName = str
+    Timed = str
 else:
     TaskName = Literal[tuple(TASKS)]
     Timed = Literal[*TASKS, "run"]
