@@ -28,6 +28,7 @@ Step = Literal[
     "probe",
     "baseline",
     "finetune",
+    "champion",
     "evaluate",
     "register",
     "refuse",

@@ -23,14 +23,15 @@ TITLES: dict[Step, str] = {
     "probe": "Probe the encoder",
     "baseline": "Train the baseline",
     "finetune": "Fine-tune",
+    "champion": "Look up the champion",
     "evaluate": "Evaluate against the baseline",
     "register": "Register for review",
     "refuse": "Do not register",
     "record": "Record how it ended",
 }
-# compose looks at the data and the registry; register acts on a registry, and must run, never be replayed; record
-# is about this run alone
-NEVER_CACHED = ("compose", "register", "record")
+# compose looks at the data and champion at the registry; register acts on a registry, and must run, never be
+# replayed; record is about this run alone
+NEVER_CACHED = ("compose", "champion", "register", "record")
 # of an image that no task is ever run in
 LOCAL_IMAGE = "python"
 
@@ -84,11 +85,19 @@ def build_pipeline(
             pretrained = tasks.add("pretrain", settings=settings["pretrain"], **data).after(checked)
             rival = tasks.add("baseline", settings=settings["baseline"], **data).after(checked)
             learned = {**data, "encoder": pretrained.outputs["encoder"]}
-            probed = tasks.add("probe", settings=settings["probe"], **learned).outputs["probe"]
-            tuned = tasks.add("finetune", settings=settings["finetune"], **learned).outputs["finetune"]
-            models = {"probe": probed, "finetune": tuned}
+            probed = tasks.add("probe", settings=settings["probe"], **learned)
+            tuned = tasks.add("finetune", settings=settings["finetune"], **learned)
+            models = {"probe": probed.outputs["probe"], "finetune": tuned.outputs["finetune"]}
+            # as late as can be: trainings take days. Its answer is handed on as text, because KFP would take an
+            # artifact of a task that always runs for a new one
+            asked = tasks.add("champion", settings=settings["champion"]).after(probed, tuned, rival)
             judged = tasks.add(
-                "evaluate", settings=settings["evaluate"], **data, **models, baseline=rival.outputs["baseline"]
+                "evaluate",
+                settings=settings["evaluate"],
+                champion=asked.output,
+                **data,
+                **models,
+                baseline=rival.outputs["baseline"],
             )
             evaluation = {"evaluation": judged.outputs["evaluation"]}
             with dsl.If(judged.outputs["Output"] == "blessed", name="Blessed"):

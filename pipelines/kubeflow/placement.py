@@ -11,7 +11,7 @@ from pipelines.kubeflow.cluster import ON_GPU, Cluster, Source, Step, Toleration
 from pipelines.kubeflow.runtime import CACHE, PAGE, RUN
 
 # they ask a source, a registry or a tracking server for what they can't do without
-ON_NETWORK = ("compose", "ingest", "evaluate", "register", "record")
+ON_NETWORK = ("ingest", "champion", "register", "record")
 TRAINING = ("pretrain", "probe", "baseline", "finetune")
 WRITABLE = "/tmp/pipeline-cache"
 

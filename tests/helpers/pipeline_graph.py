@@ -17,6 +17,7 @@ FOLDERS = {
     "probe": "probe",
     "baseline": "baseline",
     "finetune": "finetune",
+    "champion": "champion",
     "evaluate": "evaluation",
     "register": "registration",
 }
@@ -41,7 +42,9 @@ def downstream(stages, first):
     found = {first}
     while True:
         made = [out for name in found for out in outs(stages[name])]
-        more = {name for name, stage in stages.items() if any(covers(o, d) for o in made for d in stage["deps"])}
+        more = {
+            name for name, stage in stages.items() if any(covers(o, d) for o in made for d in stage.get("deps", []))
+        }
         if more <= found:
             return found
         found |= more

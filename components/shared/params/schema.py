@@ -253,7 +253,8 @@ READS: dict[str, tuple[str, ...]] = {
     "probe": ("probe", "runtime.seed", "runtime.repeats"),
     "baseline": ("encoder", "supervised", "runtime.precision", "runtime.seed", "runtime.repeats"),
     "finetune": ("encoder", "supervised", "runtime.precision", "runtime.seed", "runtime.repeats"),
-    "evaluate": ("gate", "registry"),
+    "champion": ("registry",),
+    "evaluate": ("gate",),
     "register": ("registry",),
 }
 
