@@ -33,7 +33,9 @@ def downstream(stages, first):
     found = {first}
     while True:
         made = [out for name in found for out in outs(stages[name])]
-        more = {name for name, stage in stages.items() if any(covers(o, d) for o in made for d in stage["deps"])}
+        more = {
+            name for name, stage in stages.items() if any(covers(o, d) for o in made for d in stage.get("deps", []))
+        }
         if more <= found:
             return found
         found |= more

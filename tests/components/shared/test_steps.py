@@ -53,8 +53,10 @@ def test_a_step_is_a_function_of_its_folders_and_parameters(step):
 def test_a_component_has_the_steps_inputs_and_output(step):
     arguments = inspect.signature(getattr(components, step.name)).parameters
     kinds = {name: str(argument.annotation) for name, argument in arguments.items()}
-    assert [name for name, kind in kinds.items() if "Input" in kind] == list(step.inputs)
-    assert step.out in kinds and "settings" in kinds
+    # the champion travels as text, which KFP compares by its content
+    assert [name for name, kind in kinds.items() if "Input" in kind] == [n for n in step.inputs if n != "champion"]
+    assert {"settings", *step.inputs} <= set(kinds)
+    assert step.out in kinds or step.name == "champion"
 
 
 def test_compose_has_an_output_for_each_step():
