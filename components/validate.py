@@ -215,4 +215,4 @@ def _write(path: Path, content: Any) -> None:
 
 
 if __name__ == "__main__":
-    command_line("validate", validate, ("dataset",), "validation")
+    command_line("validate", validate)

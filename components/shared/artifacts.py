@@ -19,8 +19,9 @@ from components.shared.errors import UserError
 
 SPLITS = ("unlabelled", "train", "validation", "test")
 UNLABELLED = -1
-# one of them lies in every finished folder
-RECORDS = ("manifest.json", "result.json")
+CHAMPION_RECORD = "champion.json"
+# a finished folder holds one of them
+RECORDS = ("manifest.json", "result.json", CHAMPION_RECORD)
 
 
 class Record(BaseModel):
@@ -267,7 +268,7 @@ def input_digest(folder: Path) -> str:
     """Digest of a finished input folder: a dataset's own, else that of its record and models."""
     if (Path(folder) / "manifest.json").exists():
         return read_record(folder, Manifest).digest
-    names = ("encoder.keras", "classifier.keras", "predictions.npz", "blessing.json")
+    names = ("encoder.keras", "classifier.keras", "predictions.npz", "blessing.json", CHAMPION_RECORD)
     files = [path for name in names if (path := Path(folder) / name).exists()]
     return files_digest(files)
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -184,27 +185,28 @@ def test_the_archives_are_the_authors_own(name):
 
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_without_network_it_says_how_to_place_the_archive(tmp_path, cache, no_network, name):
+    start = time.monotonic()
     data = compose([f"data={name}", f"data.path={tmp_path / 'archives'}"])[0].data
     with pytest.raises(UserError) as caught:
         open_source(data)
+    assert time.monotonic() - start < 100  # the library itself would try for some 200 seconds
     message = str(caught.value)
     assert message.startswith(f"data.source = {name}: can't get the archive (no connection to ")
     assert f"put {ARCHIVES[name]} into {tmp_path / 'archives'}/, then run this again" in message
     assert "\n" not in message
 
 
-def test_a_server_that_never_answers_is_given_up_within_a_minute(tmp_path, no_network, tracking_uri):
+def test_a_server_that_never_answers_is_given_up_before_the_library_would(tmp_path, no_network, tracking_uri):
     write_params(compose(["data=cifar10", f"data.path={tmp_path}"])[1], tmp_path / "params.yaml")
     with socket.create_server(("127.0.0.1", 0), backlog=20) as silent:
         proxy = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        # TensorFlow Datasets alone would try for many minutes
         done = subprocess.run(
             [sys.executable, "-m", "components.ingest"],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), "HTTPS_PROXY": proxy, "https_proxy": proxy},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=150,  # the library itself would try for some 200 seconds
             check=False,
         )
     assert done.returncode == 2
