@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 
-from components.shared.errors import UserError
-from pipelines.kubeflow.connection import connect, connection_arguments
-from pipelines.kubeflow.following import get_run
-from pipelines.kubeflow.tasks import ENDED
+from pipelines.kubeflow.client import Client
+from pipelines.kubeflow.commands.options import connection_arguments
+from pipelines.kubeflow.runs import cancel_run
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +26,5 @@ def main(options: argparse.Namespace) -> None:
     Raises:
         UserError: there is no such run, it has ended, or the cluster refused or was lost.
     """
-    connection = connect(options)
-    run = get_run(connection, options.run)
-    if run.state in ENDED:
-        raise UserError(f"RUN = {options.run}: has ended ({str(run.state).lower()}); there is nothing to stop")
-    connection.call(connection.runs.run_service_terminate_run, options.run)
-    print(f"{options.run}: is told to stop; python -m pipelines status {options.run} --follow shows when it has")
+    cancel_run(Client(options), options.run)
+    print(f"{options.run}: is told to stop; contrastive kubeflow status {options.run} --follow shows when it has")

@@ -13,12 +13,11 @@ import argparse
 import re
 
 from components.shared.errors import UserError
-from pipelines.kubeflow.connection import connect, connection_arguments
-from pipelines.kubeflow.cron import parse_cron
-from pipelines.kubeflow.faults import ClusterError
-from pipelines.kubeflow.recurring import Plan, put
-from pipelines.kubeflow.releases import prepare, publish, release_arguments, summary, use_experiment
-from pipelines.kubeflow.tasks import when
+from pipelines.kubeflow.client import Client, ClusterError
+from pipelines.kubeflow.commands.options import connection_arguments, release_arguments
+from pipelines.kubeflow.releases import prepare, publish, summary, use_experiment
+from pipelines.kubeflow.runs import minute
+from pipelines.kubeflow.schedules import Plan, parse_cron, replace_schedule
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,23 +37,23 @@ def main(options: argparse.Namespace) -> None:
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._ -]{0,61}[A-Za-z0-9])?", options.name):
         raise UserError(f"NAME = {options.name!r}: must be up to 63 letters, digits, and . _ - between them")
     cron = parse_cron(options.cron)
-    release = prepare(options)
-    connection = connect(options, release.page)
-    version = publish(connection, release)
+    release = prepare(options.overrides, options.data_version, options.allow_dirty)
+    client = Client(options, release.page)
+    version = publish(client, release)
     try:
-        experiment = use_experiment(connection, options.experiment, release.pipeline)
+        experiment, experiment_label = use_experiment(client, options.experiment)
     except ClusterError as error:
         error.args = (f"{error}; version {version.name} is uploaded, nothing was scheduled: repeat the command",)
         raise
-    plan = Plan(options.name, cron, version, release.parameters, experiment.id, options.service_account)
-    run, made, replaced = put(connection, plan)
-    print(f"version     {release.pipeline} {version.told}")
-    print(f"experiment  {experiment.told}")
+    plan = Plan(options.name, cron, version, release.parameters, experiment, options.service_account)
+    run, made, replaced = replace_schedule(client, plan)
+    print(f"version     {release.pipeline} {version.label}")
+    print(f"experiment  {experiment_label}")
     same = "" if made else ", as it was"
     print(f"schedule    {options.name}, {cron.text}, {summary(release.parameters['overrides'])}{same}")
-    link = connection.link("recurringrun", "details", run.recurring_run_id)
+    link = client.link("recurringrun", "details", run.recurring_run_id)
     if link:
         print(f"page        {link}")
     if replaced:
         print(f"replaced    {replaced} earlier of that name")
-    print(f"next (UTC)  {', '.join(when(time) for time in cron.next_times(3))}")
+    print(f"next (UTC)  {', '.join(minute(time) for time in cron.next_times(3))}")

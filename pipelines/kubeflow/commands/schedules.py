@@ -12,12 +12,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.kubeflow import NAME
-from pipelines.kubeflow.connection import Connection, connect, connection_arguments
-from pipelines.kubeflow.cron import parse_kubeflow
-from pipelines.kubeflow.recurring import schedules
+from pipelines.kubeflow.client import Client
+from pipelines.kubeflow.commands.options import connection_arguments
 from pipelines.kubeflow.releases import find_pipeline, summary, version_name
-from pipelines.kubeflow.tasks import message, table, when
+from pipelines.kubeflow.runs import message, minute, table
+from pipelines.kubeflow.schedules import find_schedules, parse_kubeflow
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,11 +32,11 @@ def main(options: argparse.Namespace) -> None:
     Raises:
         UserError: the cluster refused or was lost.
     """
-    connection = connect(options)
-    pipeline = None if options.all else find_pipeline(connection, NAME)
-    found = [] if pipeline is None and not options.all else schedules(connection, pipeline)
+    client = Client(options)
+    pipeline = None if options.all else find_pipeline(client)
+    found = [] if pipeline is None and not options.all else find_schedules(client, pipeline)
     versions: dict[str, str] = {}
-    rows = [_row(connection, run, versions) for run in found]
+    rows = [_row(client, run, versions) for run in found]
     if options.json:
         print(json.dumps(rows, indent=2))
         return
@@ -51,7 +50,7 @@ def main(options: argparse.Namespace) -> None:
 _COLUMNS = ("name", "cron", "next", "state", "version", "options")
 
 
-def _row(connection: Connection, run: Any, versions: dict[str, str]) -> dict[str, Any]:
+def _row(client: Client, run: Any, versions: dict[str, str]) -> dict[str, Any]:
     schedule = run.trigger.cron_schedule if run.trigger is not None else None
     periodic = run.trigger.periodic_schedule if run.trigger is not None else None
     written = schedule.cron if schedule is not None else ""
@@ -59,18 +58,18 @@ def _row(connection: Connection, run: Any, versions: dict[str, str]) -> dict[str
     reference = run.pipeline_version_reference
     key = str(reference.pipeline_version_id) if reference is not None else ""
     if key not in versions:
-        versions[key] = version_name(connection, reference)
-    awake = run.mode == "ENABLE"
+        versions[key] = version_name(client, reference)
+    enabled = run.mode == "ENABLE"
     said = message(run.error)
     return {
         "name": run.display_name,
         "id": run.recurring_run_id,
         "cron": cron.text if cron else written or (f"every {periodic.interval_second} s" if periodic else ""),
-        "next": when(next(iter(cron.next_times(1)), None)) if cron and awake else "",
-        "state": ("on" if awake else "asleep") + (f", {said}" if said else ""),
+        "next": minute(next(iter(cron.next_times(1)), None)) if cron and enabled else "",
+        "state": ("on" if enabled else "paused") + (f", {said}" if said else ""),
         "version": versions[key],
         "options": _options((run.runtime_config.parameters if run.runtime_config else None) or {}),
-        "link": connection.link("recurringrun", "details", run.recurring_run_id),
+        "link": client.link("recurringrun", "details", run.recurring_run_id),
     }
 
 

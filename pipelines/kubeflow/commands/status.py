@@ -13,10 +13,22 @@ import json
 from typing import Any
 
 from components.shared.errors import UserError
-from pipelines.kubeflow.connection import Connection, connect, connection_arguments
-from pipelines.kubeflow.following import conclude, follow, following_arguments, get_run
+from pipelines.kubeflow.client import Client, every
+from pipelines.kubeflow.commands.options import connection_arguments, following_arguments
 from pipelines.kubeflow.releases import known_experiment, version_name
-from pipelines.kubeflow.tasks import ENDED, described, message, seconds, table, tasks, took, when
+from pipelines.kubeflow.runs import (
+    ENDED,
+    as_record,
+    conclude,
+    duration,
+    follow,
+    get_run,
+    message,
+    minute,
+    seconds_between,
+    table,
+    tasks,
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,50 +52,46 @@ def main(options: argparse.Namespace) -> int:
         raise UserError(f"--last = {options.last}: must be 1–1000")
     if options.follow and (options.json or not options.run):
         raise UserError("--follow: needs one RUN, and goes without --json")
-    connection = connect(options)
+    client = Client(options)
     if options.run is None:
-        _latest(connection, options)
+        _latest(client, options)
         return 0
-    run = get_run(connection, options.run)
+    run = get_run(client, options.run)
     if options.json:
-        print(json.dumps(described(run, connection.link("runs", "details", run.run_id)), indent=2))
+        print(json.dumps(as_record(run, client.link("runs", "details", run.run_id)), indent=2))
         return 0
-    _one(connection, run)
+    _one(client, run)
     if options.follow:
         if run.state in ENDED:
-            return conclude(connection, run)
-        return follow(connection, options.run, options.every, options.patience)
+            return conclude(client, run)
+        return follow(client, options.run, options.every, options.patience)
     if run.state in ("FAILED", "CANCELED"):
-        conclude(connection, run)
+        conclude(client, run)
     return 0
 
 
-def _latest(connection: Connection, options: argparse.Namespace) -> None:
-    experiment = known_experiment(connection, options.experiment) if options.experiment else None
-    listed = connection.pages(
-        connection.runs.run_service_list_runs,
+def _latest(client: Client, options: argparse.Namespace) -> None:
+    experiment = known_experiment(client, options.experiment) if options.experiment else None
+    listed = every(
+        client.list_runs,
         "runs",
-        # the API takes one of the two
-        namespace=None if experiment else connection.namespace,
         experiment_id=experiment,
         sort_by="created_at desc",
         page_size=min(options.last, 100),
     )
     runs = [run for run, _ in zip(listed, range(options.last), strict=False)]
     if options.json:
-        print(
-            json.dumps([described(run, connection.link("runs", "details", run.run_id)) for run in runs], indent=2)
-        )
+        print(json.dumps([as_record(run, client.link("runs", "details", run.run_id)) for run in runs], indent=2))
         return
     if not runs:
-        print("no runs; start one with python -m pipelines submit")
+        print("no runs; start one with contrastive kubeflow submit")
         return
     rows = [
         [
             str(run.run_id),
             str(run.state).lower(),
-            when(run.created_at),
-            took(_lasted(run)),
+            minute(run.created_at),
+            duration(_lasted(run)),
             "schedule" if run.recurring_run_id else "",
             str(run.display_name),
         ]
@@ -92,22 +100,22 @@ def _latest(connection: Connection, options: argparse.Namespace) -> None:
     print(table(("RUN", "STATE", "STARTED (UTC)", "TOOK", "BY", "NAME"), rows))
 
 
-def _one(connection: Connection, run: Any) -> None:
-    version = version_name(connection, run.pipeline_version_reference)
+def _one(client: Client, run: Any) -> None:
+    version = version_name(client, run.pipeline_version_reference)
     parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
     overrides = parameters.get("overrides") or []
-    told = {
+    facts = {
         "run": f"{run.run_id}, {str(run.state).lower()}",
         "name": str(run.display_name),
-        "started": f"{when(run.created_at)} UTC, {took(_lasted(run))}",
+        "started": f"{minute(run.created_at)} UTC, {duration(_lasted(run))}",
         "version": version,
         "options": " ".join(str(override) for override in overrides) or "the defaults",
-        "page": connection.link("runs", "details", run.run_id) or "",
+        "page": client.link("runs", "details", run.run_id) or "",
     }
-    print("\n".join(f"{name:9}{value}" for name, value in told.items() if value))
+    print("\n".join(f"{name:9}{value}" for name, value in facts.items() if value))
     found = tasks(run)
     if found:
-        rows = [[task.name, task.state, took(task.seconds), task.error] for task in found]
+        rows = [[task.name, task.state, duration(task.seconds), task.error] for task in found]
         columns = 4 if any(task.error for task in found) else 3
         print(f"\n{table(('STEP', 'STATE', 'TOOK', 'ERROR')[:columns], [row[:columns] for row in rows])}")
     elif message(run.error):
@@ -115,4 +123,4 @@ def _one(connection: Connection, run: Any) -> None:
 
 
 def _lasted(run: Any) -> float | None:
-    return seconds(run.created_at, run.finished_at if run.state in ENDED else None)
+    return seconds_between(run.created_at, run.finished_at if run.state in ENDED else None)

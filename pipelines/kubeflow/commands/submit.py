@@ -11,21 +11,11 @@ wrong here or with the cluster.
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime
-from typing import Any
 
-from pipelines.kubeflow.connection import Connection, connect, connection_arguments
-from pipelines.kubeflow.faults import ClusterError
-from pipelines.kubeflow.following import follow, following_arguments
-from pipelines.kubeflow.releases import (
-    Published,
-    Release,
-    prepare,
-    publish,
-    release_arguments,
-    summary,
-    use_experiment,
-)
+from pipelines.kubeflow.client import Client, ClusterError
+from pipelines.kubeflow.commands.options import connection_arguments, following_arguments, release_arguments
+from pipelines.kubeflow.releases import prepare, publish, summary, use_experiment
+from pipelines.kubeflow.runs import follow, start_run
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,40 +32,23 @@ def main(options: argparse.Namespace) -> int:
     Raises:
         UserError: an option is not allowed, or the cluster refused or was lost; the line says what was done so far.
     """
-    release = prepare(options)
-    connection = connect(options, release.page)
-    version = publish(connection, release)
-    print(f"version     {release.pipeline} {version.told}")
+    release = prepare(options.overrides, options.data_version, options.allow_dirty)
+    client = Client(options, release.page)
+    version = publish(client, release)
+    print(f"version     {release.pipeline} {version.label}")
     try:
-        experiment = use_experiment(connection, options.experiment, release.pipeline)
-        run = _started(connection, options, release, version, experiment.id)
+        experiment, experiment_label = use_experiment(client, options.experiment)
+        run = start_run(client, release, version, experiment, options.service_account)
     except ClusterError as error:
-        unknown = "; whether a run was started is not known: see python -m pipelines status" if error.sent else ""
+        unknown = "; whether a run was started is not known: see contrastive kubeflow status" if error.sent else ""
         error.args = (f"{error}; version {version.name} is uploaded, repeat the command to run it{unknown}",)
         raise
-    print(f"experiment  {experiment.told}")
+    print(f"experiment  {experiment_label}")
     print(f"run         {run.run_id}, {summary(release.parameters['overrides'])}")
-    link = connection.link("runs", "details", run.run_id)
+    link = client.link("runs", "details", run.run_id)
     if link:
         print(f"page        {link}")
     if options.detach:
-        print(f"follow it   python -m pipelines status {run.run_id} --follow")
+        print(f"follow it   contrastive kubeflow status {run.run_id} --follow")
         return 0
-    return follow(connection, run.run_id, options.every, options.patience)
-
-
-def _started(
-    connection: Connection, options: argparse.Namespace, release: Release, version: Published, experiment: str
-) -> Any:
-    import kfp_server_api as api
-
-    wanted = api.V2beta1Run(
-        display_name=f"{release.pipeline} {version.name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
-        experiment_id=experiment,
-        pipeline_version_reference=api.V2beta1PipelineVersionReference(
-            pipeline_id=version.pipeline_id, pipeline_version_id=version.version_id
-        ),
-        runtime_config=api.V2beta1RuntimeConfig(parameters=release.parameters),
-        service_account=options.service_account,
-    )
-    return connection.call(connection.runs.run_service_create_run, wanted)
+    return follow(client, run.run_id, options.every, options.patience)

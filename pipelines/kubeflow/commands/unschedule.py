@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 
-from pipelines.kubeflow import NAME
-from pipelines.kubeflow.connection import connect, connection_arguments
-from pipelines.kubeflow.recurring import remove
+from pipelines.kubeflow.client import Client
+from pipelines.kubeflow.commands.options import connection_arguments
 from pipelines.kubeflow.releases import find_pipeline
+from pipelines.kubeflow.schedules import delete_schedule
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,6 @@ def main(options: argparse.Namespace) -> None:
     Raises:
         UserError: there is none of that name, or the cluster refused or was lost.
     """
-    connection = connect(options)
-    count = remove(connection, options.name, find_pipeline(connection, NAME))
+    client = Client(options)
+    count = delete_schedule(client, options.name, find_pipeline(client))
     print(f"{options.name}: deleted{f', {count} of them' if count > 1 else ''}; runs that it started go on")
