@@ -9,7 +9,6 @@ tracebacks, and takes a login page for an empty answer.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 from components.shared.errors import UserError
 from pipelines.kubeflow.faults import ClusterError, explained
+from pipelines.kubeflow.options import ClusterOptions
 
 if TYPE_CHECKING:
     import kfp_server_api as api
@@ -33,35 +33,11 @@ PAGE_SIZE = 100
 CONNECT = 10.0
 
 
-def connection_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of every command that talks to a cluster."""
-    group = parser.add_argument_group(
-        "cluster", "Where Kubeflow Pipelines is; each has a variable of the environment."
-    )
-    group.add_argument("--host", metavar="URL", help="KFP_ENDPOINT or KF_PIPELINES_ENDPOINT; else the kubeconfig")
-    group.add_argument("--namespace", help="KFP_NAMESPACE; of the user, where Kubeflow is shared by several")
-    group.add_argument(
-        "--existing-token", metavar="TOKEN", help="KFP_EXISTING_TOKEN, which keeps it out of the list of processes"
-    )
-    group.add_argument("--kube-context", metavar="NAME", help="of the kubeconfig, where no host is given")
-    group.add_argument(
-        "--system-namespace", default="kubeflow", help="of Kubeflow Pipelines itself, where no host is given"
-    )
-    group.add_argument(
-        "--ssl-ca-cert", metavar="FILE", help="KFP_SSL_CA_CERT; certificate that signed the server's, as PEM"
-    )
-    group.add_argument("--no-verify-ssl", action="store_true", help="trust any certificate; for tests only")
-    group.add_argument("--ui-host", metavar="URL", help="KF_PIPELINES_UI_ENDPOINT; the page, for links")
-    group.add_argument(
-        "--timeout", type=float, default=60, metavar="SECONDS", help="that an answer may take; default: 60"
-    )
-
-
-def connect(options: argparse.Namespace, page: str | None = None) -> Connection:
+def connect(options: ClusterOptions, page: str | None = None) -> Connection:
     """Find the cluster; nothing is sent yet.
 
     Args:
-        options: as declared by `connection_arguments`.
+        options: which cluster, and as whom.
         page: address of the Kubeflow page that a cluster's settings name.
 
     Raises:
@@ -188,7 +164,7 @@ def _context() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _configuration(host: str | None, options: argparse.Namespace) -> api.Configuration:
+def _configuration(host: str | None, options: ClusterOptions) -> api.Configuration:
     import kfp_server_api as api
     import urllib3
 
@@ -247,7 +223,7 @@ def _proxy_token(host: str) -> str | None:
         raise UserError(f"{host}: Google gave no token: {str(error)[:200]}; log in with gcloud first") from None
 
 
-def _without_host(configuration: api.Configuration, options: argparse.Namespace) -> api.Configuration:
+def _without_host(configuration: api.Configuration, options: ClusterOptions) -> api.Configuration:
     from kubernetes import config as kubernetes
     from kubernetes.config import ConfigException
 
@@ -296,4 +272,4 @@ def _first(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
-__all__ = ["ClusterError", "Connection", "connect", "connection_arguments"]
+__all__ = ["ClusterError", "Connection", "connect"]

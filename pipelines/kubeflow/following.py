@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -20,20 +19,6 @@ INTERRUPTED = 130
 LONGEST_WAIT = 60.0
 
 
-def following_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the commands that follow a run."""
-    parser.add_argument(
-        "--every", type=_seconds, default=5, metavar="SECONDS", help="between two looks at a run; default: 5"
-    )
-    parser.add_argument(
-        "--patience",
-        type=_seconds,
-        default=900,
-        metavar="SECONDS",
-        help="go on so long without an answer of the server; default: 900",
-    )
-
-
 def get_run(connection: Connection, run_id: str) -> Any:
     """A run by its id.
 
@@ -45,7 +30,7 @@ def get_run(connection: Connection, run_id: str) -> Any:
         return connection.call(connection.runs.run_service_get_run, run_id)
     except ClusterError as error:
         if error.status == 404:
-            raise UserError(f"RUN = {run_id}: no such run; `python -m pipelines status` lists them") from None
+            raise UserError(f"RUN = {run_id}: no such run; `contrastive kubeflow status` lists them") from None
         raise
 
 
@@ -68,11 +53,11 @@ def follow(connection: Connection, run_id: str, every: float, patience: float) -
     try:
         run = _to_the_end(connection, run_id, every, patience, screen)
     except KeyboardInterrupt:
-        screen.line(f"no longer following; the run goes on: python -m pipelines status {run_id} --follow")
+        screen.line(f"no longer following; the run goes on: contrastive kubeflow status {run_id} --follow")
         return INTERRUPTED
     except ClusterError as error:
         screen.clear()
-        error.args = (f"{error}; the run goes on: python -m pipelines status {run_id} --follow",)
+        error.args = (f"{error}; the run goes on: contrastive kubeflow status {run_id} --follow",)
         raise
     return conclude(connection, run)
 
@@ -92,13 +77,6 @@ def conclude(connection: Connection, run: Any) -> int:
                 namespace = connection.namespace or "kubeflow"
                 print(f"  its log: kubectl logs --namespace {namespace} {task.pod} --container main")
     return FAILED
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text} must be more than 0 and at most 86400 seconds")
-    return value
 
 
 def _to_the_end(connection: Connection, run_id: str, every: float, patience: float, screen: _Screen) -> Any:

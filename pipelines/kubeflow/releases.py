@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import tempfile
@@ -20,29 +19,12 @@ from components.shared.params.explain import did_you_mean
 from pipelines.kubeflow import NAME
 from pipelines.kubeflow.connection import Connection
 from pipelines.kubeflow.faults import ClusterError
+from pipelines.kubeflow.options import ReleaseOptions
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.cluster import Cluster
 
 DIGEST = "content sha256:"
-
-
-def release_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the commands that bring the pipeline to a cluster."""
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="OVERRIDE",
-        help="such as cluster=default, cluster.gpu.count=2, data=cifar10",
-    )
-    parser.add_argument(
-        "--experiment",
-        metavar="NAME",
-        help="made on first use; KF_PIPELINES_DEFAULT_EXPERIMENT_NAME; default: the pipeline's name",
-    )
-    parser.add_argument("--service-account", metavar="NAME", help="of Kubernetes, which the steps run as")
-    parser.add_argument("--data-version", default="", help="names the state of the data; else the run looks at it")
-    parser.add_argument("--allow-dirty", action="store_true", help="although changes are not committed; marked so")
 
 
 @dataclass(frozen=True)
@@ -99,7 +81,7 @@ class Experiment:
     told: str
 
 
-def prepare(options: argparse.Namespace) -> Release:
+def prepare(options: ReleaseOptions) -> Release:
     """Check the options and compile the pipeline for the cluster that they name.
 
     The options that say what is computed are left out of the file and given to each run, so that they make no new
@@ -110,8 +92,9 @@ def prepare(options: argparse.Namespace) -> Release:
     """
     from pipelines.kubeflow import cluster as settings
 
-    where = [override for override in options.overrides if settings.is_cluster(override)]
-    what = [override for override in options.overrides if override not in where]
+    overrides = options.overrides or []
+    where = [override for override in overrides if settings.is_cluster(override)]
+    what = [override for override in overrides if override not in where]
     compose(what)
     cluster = settings.compose_cluster(where)
     commit, dirty = settings.commit(), settings.uncommitted()

@@ -218,7 +218,7 @@ def test_a_server_that_stays_away_ends_the_following(kubeflow, monkeypatch):
     done = kubeflow("submit", "--every", "5", "--patience", "300")
     assert done.status == 2
     assert done.err.count("\n") == 1
-    assert f"the run goes on: python -m pipelines status {run_id(done)} --follow" in done.err
+    assert f"the run goes on: contrastive kubeflow status {run_id(done)} --follow" in done.err
     # three looks, then each wait is twice as long as the one before, but no longer than a minute
     assert clock.waits == [5, 5, 5, *(5, 10, 20, 40, 60, 60, 60)]
 
@@ -232,7 +232,7 @@ def test_a_refusal_while_following_ends_it_at_once(kubeflow):
 
 def test_ctrl_c_stops_the_following_and_not_the_run(kubeflow):
     identity = run_id(kubeflow("submit", "--detach"))
-    command = [sys.executable, "-m", "pipelines", "status", identity, "--follow", "--every", "0.3"]
+    command = [sys.executable, "-m", "pipelines", "kubeflow", "status", identity, "--follow", "--every", "0.3"]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -248,7 +248,7 @@ def test_ctrl_c_stops_the_following_and_not_the_run(kubeflow):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
-    assert f"the run goes on: python -m pipelines status {identity} --follow" in out
+    assert f"the run goes on: contrastive kubeflow status {identity} --follow" in out
     assert kubeflow.requests("POST", "terminate") == [] and kubeflow.requests("DELETE") == []
     assert kubeflow("status", identity, "--follow").status == 0
 
