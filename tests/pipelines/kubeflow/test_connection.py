@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import ipaddress
 import json
@@ -13,17 +12,24 @@ import pytest
 import yaml
 
 from components.shared.errors import UserError
+from pipelines.command_line import new_group, shared_options
 from pipelines.kubeflow import connection
-from pipelines.kubeflow.connection import connect, connection_arguments
+from pipelines.kubeflow.connection import connect
+from pipelines.kubeflow.options import ClusterOptions
 from tests.helpers.kfp_api import kfp_server
 
 TOKEN = "secret-token-of-mine"
 
 
 def options(*words):
-    parser = argparse.ArgumentParser()
-    connection_arguments(parser)
-    return parser.parse_args(words)
+    app = new_group("")
+
+    @app.command()
+    @shared_options
+    def command(cluster: ClusterOptions):
+        return cluster
+
+    return app(list(words), standalone_mode=False)
 
 
 @pytest.fixture
