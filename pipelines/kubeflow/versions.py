@@ -9,6 +9,7 @@ import yaml
 
 from components.shared.digests import file_digest, value_digest
 from components.shared.params.schema import DataParams, Params
+from components.shared.sources import is_published
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("components", "models")
@@ -26,7 +27,7 @@ def code_version(step: str, params: Params, root: Path = ROOT) -> str:
     """
     listed: Iterable[str] = CODE
     if (root / "dvc.yaml").exists():
-        dependencies = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][step]["deps"]
+        dependencies = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][step].get("deps", [])
         filled = [dependency.replace("${method.name}", params.method.name) for dependency in dependencies]
         listed = [dependency for dependency in filled if dependency.split("/")[0] in CODE]
     files = {file for name in listed for file in _modules(root / name)}
@@ -41,7 +42,7 @@ def data_version(data: DataParams) -> str:
     state: `ingest` will say what is wrong with it.
     """
     path = Path(data.path)
-    if data.source not in ("folder", "parquet"):
+    if is_published(data.source):
         return "published"
     if path.is_file():
         return file_digest(path)
