@@ -48,12 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     except typer.Exit as left:
         return left.exit_code
     except TyperException as error:
-        context = getattr(error, "ctx", None)
         message = error.format_message().strip().removesuffix(".")
         if not message:
             # no command was given, and the help is printed
             return error.exit_code
-        path = context.command_path if context is not None else NAME
+        path = getattr(getattr(error, "ctx", None), "command_path", NAME)
         raise UserError(f"{message}; see {path} --help") from None
 
 

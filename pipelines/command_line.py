@@ -41,7 +41,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     parameters: list[inspect.Parameter] = []
     groups: dict[str, Any] = {}
     for name, annotation, default in _parameters(command):
-        if dataclasses.is_dataclass(annotation):
+        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
             groups[name] = annotation
             found = _parameters(annotation)
         else:

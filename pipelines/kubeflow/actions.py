@@ -8,31 +8,20 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import kfp_server_api as api
 
 from components.shared.artifacts import Result, read_record
 from components.shared.errors import UserError
 from components.shared.evaluation.gate import read_blessing
 from components.shared.params.composing import compose
 from components.shared.repository import find_root
-from pipelines.kubeflow import NAME
 from pipelines.kubeflow import cluster as settings
-from pipelines.kubeflow.connection import Connection, connect
-from pipelines.kubeflow.cron import parse_cron, parse_kubeflow
-from pipelines.kubeflow.faults import ClusterError
-from pipelines.kubeflow.following import conclude, follow, get_run
+from pipelines.kubeflow.client import Client, ClusterError, every
 from pipelines.kubeflow.local import run_here
-from pipelines.kubeflow.options import ClusterOptions, FollowOptions, ReleaseOptions
+from pipelines.kubeflow.options import Access, FollowOptions, ReleaseOptions
 from pipelines.kubeflow.pipeline import compile_pipeline
-from pipelines.kubeflow.recurring import Plan, put, remove
-from pipelines.kubeflow.recurring import schedules as find_schedules
 from pipelines.kubeflow.releases import (
-    Published,
-    Release,
     find_pipeline,
     known_experiment,
     prepare,
@@ -41,7 +30,29 @@ from pipelines.kubeflow.releases import (
     use_experiment,
     version_name,
 )
-from pipelines.kubeflow.tasks import ENDED, described, message, seconds, table, tasks, took, when
+from pipelines.kubeflow.runs import (
+    ENDED,
+    as_record,
+    cancel_run,
+    conclude,
+    duration,
+    follow,
+    get_run,
+    message,
+    minute,
+    seconds_between,
+    start_run,
+    table,
+    tasks,
+)
+from pipelines.kubeflow.schedules import (
+    Plan,
+    delete_schedule,
+    find_schedules,
+    parse_cron,
+    parse_kubeflow,
+    replace_schedule,
+)
 from pipelines.summary import table as summary_table
 
 FOLDER = Path(".cache/kubeflow")
@@ -116,59 +127,44 @@ def run_locally(overrides: Sequence[str], out: Path | None, data_version: str, c
         print("\n".join(["", *lines]))
 
 
-def submit(wanted: ReleaseOptions, cluster: ClusterOptions, following: FollowOptions | None) -> int:
+def submit(wanted: ReleaseOptions, access: Access, following: FollowOptions | None) -> int:
     """Upload, run and follow; returns the exit status.
 
     Args:
         wanted: what to run.
-        cluster: where.
+        access: where to.
         following: None leaves it alone.
 
     Raises:
         UserError: an option is not allowed, or the cluster refused or was lost; the line says what was done so far.
     """
-    release = prepare(wanted)
-    connection = connect(cluster, release.page)
-    version = publish(connection, release)
-    print(f"version     {release.pipeline} {version.told}")
+    release = prepare(wanted.overrides or [], wanted.data_version, wanted.allow_dirty)
+    client = Client(access, release.page)
+    version = publish(client, release)
+    print(f"version     {release.pipeline} {version.label}")
     try:
-        experiment = use_experiment(connection, wanted.experiment, release.pipeline)
-        run = _start(connection, release, version, experiment.id, wanted.service_account)
+        experiment, experiment_label = use_experiment(client, wanted.experiment)
+        run = start_run(client, release, version, experiment, wanted.service_account)
     except ClusterError as error:
         unknown = "; whether a run was started is not known: see contrastive kubeflow status" if error.sent else ""
         error.args = (f"{error}; version {version.name} is uploaded, repeat the command to run it{unknown}",)
         raise
-    print(f"experiment  {experiment.told}")
+    print(f"experiment  {experiment_label}")
     print(f"run         {run.run_id}, {summary(release.parameters['overrides'])}")
-    link = connection.link("runs", "details", run.run_id)
+    link = client.link("runs", "details", run.run_id)
     if link:
         print(f"page        {link}")
     if following is None:
         print(f"follow it   contrastive kubeflow status {run.run_id} --follow")
         return 0
-    return follow(connection, run.run_id, following.every, following.patience)
+    return follow(client, run.run_id, following.every, following.patience)
 
 
-def _start(
-    connection: Connection, release: Release, version: Published, experiment: str, account: str | None
-) -> Any:
-    wanted = api.V2beta1Run(
-        display_name=f"{release.pipeline} {version.name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
-        experiment_id=experiment,
-        pipeline_version_reference=api.V2beta1PipelineVersionReference(
-            pipeline_id=version.pipeline_id, pipeline_version_id=version.version_id
-        ),
-        runtime_config=api.V2beta1RuntimeConfig(parameters=release.parameters),
-        service_account=account,
-    )
-    return connection.call(connection.runs.run_service_create_run, wanted)
-
-
-def latest_runs(cluster: ClusterOptions, experiment: str | None, last: int, as_json: bool) -> int:
+def latest_runs(access: Access, experiment: str | None, last: int, as_json: bool) -> int:
     """Print the latest runs; returns the exit status.
 
     Args:
-        cluster: where.
+        access: where to.
         experiment: only its runs; None takes all.
         last: so many, 1–1000.
         as_json: for programs.
@@ -178,22 +174,14 @@ def latest_runs(cluster: ClusterOptions, experiment: str | None, last: int, as_j
     """
     if not 1 <= last <= 1000:
         raise UserError(f"--last = {last}: must be 1–1000")
-    connection = connect(cluster)
-    known = known_experiment(connection, experiment) if experiment else None
-    listed = connection.pages(
-        connection.runs.run_service_list_runs,
-        "runs",
-        # the API takes one of the two
-        namespace=None if known else connection.namespace,
-        experiment_id=known,
-        sort_by="created_at desc",
-        page_size=min(last, 100),
+    client = Client(access)
+    known = known_experiment(client, experiment) if experiment else None
+    listed = every(
+        client.list_runs, "runs", experiment_id=known, sort_by="created_at desc", page_size=min(last, 100)
     )
     runs = [run for run, _ in zip(listed, range(last), strict=False)]
     if as_json:
-        print(
-            json.dumps([described(run, connection.link("runs", "details", run.run_id)) for run in runs], indent=2)
-        )
+        print(json.dumps([as_record(run, client.link("runs", "details", run.run_id)) for run in runs], indent=2))
         return 0
     if not runs:
         print("no runs; start one with contrastive kubeflow submit")
@@ -202,8 +190,8 @@ def latest_runs(cluster: ClusterOptions, experiment: str | None, last: int, as_j
         [
             str(run.run_id),
             str(run.state).lower(),
-            when(run.created_at),
-            took(_lasted(run)),
+            minute(run.created_at),
+            duration(_lasted(run)),
             "schedule" if run.recurring_run_id else "",
             str(run.display_name),
         ]
@@ -213,11 +201,11 @@ def latest_runs(cluster: ClusterOptions, experiment: str | None, last: int, as_j
     return 0
 
 
-def one_run(cluster: ClusterOptions, run_id: str | None, following: FollowOptions | None, as_json: bool) -> int:
+def one_run(access: Access, run_id: str | None, following: FollowOptions | None, as_json: bool) -> int:
     """Print one run and its steps; returns the exit status.
 
     Args:
-        cluster: where.
+        access: where to.
         run_id: of the run.
         following: follows it to its end; None does not.
         as_json: for programs.
@@ -227,37 +215,37 @@ def one_run(cluster: ClusterOptions, run_id: str | None, following: FollowOption
     """
     if run_id is None or (following and as_json):
         raise UserError("--follow: needs one RUN, and goes without --json")
-    connection = connect(cluster)
-    run = get_run(connection, run_id)
+    client = Client(access)
+    run = get_run(client, run_id)
     if as_json:
-        print(json.dumps(described(run, connection.link("runs", "details", run.run_id)), indent=2))
+        print(json.dumps(as_record(run, client.link("runs", "details", run.run_id)), indent=2))
         return 0
-    _print_run(connection, run)
+    _print_run(client, run)
     if following:
         if run.state in ENDED:
-            return conclude(connection, run)
-        return follow(connection, run_id, following.every, following.patience)
+            return conclude(client, run)
+        return follow(client, run_id, following.every, following.patience)
     if run.state in ("FAILED", "CANCELED"):
-        conclude(connection, run)
+        conclude(client, run)
     return 0
 
 
-def _print_run(connection: Connection, run: Any) -> None:
-    version = version_name(connection, run.pipeline_version_reference)
+def _print_run(client: Client, run: Any) -> None:
+    version = version_name(client, run.pipeline_version_reference)
     parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
     overrides = parameters.get("overrides") or []
     facts = {
         "run": f"{run.run_id}, {str(run.state).lower()}",
         "name": str(run.display_name),
-        "started": f"{when(run.created_at)} UTC, {took(_lasted(run))}",
+        "started": f"{minute(run.created_at)} UTC, {duration(_lasted(run))}",
         "version": version,
         "options": " ".join(str(override) for override in overrides) or "the defaults",
-        "page": connection.link("runs", "details", run.run_id) or "",
+        "page": client.link("runs", "details", run.run_id) or "",
     }
     print("\n".join(f"{name:9}{value}" for name, value in facts.items() if value))
     found = tasks(run)
     if found:
-        rows = [[task.name, task.state, took(task.seconds), task.error] for task in found]
+        rows = [[task.name, task.state, duration(task.seconds), task.error] for task in found]
         columns = 4 if any(task.error for task in found) else 3
         print(f"\n{table(('STEP', 'STATE', 'TOOK', 'ERROR')[:columns], [row[:columns] for row in rows])}")
     elif message(run.error):
@@ -265,31 +253,27 @@ def _print_run(connection: Connection, run: Any) -> None:
 
 
 def _lasted(run: Any) -> float | None:
-    return seconds(run.created_at, run.finished_at if run.state in ENDED else None)
+    return seconds_between(run.created_at, run.finished_at if run.state in ENDED else None)
 
 
-def cancel(cluster: ClusterOptions, run_id: str) -> None:
+def cancel(access: Access, run_id: str) -> None:
     """Stop a run; one that has ended stays as it is.
 
     Raises:
         UserError: there is no such run, it has ended, or the cluster refused or was lost.
     """
-    connection = connect(cluster)
-    run = get_run(connection, run_id)
-    if run.state in ENDED:
-        raise UserError(f"RUN = {run_id}: has ended ({str(run.state).lower()}); there is nothing to stop")
-    connection.call(connection.runs.run_service_terminate_run, run_id)
+    cancel_run(Client(access), run_id)
     print(f"{run_id}: is told to stop; contrastive kubeflow status {run_id} --follow shows when it has")
 
 
-def schedule(name: str, time: str, wanted: ReleaseOptions, cluster: ClusterOptions) -> None:
+def schedule(name: str, time: str, wanted: ReleaseOptions, access: Access) -> None:
     """Upload and schedule.
 
     Args:
         name: of the schedule.
         time: the five fields of crontab, UTC.
         wanted: what to run.
-        cluster: where.
+        access: where to.
 
     Raises:
         UserError: the time or an option is not allowed, or the cluster refused or was lost.
@@ -297,44 +281,44 @@ def schedule(name: str, time: str, wanted: ReleaseOptions, cluster: ClusterOptio
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._ -]{0,61}[A-Za-z0-9])?", name):
         raise UserError(f"NAME = {name!r}: must be up to 63 letters, digits, and . _ - between them")
     cron = parse_cron(time)
-    release = prepare(wanted)
-    connection = connect(cluster, release.page)
-    version = publish(connection, release)
+    release = prepare(wanted.overrides or [], wanted.data_version, wanted.allow_dirty)
+    client = Client(access, release.page)
+    version = publish(client, release)
     try:
-        experiment = use_experiment(connection, wanted.experiment, release.pipeline)
+        experiment, experiment_label = use_experiment(client, wanted.experiment)
     except ClusterError as error:
         error.args = (f"{error}; version {version.name} is uploaded, nothing was scheduled: repeat the command",)
         raise
-    plan = Plan(name, cron, version, release.parameters, experiment.id, wanted.service_account)
-    run, made, replaced = put(connection, plan)
-    print(f"version     {release.pipeline} {version.told}")
-    print(f"experiment  {experiment.told}")
+    plan = Plan(name, cron, version, release.parameters, experiment, wanted.service_account)
+    run, made, replaced = replace_schedule(client, plan)
+    print(f"version     {release.pipeline} {version.label}")
+    print(f"experiment  {experiment_label}")
     same = "" if made else ", as it was"
     print(f"schedule    {name}, {cron.text}, {summary(release.parameters['overrides'])}{same}")
-    link = connection.link("recurringrun", "details", run.recurring_run_id)
+    link = client.link("recurringrun", "details", run.recurring_run_id)
     if link:
         print(f"page        {link}")
     if replaced:
         print(f"replaced    {replaced} earlier of that name")
-    print(f"next (UTC)  {', '.join(when(time) for time in cron.next_times(3))}")
+    print(f"next (UTC)  {', '.join(minute(time) for time in cron.next_times(3))}")
 
 
-def list_schedules(cluster: ClusterOptions, every: bool, as_json: bool) -> None:
+def list_schedules(access: Access, all_pipelines: bool, as_json: bool) -> None:
     """Print a table of the schedules.
 
     Args:
-        cluster: where.
-        every: those of other pipelines too.
+        access: where to.
+        all_pipelines: those of other pipelines too.
         as_json: for programs.
 
     Raises:
         UserError: the cluster refused or was lost.
     """
-    connection = connect(cluster)
-    pipeline = None if every else find_pipeline(connection, NAME)
-    found = [] if pipeline is None and not every else find_schedules(connection, pipeline)
+    client = Client(access)
+    pipeline = None if all_pipelines else find_pipeline(client)
+    found = [] if pipeline is None and not all_pipelines else find_schedules(client, pipeline)
     versions: dict[str, str] = {}
-    rows = [_schedule_row(connection, run, versions) for run in found]
+    rows = [_schedule_row(client, run, versions) for run in found]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
@@ -345,7 +329,7 @@ def list_schedules(cluster: ClusterOptions, every: bool, as_json: bool) -> None:
     print(table(headings, [[str(row[column]) for column in _COLUMNS] for row in rows]))
 
 
-def _schedule_row(connection: Connection, run: Any, versions: dict[str, str]) -> dict[str, Any]:
+def _schedule_row(client: Client, run: Any, versions: dict[str, str]) -> dict[str, Any]:
     trigger = run.trigger.cron_schedule if run.trigger is not None else None
     periodic = run.trigger.periodic_schedule if run.trigger is not None else None
     written = trigger.cron if trigger is not None else ""
@@ -353,18 +337,18 @@ def _schedule_row(connection: Connection, run: Any, versions: dict[str, str]) ->
     reference = run.pipeline_version_reference
     key = str(reference.pipeline_version_id) if reference is not None else ""
     if key not in versions:
-        versions[key] = version_name(connection, reference)
+        versions[key] = version_name(client, reference)
     enabled = run.mode == "ENABLE"
     error = message(run.error)
     return {
         "name": run.display_name,
         "id": run.recurring_run_id,
         "cron": cron.text if cron else written or (f"every {periodic.interval_second} s" if periodic else ""),
-        "next": when(next(iter(cron.next_times(1)), None)) if cron and enabled else "",
-        "state": ("on" if enabled else "asleep") + (f", {error}" if error else ""),
+        "next": minute(next(iter(cron.next_times(1)), None)) if cron and enabled else "",
+        "state": ("on" if enabled else "paused") + (f", {error}" if error else ""),
         "version": versions[key],
         "options": _options((run.runtime_config.parameters if run.runtime_config else None) or {}),
-        "link": connection.link("recurringrun", "details", run.recurring_run_id),
+        "link": client.link("recurringrun", "details", run.recurring_run_id),
     }
 
 
@@ -373,12 +357,12 @@ def _options(parameters: Mapping[str, Any]) -> str:
     return summary([str(override) for override in overrides]) if isinstance(overrides, list) else ""
 
 
-def unschedule(cluster: ClusterOptions, name: str) -> None:
+def unschedule(access: Access, name: str) -> None:
     """Delete a schedule.
 
     Raises:
         UserError: there is none of that name, or the cluster refused or was lost.
     """
-    connection = connect(cluster)
-    count = remove(connection, name, find_pipeline(connection, NAME))
+    client = Client(access)
+    count = delete_schedule(client, name, find_pipeline(client))
     print(f"{name}: deleted{f', {count} of them' if count > 1 else ''}; runs that it started go on")

@@ -9,7 +9,7 @@ import typer
 
 from components.shared.errors import UserError
 from pipelines.command_line import Overrides, new_group, shared_options
-from pipelines.kubeflow.options import ClusterOptions, FollowOptions, ReleaseOptions
+from pipelines.kubeflow.options import Access, FollowOptions, ReleaseOptions
 
 app = new_group("Compile the pipeline for Kubeflow; run it here or on a cluster, once or on a schedule.")
 
@@ -71,7 +71,7 @@ def run(
 def submit(
     release: ReleaseOptions,
     following: FollowOptions,
-    cluster: ClusterOptions,
+    access: Access,
     detach: Annotated[bool, typer.Option("--detach", help="start it and leave it alone")] = False,
 ) -> int:
     """Run the pipeline on a Kubeflow cluster and follow it to the end.
@@ -87,14 +87,14 @@ def submit(
     """
     from pipelines.kubeflow import actions
 
-    return actions.submit(release, cluster, None if detach else following)
+    return actions.submit(release, access, None if detach else following)
 
 
 @app.command()
 @shared_options
 def status(
     following: FollowOptions,
-    cluster: ClusterOptions,
+    access: Access,
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", help="id of one run; without it, the latest runs")
     ] = None,
@@ -114,13 +114,13 @@ def status(
     from pipelines.kubeflow import actions
 
     if run is None and not follow:
-        return actions.latest_runs(cluster, experiment, last, as_json)
-    return actions.one_run(cluster, run, following if follow else None, as_json)
+        return actions.latest_runs(access, experiment, last, as_json)
+    return actions.one_run(access, run, following if follow else None, as_json)
 
 
 @app.command()
 @shared_options
-def cancel(run: Run, cluster: ClusterOptions) -> None:
+def cancel(run: Run, access: Access) -> None:
     """Stop a run on a Kubeflow cluster.
 
     $ contrastive kubeflow cancel 1b9e0b5c-…
@@ -130,7 +130,7 @@ def cancel(run: Run, cluster: ClusterOptions) -> None:
     """
     from pipelines.kubeflow import actions
 
-    actions.cancel(cluster, run)
+    actions.cancel(access, run)
 
 
 @app.command()
@@ -139,7 +139,7 @@ def schedule(
     name: Annotated[str, typer.Argument(metavar="NAME", help="of the schedule")],
     cron: Annotated[str, typer.Argument(metavar="CRON", help='such as "0 3 * * *": every night at three, UTC')],
     release: ReleaseOptions,
-    cluster: ClusterOptions,
+    access: Access,
 ) -> None:
     """Run the pipeline on a Kubeflow cluster again and again.
 
@@ -152,13 +152,13 @@ def schedule(
     """
     from pipelines.kubeflow import actions
 
-    actions.schedule(name, cron, release, cluster)
+    actions.schedule(name, cron, release, access)
 
 
 @app.command()
 @shared_options
 def schedules(
-    cluster: ClusterOptions,
+    access: Access,
     every: Annotated[bool, typer.Option("--all", help="those of other pipelines in the namespace too")] = False,
     as_json: Json = False,
 ) -> None:
@@ -168,14 +168,14 @@ def schedules(
     """
     from pipelines.kubeflow import actions
 
-    actions.list_schedules(cluster, every, as_json)
+    actions.list_schedules(access, every, as_json)
 
 
 @app.command()
 @shared_options
 def unschedule(
     name: Annotated[str, typer.Argument(metavar="NAME", help="of the schedule, as `schedules` lists it")],
-    cluster: ClusterOptions,
+    access: Access,
 ) -> None:
     """Delete a schedule of the pipeline on a Kubeflow cluster.
 
@@ -185,4 +185,4 @@ def unschedule(
     """
     from pipelines.kubeflow import actions
 
-    actions.unschedule(cluster, name)
+    actions.unschedule(access, name)

@@ -15,8 +15,11 @@ def _cluster(metavar: str | None, about: str, *names: str) -> Any:
 
 
 @dataclass(frozen=True)
-class ClusterOptions:
-    """Which cluster, and as whom; where nothing is given, the environment and the kubeconfig say it."""
+class Access:
+    """Where Kubeflow Pipelines is and how to get in; for None the environment is asked.
+
+    `timeout` is in seconds, for an answer; `system_namespace` is that of Kubeflow Pipelines itself.
+    """
 
     host: Annotated[str | None, _cluster("URL", "KFP_ENDPOINT or KF_PIPELINES_ENDPOINT; else the kubeconfig")] = (
         None

@@ -73,6 +73,7 @@ class Kubeflow:
         for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HOME", str(folder))
+        monkeypatch.setattr("kfp.Client._LOCAL_KFP_CONTEXT", str(folder / "context.json"))
         monkeypatch.setenv("GIT_COMMIT", COMMIT)
         monkeypatch.setattr("pipelines.kubeflow.cluster.uncommitted", lambda: False)
         for name, function in SLOW.items():

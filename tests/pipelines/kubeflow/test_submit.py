@@ -12,7 +12,7 @@ import sys
 import pytest
 import yaml
 
-from pipelines.kubeflow.following import _Screen
+from pipelines.kubeflow.runs import Screen
 from tests.helpers.kfp_commands import COMMIT
 from tests.helpers.repository import ROOT
 
@@ -102,10 +102,11 @@ def test_someone_else_may_be_a_moment_earlier(kubeflow, path):
     kubeflow("submit", "--detach")
     listed = {"pipelines$": "pipelines$", "upload_version": "versions$"}.get(path, path)
     answer = kubeflow.api.answer
-    hidden = []
+    # KFP's client looks for an experiment itself before it makes one
+    hidden, times = [], 2 if path == "experiments$" else 1
 
     def late(method, at, *rest):
-        if method == "GET" and re.search(listed, at) and not hidden:
+        if method == "GET" and re.search(listed, at) and len(hidden) < times:
             hidden.append(at)
             return {}
         return answer(method, at, *rest)
@@ -214,7 +215,7 @@ class Clock:
 
 def test_a_server_that_stays_away_ends_the_following(kubeflow, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("pipelines.kubeflow.following.time", clock)
+    monkeypatch.setattr("pipelines.kubeflow.runs.time", clock)
     kubeflow.api.fail("GET .*/runs/", 503, times=1000, skip=3)
     done = kubeflow("submit", "--every", "5", "--patience", "300")
     assert done.status == 2
@@ -322,12 +323,12 @@ class Terminal(io.StringIO):
 
 def test_a_terminal_has_one_line_that_is_written_over():
     terminal = Terminal()
-    screen = _Screen(terminal)
+    screen = Screen(terminal)
     screen.show("running: pretrain 1 s")
     screen.show("running: pretrain 2 s")
     screen.line("pretrain: succeeded")
     text = terminal.getvalue()
     assert text.count("\n") == 1 and text.count("\r\033[K") == 3
     log = io.StringIO()
-    _Screen(log).show("running: pretrain 1 s")
+    Screen(log).show("running: pretrain 1 s")
     assert log.getvalue() == ""
