@@ -15,7 +15,6 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ from kfp_server_api.exceptions import ApiException, OpenApiException
 from urllib3 import exceptions as http
 
 from components.shared.errors import UserError, first_line
+from pipelines.kubeflow.options import Access
 
 PAGE_SIZE = 100
 # seconds to connect
@@ -65,29 +65,11 @@ class ClusterError(UserError):
         return self.status in _TRANSIENT
 
 
-@dataclass(frozen=True)
-class Access:
-    """Where Kubeflow Pipelines is and how to get in; for None the environment is asked.
-
-    `timeout` is in seconds, for an answer; `system_namespace` is that of Kubeflow Pipelines itself.
-    """
-
-    host: str | None = None
-    namespace: str | None = None
-    existing_token: str | None = None
-    kube_context: str | None = None
-    system_namespace: str = "kubeflow"
-    ssl_ca_cert: str | None = None
-    no_verify_ssl: bool = False
-    ui_host: str | None = None
-    timeout: float = 60
-
-
 class Client(kfp.Client):
     """`kfp.Client` for a command line: it waits no longer than it is told, and raises nothing but `UserError`.
 
     Args:
-        access: where to go; anything with the attributes of `Access`.
+        access: where to go.
         page: address of the Kubeflow page that a cluster's settings name.
 
     Raises:
@@ -96,7 +78,7 @@ class Client(kfp.Client):
         ClusterError: the server did not say whether it is shared.
     """
 
-    def __init__(self, access: Access | Any, page: str | None = None):
+    def __init__(self, access: Access, page: str | None = None):
         if not 0 < access.timeout <= 3600:
             raise UserError(f"--timeout = {access.timeout:g}: must be more than 0 and at most 3600 seconds")
         host = access.host or os.environ.get("KFP_ENDPOINT") or os.environ.get("KF_PIPELINES_ENDPOINT")

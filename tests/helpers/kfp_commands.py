@@ -87,7 +87,7 @@ class Kubeflow:
 
         out, err, status = io.StringIO(), io.StringIO(), 0
         follows = words[0] in ("submit", "status") and "--every" not in words
-        arguments = [*words, *(["--every", "0.01"] if follows else [])]
+        arguments = ["kubeflow", *words, *(["--every", "0.01"] if follows else [])]
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 exit_cleanly(lambda: main(arguments))

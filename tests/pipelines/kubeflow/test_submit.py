@@ -234,7 +234,7 @@ def test_a_refusal_while_following_ends_it_at_once(kubeflow):
 
 def test_ctrl_c_stops_the_following_and_not_the_run(kubeflow):
     identity = run_id(kubeflow("submit", "--detach"))
-    command = [sys.executable, "-m", "pipelines", "status", identity, "--follow", "--every", "0.3"]
+    command = [sys.executable, "-m", "pipelines", "kubeflow", "status", identity, "--follow", "--every", "0.3"]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
