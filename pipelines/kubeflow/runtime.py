@@ -87,8 +87,8 @@ def run(step: str, settings: str, inputs: Sequence[Any], out: Any, **shown: Any)
 def champion(settings: str) -> str:
     """Run the step `champion`; returns its record as text, for `evaluate`.
 
-    Its folder is no artifact: KFP tells artifacts apart by the task that made them, so one that always runs would make
-    `evaluate` run again every time.
+    Its folder is no artifact: KFP tells artifacts apart by the task that made them, so one that always runs would
+    make `evaluate` run again every time.
     """
     from components.champion import champion
 
