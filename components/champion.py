@@ -46,4 +46,4 @@ def _in_words(found: Champion) -> str:
 
 
 if __name__ == "__main__":
-    command_line("champion", champion, (), "champion")
+    command_line("champion", champion)

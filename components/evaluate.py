@@ -179,4 +179,4 @@ def _draw(out: Path, findings: Findings) -> list[tuple[Path, str]]:
 
 
 if __name__ == "__main__":
-    command_line("evaluate", evaluate, ("dataset", "probe", "baseline", "finetune", "champion"), "evaluation")
+    command_line("evaluate", evaluate)

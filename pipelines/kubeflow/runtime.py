@@ -19,7 +19,8 @@ from typing import Any
 
 from components.shared.artifacts import CHAMPION_RECORD
 from components.shared.errors import UserError
-from components.shared.params.schema import READS, only, plain, restore
+from components.shared.params.schema import only, plain, restore
+from components.shared.steps import STEPS
 
 # of a checkpoint's folder in the container; without it the step's own default
 CACHE = "PIPELINE_CACHE"
@@ -47,7 +48,7 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
     with told():
         params, _ = config.compose(list(overrides))
         settings: dict[str, dict[str, Any]] = {
-            step: {"params": plain(only(params, step)), "code": code_version(step, params)} for step in READS
+            step: {"params": plain(only(params, step)), "code": code_version(step, params)} for step in STEPS
         }
         settings["ingest"]["data"] = data or data_version(params.data)
         chosen = " ".join(overrides) or "the defaults"

@@ -9,6 +9,7 @@ import yaml
 
 from components.shared.digests import file_digest, value_digest
 from components.shared.params.schema import DataParams, Params
+from components.shared.sources import is_published
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("components", "models")
@@ -41,7 +42,7 @@ def data_version(data: DataParams) -> str:
     state: `ingest` will say what is wrong with it.
     """
     path = Path(data.path)
-    if data.source not in ("folder", "parquet"):
+    if is_published(data.source):
         return "published"
     if path.is_file():
         return file_digest(path)

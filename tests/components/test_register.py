@@ -21,7 +21,7 @@ from components.shared.params.schema import only
 from components.shared.registry.infra_validation import UnfitError
 from components.shared.registry.logged_model import requirements
 from components.shared.registry.versions import absolute_uri, find_champion, find_version
-from components.shared.tracking.earlier_runs import STEPS
+from components.shared.steps import STEPS
 from tests.helpers.datasets import make_arrays, write_dataset
 from tests.helpers.trained import write_all
 

@@ -7,20 +7,11 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
+from components.shared.steps import STEPS
 from tests.helpers.repository import ROOT
 
 # step → the folder it writes
-FOLDERS = {
-    "ingest": "dataset",
-    "validate": "validation",
-    "pretrain": "encoder",
-    "probe": "probe",
-    "baseline": "baseline",
-    "finetune": "finetune",
-    "champion": "champion",
-    "evaluate": "evaluation",
-    "register": "registration",
-}
+FOLDERS = {step.name: step.out for step in STEPS.values()}
 
 
 def load(name="dvc.yaml"):

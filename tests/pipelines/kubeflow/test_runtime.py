@@ -15,7 +15,8 @@ from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion
 from components.shared.evaluation.gate import read_blessing
 from components.shared.params.composing import compose as compose_params
-from components.shared.params.schema import READS, only, params_digest, plain
+from components.shared.params.schema import only, params_digest, plain
+from components.shared.steps import STEPS
 from pipelines.kubeflow import pages, runtime
 from pipelines.kubeflow.versions import code_version, data_version
 from tests.helpers.datasets import make_dataset
@@ -61,7 +62,7 @@ def changed(one, other):
 def test_each_step_gets_the_parameters_that_it_declares(composed):
     params, _ = compose_params(["runtime.epochs=7"])
     found = composed("runtime.epochs=7")
-    assert list(found) == list(READS)
+    assert list(found) == list(STEPS)
     for step, settings in found.items():
         assert settings["params"] == plain(only(params, step))
         restored = runtime.restore(settings["params"], step)
@@ -114,7 +115,7 @@ def code(tmp_path):
 
 def versions(root):
     params, _ = compose_params()
-    return {step: code_version(step, params, root) for step in READS}
+    return {step: code_version(step, params, root) for step in STEPS}
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_an_installed_package_takes_all_code_for_every_step(code):
     before = versions(code)
     assert len(set(before.values())) == 1
     (code / "components" / "shared" / "progress.py").write_text("")
-    assert changed(before, versions(code)) == set(READS)
+    assert changed(before, versions(code)) == set(STEPS)
 
 
 def test_the_state_of_the_data_follows_files_and_folders(tmp_path):
