@@ -55,7 +55,13 @@ def shaping(step: str, params: Params, root: Path = ROOT) -> list[str]:
         file = todo.pop()
         if file not in found and not any(PurePosixPath(file).is_relative_to(around) for around in AROUND):
             found.add(file)
-            todo += [*imported(file, root), *_chosen(file, params, root)]
+            package = file.removesuffix("/__init__.py")
+            found_here = [
+                path
+                for path in imported(file, root)
+                if package not in CHOSEN_BY or str(PurePosixPath(path).parent) != package
+            ]
+            todo += [*found_here, *_chosen(file, params, root)]
     return sorted(found)
 
 

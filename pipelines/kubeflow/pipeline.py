@@ -105,6 +105,10 @@ class _Tasks:
 
     def add_step(self, step: Step, settings: Mapping[str, Any], made: Mapping[str, dsl.PipelineTask]) -> Any:
         """Add a step; `made` maps the folders that it reads or waits for to their tasks."""
-        inputs = {folder: made[folder].outputs[folder] for folder in step.inputs}
+        # the champion is handed on as text: KFP would take an artifact of a task that always runs for a new one
+        inputs = {
+            folder: made[folder].output if folder == "champion" else made[folder].outputs[folder]
+            for folder in step.inputs
+        }
         task = self.add(step.name, settings=settings[step.name], **inputs)
         return task.after(*(made[folder] for folder in step.after))

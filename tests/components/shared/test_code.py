@@ -14,7 +14,7 @@ from components.shared.params.composing import compose
 from components.shared.params.schema import only
 from components.shared.steps import STEPS
 from tests.helpers.datasets import make_dataset
-from tests.helpers.pipeline_graph import covers, load
+from tests.helpers.pipeline_graph import load
 from tests.helpers.repository import ROOT
 
 STAGES = load()["stages"]
@@ -76,25 +76,6 @@ def test_a_method_has_its_own_code_and_what_it_imports(code):
 def test_a_step_that_is_handed_its_own_parameters_alone_has_the_same_code():
     params, _ = compose(["method=byol", "encoder=resnet18"])
     assert code_digest("pretrain", only(params, "pretrain")) == code_digest("pretrain", params)
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_dvc_depends_on_the_code_that_counts_and_on_none_that_is_not_used(step):
-    """Which of the methods, encoders and sources is chosen, DVC fills in; what they share is listed for all."""
-    for overrides in ([], ["method=byol", "encoder=resnet18", "data=parquet"]):
-        params, values = compose(overrides)
-        filled = [
-            dependency.replace("${method.name}", values["method"]["name"])
-            .replace("${encoder.name}", values["encoder"]["name"])
-            .replace("${data.source}", values["data"]["source"])
-            for dependency in STAGES[step]["deps"]
-        ]
-        counts = shaping(step, params)
-        without = [file for file in counts if not any(covers(listed, file) for listed in filled)]
-        assert [file for file in without if not is_empty(file)] == []
-    every = {file for name in METHODS for file in shaping(step, compose([f"method={name}"])[0])}
-    listed = [entry for entry in filled if entry.startswith(("components/", "models/")) and "byol" not in entry]
-    assert [entry for entry in listed if not any(covers(entry, file) for file in every)] == []
 
 
 def is_empty(file):

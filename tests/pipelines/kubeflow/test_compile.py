@@ -172,7 +172,7 @@ def test_what_touches_a_network_is_tried_again_later_and_later(compiled):
             if "retryPolicy" in task
         }
 
-    network = {"compose", "ingest", "evaluate", "register", "record"}
+    network = {"ingest", "champion", "register", "record"}
     assert set(retried("default")) == network
     assert retried("default")["register"] == {
         "maxRetryCount": 3,
@@ -194,7 +194,9 @@ def test_the_baseline_is_trained_beside_the_pretraining(compiled):
     after = {name: set(task.get("dependentTasks", [])) for name, task in body.items()}
     assert after["pretrain"] == after["baseline"] == {"compose", "ingest", "validate"}
     assert after["finetune"] == after["probe"] == {"compose", "ingest", "pretrain"}
-    assert after["evaluate"] == {"compose", "ingest", "probe", "baseline", "finetune"}
+    # who is champion is asked for when the trainings have ended
+    assert after["champion"] == {"compose", "probe", "baseline", "finetune"}
+    assert after["evaluate"] == {"compose", "ingest", "probe", "baseline", "finetune", "champion"}
 
 
 def test_registration_and_refusal_are_two_branches_of_one_answer(compiled):
@@ -273,7 +275,7 @@ def test_options_are_the_default_of_one_parameter(compiled):
         (
             "cluster.resources.pretran={cpu: 8}",
             'cluster.resources.pretran = "pretran": must be one of compose, ingest, validate, pretrain, probe, '
-            "baseline, finetune, evaluate, register, refuse, record (did you mean pretrain?)",
+            "baseline, finetune, champion, evaluate, register, refuse, record (did you mean pretrain?)",
         ),
         (
             "cluster.resources.probe.memory=8GB",
