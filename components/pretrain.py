@@ -71,4 +71,4 @@ def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDE
 
 
 if __name__ == "__main__":
-    command_line("pretrain", pretrain, ("dataset",), "encoder")
+    command_line("pretrain", pretrain)

@@ -47,4 +47,4 @@ def probe(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:
 
 
 if __name__ == "__main__":
-    command_line("probe", probe, ("dataset", "encoder"), "probe")
+    command_line("probe", probe)

@@ -10,15 +10,14 @@ import yaml
 
 from components.shared.errors import UserError
 from components.shared.params.schema import (
-    READS,
     SECTIONS,
-    handed,
     load_params,
     params_digest,
     select,
     to_plain,
     validate_params,
 )
+from components.shared.steps import STEPS
 from tests.helpers.repository import ROOT
 
 VALUES = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -36,12 +35,12 @@ def changed(name, value):
     return values
 
 
-@pytest.mark.parametrize("step", READS)
+@pytest.mark.parametrize("step", STEPS)
 def test_a_step_is_handed_what_it_declares_and_nothing_else(step):
     restricted = select(PARAMS, step)
     values = to_plain(restricted)
     declared = {}
-    for key in handed(step):
+    for key in STEPS[step].parameters:
         section, _, field = key.partition(".")
         if field:
             declared.setdefault(section, {})[field] = to_plain(PARAMS)[section][field]
