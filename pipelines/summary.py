@@ -10,12 +10,13 @@ import numpy as np
 
 from components.shared.artifacts import Result, read_record
 from components.shared.evaluation.gate import Blessing, read_blessing
+from components.shared.evaluation.predictions import CANDIDATES
 from components.shared.evaluation.statistics import spread
+from components.shared.evaluation.wording import TITLES, interval_in_words, points
 from components.shared.repository import in_repository
 
 WIDTH = 78
 REPORT = "evaluation/report.html; `make ui` opens the MLflow page on all runs"
-_ROWS = {"baseline": "baseline, from scratch", "probe": "linear probe", "finetune": "fine-tuned"}
 
 
 def print_summary(evaluation: Path | None = None, registration: Path | None = None) -> None:
@@ -45,7 +46,7 @@ def table(evaluation: Result, blessing: Blessing, registration: Result | None, r
     accuracies = evaluation.details.get("accuracies", {})
     return [
         f"{'':24}{'test accuracy':>15}   seeds",
-        *(_model(title, accuracies.get(name, []), name == blessing.winner) for name, title in _ROWS.items()),
+        *(_model(TITLES[name], accuracies.get(name, []), name == blessing.winner) for name in CANDIDATES),
         *_gain(blessing),
         "",
         *_verdict(blessing),
@@ -65,10 +66,8 @@ def _model(title: str, accuracies: Sequence[float], won: bool) -> str:
 def _gain(blessing: Blessing) -> list[str]:
     if blessing.gain is None or blessing.interval is None:
         return []
-    low, high = (100 * end for end in blessing.interval)
-    number = f"{100 * blessing.gain:+.1f} points"
-    interval = f"{100 * blessing.confidence:g} % interval {low:+.1f} to {high:+.1f}"
-    return [f"{'gain over the baseline':24}{number:>15}   {interval}"]
+    interval = interval_in_words(blessing.interval, blessing.confidence)
+    return [f"{'gain over the baseline':24}{points(blessing.gain, '+'):>15}   {interval}"]
 
 
 def _verdict(blessing: Blessing) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -174,19 +175,21 @@ def replace_schedule(client: Client, plan: Plan) -> tuple[Any, bool, int]:
         raise UserError(f"{plan.name}: is a schedule of another pipeline; choose another name")
     if len(earlier) == 1 and earlier[0].mode == "ENABLE" and earlier[0].description == plan.description:
         return earlier[0], False, 0
-    enabled = [run for run in earlier if run.mode == "ENABLE"]
-    new = _create_paused(client, plan, bool(enabled))
+    enabled = [run.recurring_run_id for run in earlier if run.mode == "ENABLE"]
+    new = None
     try:
-        for run in enabled:
-            client.disable_recurring_run(run.recurring_run_id)
+        new = _create_paused(client, plan)
+        for identity in enabled:
+            client.disable_recurring_run(identity)
         client.enable_recurring_run(new.recurring_run_id)
     except (ClusterError, KeyboardInterrupt) as error:
-        _back_out(client, new, enabled)
+        if new is not None:
+            _back_out(client, new.recurring_run_id, enabled)
         reason = str(error) if isinstance(error, ClusterError) else "interrupted"
-        raise UserError(f"{reason}; {_holding(client, plan.name, new)}: repeat the command") from None
+        raise UserError(f"{reason}; {_holding(client, plan.name, enabled)}: repeat the command") from None
     for run in earlier:
         try:
-            _delete(client, run)
+            client.delete_recurring_run(run.recurring_run_id)
         except ClusterError as error:
             error.args = (
                 f"{error}; {plan.name} is replaced, but an earlier one is still listed, paused: repeat this",
@@ -211,63 +214,43 @@ def delete_schedule(client: Client, name: str, pipeline_id: str | None) -> int:
         there = f"there are: {', '.join(names)}" if names else "there is none"
         raise UserError(f"{name}: no such schedule{did_you_mean(name, names)}; {there}")
     for run in ours:
-        _delete(client, run)
+        client.delete_recurring_run(run.recurring_run_id)
     return len(ours)
 
 
-def _create_paused(client: Client, plan: Plan, replaces: bool) -> Any:
-    try:
-        return client.create_recurring_run(
-            plan.experiment_id,
-            plan.name,
-            description=plan.description,
-            cron_expression=plan.cron.kubeflow,
-            no_catchup=True,
-            params=plan.parameters,
-            pipeline_id=plan.version.pipeline_id,
-            version_id=plan.version.version_id,
-            enabled=False,
-            service_account=plan.service_account,
-        )
-    except ClusterError as error:
-        holds = "the earlier schedule holds" if replaces else "nothing is scheduled"
-        error.args = (f"{error}; {holds}: repeat the command",)
-        raise
+def _create_paused(client: Client, plan: Plan) -> Any:
+    return client.create_recurring_run(
+        plan.experiment_id,
+        plan.name,
+        description=plan.description,
+        cron_expression=plan.cron.kubeflow,
+        no_catchup=True,
+        params=plan.parameters,
+        pipeline_id=plan.version.pipeline_id,
+        version_id=plan.version.version_id,
+        enabled=False,
+        service_account=plan.service_account,
+    )
 
 
-def _back_out(client: Client, new: Any, enabled: list[Any]) -> None:
+def _back_out(client: Client, new: str, earlier: list[str]) -> None:
     """Enable the earlier schedules again, as far as the server lets us."""
-    # first the new one: an answer may have been lost after it was enabled
-    if _succeeds(client.disable_recurring_run, new):
-        for run in enabled:
-            _succeeds(client.enable_recurring_run, run)
+    with contextlib.suppress(ClusterError):
+        # an answer may have been lost after it was enabled
+        client.disable_recurring_run(new)
+        for identity in earlier:
+            client.enable_recurring_run(identity)
 
 
-def _holding(client: Client, name: str, new: Any) -> str:
+def _holding(client: Client, name: str, earlier: list[str]) -> str:
     """Which schedule of a name is enabled, asked of the server."""
     try:
         enabled = [run.recurring_run_id for run in find_schedules(client, name=name) if run.mode == "ENABLE"]
     except ClusterError:
         return f"whether {name} is enabled is not known"
     if not enabled:
-        return f"{name} is paused and nothing runs"
-    return f"the new {name} holds" if new.recurring_run_id in enabled else f"the earlier schedule {name} holds"
-
-
-def _succeeds(change: Callable[[str], Any], run: Any) -> bool:
-    try:
-        change(run.recurring_run_id)
-    except ClusterError:
-        return False
-    return True
-
-
-def _delete(client: Client, run: Any) -> None:
-    try:
-        client.delete_recurring_run(run.recurring_run_id)
-    except ClusterError as error:
-        if error.status != 404:
-            raise
+        return f"no {name} is enabled, nothing is scheduled"
+    return f"the earlier schedule {name} holds" if set(enabled) <= set(earlier) else f"the new {name} holds"
 
 
 def _pipeline(run: Any) -> str | None:

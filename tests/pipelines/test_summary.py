@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import yaml
 
 from components.shared.artifacts import Record, Result, write_record
-from components.shared.evaluation.gate import CHECKS, Blessing, Check
+from components.shared.evaluation.evidence import Check
+from components.shared.evaluation.gate import CHECKS, Blessing
 from pipelines.__main__ import main
 from tests.helpers.repository import ROOT, make_root
 
@@ -63,7 +65,7 @@ def test_a_blessed_run(root, capsys):
         "                          test accuracy   seeds",
         "baseline, from scratch     62.0 ± 1.6 %       3",
         "linear probe               71.0 ± 0.8 %       3",
-        "fine-tuned                 75.0 ± 0.0 %       3   winner on validation",
+        "fine-tuned model           75.0 ± 0.0 %       3   winner on validation",
         "gain over the baseline     +13.0 points   95 % interval +10.1 to +15.8",
         "",
         "verdict   blessed: every check of the gate passed",
@@ -94,13 +96,27 @@ def test_a_blessed_model_that_could_not_be_registered_says_why(root, capsys):
     assert max(map(len, out.splitlines())) < 80
 
 
+@pytest.mark.parametrize(
+    "change", [lambda checks: checks.pop(), lambda checks: checks.append(checks[0] | {"name": "new"})]
+)
+def test_the_verdict_of_another_version_is_shown(root, capsys, change):
+    write_evaluation(root, make_blessing())
+    write_registration(root, registered=True, why="contrastive-sample version 3 is challenger")
+    path = root / "evaluation" / "blessing.json"
+    values = json.loads(path.read_text())
+    change(values["checks"])
+    path.write_text(json.dumps({**values, "schema_version": 2}))
+    main(["summary"])
+    assert "verdict   blessed" in capsys.readouterr().out
+
+
 def test_models_that_were_not_scored(root, capsys):
     blessing = make_blessing(failing=("inputs",), winner=None, gain=None, interval=None)
     write_evaluation(root, blessing, accuracies={"baseline": [0.6]})
     write_registration(root, registered=False, why="not blessed")
     main(["summary"])
     out = capsys.readouterr().out
-    assert "fine-tuned                   not scored" in out
+    assert "fine-tuned model             not scored" in out
     assert "gain over" not in out
 
 
@@ -144,7 +160,8 @@ def test_compose_writes_what_is_allowed(root):
     assert done.returncode == 0, done.stderr
     values = yaml.safe_load((root / "params.yaml").read_text())
     assert values["runtime"]["epochs"] == 7
-    assert values["gate"] == yaml.safe_load((ROOT / "conf" / "gate" / "strict.yaml").read_text())
+    strict = yaml.safe_load((ROOT / "conf" / "gate" / "strict.yaml").read_text())
+    assert {key: value for key, value in strict.items() if key != "defaults"}.items() <= values["gate"].items()
     assert sorted(path.name for path in root.iterdir()) == ["conf", "dvc.yaml", "params.yaml"]
 
 
