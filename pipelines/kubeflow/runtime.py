@@ -41,14 +41,15 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
         Step → JSON of its parameters and the version of its code; of `ingest` also that of the data. Equal text
         means that KFP may answer from its cache.
     """
+    from components.shared.code import code_digest
     from components.shared.params import composing as config
-    from pipelines.kubeflow.versions import code_version, data_version
+    from pipelines.kubeflow.versions import data_version
 
     _quiet()
     with told():
         params, _ = config.compose(list(overrides))
         settings: dict[str, dict[str, Any]] = {
-            step: {"params": plain(only(params, step)), "code": code_version(step, params)} for step in STEPS
+            step: {"params": plain(only(params, step)), "code": code_digest(step, params)} for step in STEPS
         }
         settings["ingest"]["data"] = data or data_version(params.data)
         chosen = " ".join(overrides) or "the defaults"

@@ -5,69 +5,45 @@ from __future__ import annotations
 import configparser
 import hashlib
 import json
+import re
 
 import pytest
-import yaml
 
-from components.shared.params.composing import options
-from tests.helpers.pipeline_graph import FOLDERS, closure, covers, downstream, imports, load
+from components.shared.code import shaping
+from components.shared.params.composing import compose
+from tests.helpers.pipeline_graph import FOLDERS, covers, downstream, load
 from tests.helpers.repository import ROOT
 
 STAGES = load()["stages"]
-# they check, explain, track, watch, resume, draw and choose where to compute: what a step learns or decides is not
-# theirs
-SURROUNDINGS = {
-    f"components/shared/{name}.py"
-    for name in (
-        *("errors", "progress", "step", "steps", "plots/grids", "plots/evaluation", "plots/probe"),
-        *(f"params/{name}" for name in ("composing", "explain", "methods", "schema", "types")),
-        *("tracking/delivery", "tracking/run"),
-        *(f"training/{name}" for name in ("checkpoints", "devices", "monitor", "distributed")),
-    )
-}
-# it imports every method, and a stage depends on the chosen one alone, and on what methods share
-METHODS = "models/methods/__init__.py"
-METHOD_NAMES = {
-    yaml.safe_load((ROOT / "conf" / "method" / f"{option}.yaml").read_text())["name"]
-    for option in options()["method"]
-}
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 
 
-def code(stage):
-    """Code that a stage depends on, with the default method filled in."""
-    filled = [dependency.replace("${method.name}", "simclr") for dependency in STAGES[stage].get("deps", [])]
-    return [dependency for dependency in filled if dependency.startswith(("components/", "models/"))]
+def code(stage, values):
+    """Code that a stage depends on, with what the parameters choose filled in."""
+    return [
+        re.sub(r"\$\{(\w+)\.(\w+)\}", lambda found: values[found[1]][found[2]], dependency)
+        for dependency in STAGES[stage].get("deps", [])
+        if dependency.startswith(("components/", "models/"))
+    ]
 
 
-def used(stage, leave_out=frozenset()):
-    """A stage's module and what that imports, packages with nothing in them aside."""
-    files = closure(f"components/{stage}.py", leave_out)
-    if METHODS in files:
-        chosen = {f"models/methods/{name}.py" for name in METHOD_NAMES}
-        shared = set().union(*(closure(module) for module in chosen)) - chosen
-        files = closure(f"components/{stage}.py", leave_out | {METHODS}) | shared | {"models/methods/simclr.py"}
-    return {file for file in files if not file.endswith("/__init__.py") or list(imports(file))}
-
-
-# a stage that always runs has no need to know of its code
-@pytest.mark.parametrize("stage", [name for name in FOLDERS if not STAGES[name].get("always_changed")])
-def test_the_code_that_shapes_the_output_is_a_dependency(stage):
-    listed = code(stage)
-    assert [
-        file for file in sorted(used(stage, SURROUNDINGS)) if not any(covers(entry, file) for entry in listed)
-    ] == []
+def is_empty(file):
+    return file.endswith("/__init__.py") and "import " not in (ROOT / file).read_text()
 
 
 @pytest.mark.parametrize("stage", FOLDERS)
-def test_no_code_is_a_dependency_that_the_step_does_not_use(stage):
-    files = used(stage)
-    assert [entry for entry in code(stage) if not any(covers(entry, file) for file in files)] == []
-
-
-@pytest.mark.parametrize("option", options()["method"])
-def test_each_method_has_the_module_that_its_stage_depends_on(option):
-    name = yaml.safe_load((ROOT / "conf" / "method" / f"{option}.yaml").read_text())["name"]
-    assert (ROOT / "models" / "methods" / f"{name}.py").exists()
+def test_the_code_that_counts_is_a_dependency_and_none_that_is_not_used(stage):
+    """Of methods, encoders and sources the chosen one; what several methods share is listed for all."""
+    unused = None
+    choices = [f"method={name}" for name in METHODS] + ["encoder=resnet18", "encoder=resnet50v2", "data=parquet"]
+    for choice in choices:
+        params, values = compose([choice])
+        listed, counts = code(stage, values), shaping(stage, params)
+        lacking = [file for file in counts if not any(covers(entry, file) for entry in listed)]
+        assert [file for file in lacking if not is_empty(file)] == [], choice
+        idle = {entry for entry in listed if not any(covers(entry, file) for file in counts)}
+        unused = idle if unused is None else unused & idle
+    assert unused == set()
 
 
 def changed_by(parameter):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.helpers.pipeline_graph import FOLDERS
-from tests.helpers.project import make_project
+from tests.helpers.project import Project, make_project
 from tests.helpers.repository import ROOT
 
 pytestmark = pytest.mark.slow
@@ -38,8 +38,23 @@ def test_every_stage_runs_once_and_leaves_its_folder(project):
     assert [path.name for path in project.root.glob(".*.partial")] == []
 
 
-def test_only_the_lock_is_new_to_git(project):
-    assert project.untracked == ["??", "dvc.lock"]
+def test_only_the_lock_and_the_numbers_are_new_to_git(project):
+    assert project.untracked == ["??", "dvc.lock", "??", "metrics.json"]
+
+
+def test_a_fresh_clone_compares_with_the_committed_numbers_and_says_what_no_remote_has(project, tmp_path):
+    project.run("git", "clone", "--quiet", ".", str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone")
+    numbers = json.loads((clone.root / "metrics.json").read_text())
+    compared = clone.answer("dvc", "metrics", "diff", "--all")["metrics.json"]
+    assert {name: value["old"] for name, value in compared.items()} == numbers
+    (commit,) = (entry for entry in clone.answer("dvc", "exp", "show") if entry["rev"] != "workspace")
+    assert commit["data"]["metrics"]["metrics.json"]["data"] == numbers
+    pulled = clone.tried("dvc", "pull", "--remote", "sample")
+    assert pulled.returncode != 0
+    named = pulled.stderr.partition("Checkout failed for following targets:")[2].split()
+    assert set(FOLDERS.values()) <= set(named) and "data" not in named
+    assert (clone.root / "data" / "sample").is_dir()
 
 
 # what DVC and Kubeflow ask again each time
@@ -62,7 +77,7 @@ def test_a_changed_temperature_reaches_the_pretraining_first(project):
 
 def test_the_metrics_are_shown(project):
     shown = project.answer("dvc", "metrics", "show")[""]["data"]
-    metrics = shown["evaluation/metrics.json"]["data"]
+    metrics = shown["metrics.json"]["data"]
     assert {"baseline_accuracy", "probe_accuracy", "finetune_accuracy", "gain", "blessed"} <= set(metrics)
     assert 0 <= metrics["baseline_accuracy"] <= 1
 
@@ -77,6 +92,7 @@ def test_the_summary_is_printed(project):
 
 STEPS = {step: folder for step, folder in FOLDERS.items() if step not in ("champion", "register")}
 KEPT = Path(".cache/kubeflow")
+RUN = ("python", "-m", "pipelines", "kubeflow", "run", "--local")
 # whatever the models are worth, as long as one is surely better
 LENIENT = ("gate.min_gain=-1", "gate.min_accuracy=0", "gate.max_class_drop=1", "gate.confidence=0.51")
 
@@ -100,7 +116,7 @@ def metadata(project, step, name):
 @pytest.fixture(scope="module")
 def kubeflow(project):
     """What the first local run of the Kubeflow pipeline printed."""
-    return project.run("python", "-m", "pipelines", "run", "--local")
+    return project.run(*RUN)
 
 
 def test_a_refused_run_ends_well_and_says_why(project, kubeflow):
@@ -167,7 +183,7 @@ def test_the_page_is_told_the_numbers_the_confusion_and_the_report(project, kube
 @pytest.fixture(scope="module")
 def again(project, kubeflow):
     """The same run again."""
-    return project.run("python", "-m", "pipelines", "run", "--local")
+    return project.run(*RUN)
 
 
 def test_the_same_run_again_is_answered_from_the_cache(project, kubeflow, again):
@@ -180,7 +196,7 @@ def test_the_same_run_again_is_answered_from_the_cache(project, kubeflow, again)
 @pytest.fixture(scope="module")
 def blessed(project, again):
     """A run with another gate, which lets the model pass."""
-    return project.run("python", "-m", "pipelines", "run", "--local", *LENIENT)
+    return project.run(*RUN, *LENIENT)
 
 
 def test_another_gate_runs_evaluation_and_registration_alone(project, blessed):
@@ -194,7 +210,7 @@ def test_another_gate_runs_evaluation_and_registration_alone(project, blessed):
 @pytest.fixture(scope="module")
 def unfit(project, blessed):
     """A run whose dataset does not pass."""
-    return project.tried("python", "-m", "pipelines", "run", "--local", "validation.min_images_per_class=5000")
+    return project.tried(*RUN, "validation.min_images_per_class=5000")
 
 
 def test_a_failing_validation_stops_the_run_with_its_reason_in_one_line(unfit):
@@ -237,7 +253,7 @@ def test_the_experiment_stands_beside_the_others_with_its_parameter_and_metrics(
     assert shown["name"] == "stricter"
     data = shown["revs"][0]["data"]
     assert data["params"]["params.yaml"]["data"]["gate"]["min_gain"] == 0.9
-    assert data["metrics"]["evaluation/metrics.json"]["data"]["blessed"] == 0
+    assert data["metrics"]["metrics.json"]["data"]["blessed"] == 0
 
 
 def test_the_difference_in_parameters_is_the_one_that_was_made(project, experiment):
@@ -247,7 +263,7 @@ def test_the_difference_in_parameters_is_the_one_that_was_made(project, experime
 
 
 def test_the_difference_in_metrics_can_be_asked_for(project, experiment):
-    compared = project.answer("dvc", "metrics", "diff", "--all")["evaluation/metrics.json"]
+    compared = project.answer("dvc", "metrics", "diff", "--all")["metrics.json"]
     assert compared["baseline_accuracy"]["old"] == compared["baseline_accuracy"]["new"]
 
 

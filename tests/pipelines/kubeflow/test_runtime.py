@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from components.shared.params.composing import compose as compose_params
 from components.shared.params.schema import only, params_digest, plain
 from components.shared.steps import STEPS
 from pipelines.kubeflow import pages, runtime
-from pipelines.kubeflow.versions import code_version, data_version
+from pipelines.kubeflow.versions import data_version
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
 from tests.helpers.trained import write_all
@@ -105,43 +104,6 @@ def test_kubernetes_is_told_the_reason(monkeypatch, tmp_path):
 # --- versions
 
 
-@pytest.fixture
-def code(tmp_path):
-    shutil.copytree(ROOT / "components", tmp_path / "components", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    return tmp_path
-
-
-def versions(root):
-    params, _ = compose_params()
-    return {step: code_version(step, params, root) for step in STEPS}
-
-
-@pytest.mark.parametrize(
-    ("file", "steps_changed"),
-    [
-        ("components/shared/evaluation/gate.py", {"evaluate", "register"}),
-        ("models/methods/simclr.py", {"pretrain"}),
-        ("models/methods/byol.py", set()),
-        ("components/shared/progress.py", set()),
-        ("components/ingest.py", {"ingest"}),
-    ],
-)
-def test_a_changed_module_reaches_the_stages_that_dvc_reruns(code, file, steps_changed):
-    before = versions(code)
-    (code / file).write_text((code / file).read_text() + "\n# changed\n")
-    assert changed(before, versions(code)) == steps_changed
-
-
-def test_an_installed_package_takes_all_code_for_every_step(code):
-    (code / "dvc.yaml").unlink()
-    before = versions(code)
-    assert len(set(before.values())) == 1
-    (code / "components" / "shared" / "progress.py").write_text("")
-    assert changed(before, versions(code)) == set(STEPS)
-
-
 def test_the_state_of_the_data_follows_files_and_folders(tmp_path):
     def version(*overrides):
         return data_version(compose_params(overrides)[0].data)
@@ -157,6 +119,23 @@ def test_the_state_of_the_data_follows_files_and_folders(tmp_path):
     assert version("data=folder", file) != version("data=folder", f"data.path={tmp_path / 'images' / 'b.png'}")
     assert version("data=folder", f"data.path={tmp_path / 'none'}") == "not visible"
     assert version("data=cifar10") == "published"
+
+
+def test_the_state_of_the_data_follows_links_but_not_in_a_circle(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.png").write_bytes(b"1")
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "train").symlink_to(tmp_path / "real")
+    params, _ = compose_params(["data=folder", f"data.path={images}"])
+    first = data_version(params.data)
+    (tmp_path / "real" / "b.png").write_bytes(b"2")
+    second = data_version(params.data)
+    (images / "test").symlink_to(tmp_path / "real")
+    third = data_version(params.data)
+    (tmp_path / "real" / "up").symlink_to(images)
+    assert len({first, second, third}) == 3
+    assert data_version(params.data) == third
 
 
 # --- running a step
