@@ -11,12 +11,12 @@ import numpy as np
 
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError
+from components.shared.evaluation.champion import Champion, read_champion
 from components.shared.evaluation.gate import (
     BLESSING,
     BOOTSTRAP_SEED,
     NAMES,
     Blessing,
-    Champion,
     Scores,
     judge,
     score,
@@ -26,13 +26,14 @@ from components.shared.evaluation.report import Findings, render
 from components.shared.evaluation.statistics import accuracy_interval, confusion
 from components.shared.params.schema import Params, plain
 from components.shared.plots import evaluation as draw
-from components.shared.registry.versions import champion
 from components.shared.step import Work, command_line, working
 from components.shared.tracking.run import lineage
 from components.shared.training.curves import PRETRAINING_PROBE, Curve, read_curve, write_curves
 
 
-def evaluate(dataset: Path, probe: Path, baseline: Path, finetune: Path, out: Path, params: Params) -> Blessing:
+def evaluate(
+    dataset: Path, probe: Path, baseline: Path, finetune: Path, champion: Path, out: Path, params: Params
+) -> Blessing:
     """Judge the probe and the fine-tuned model against the baseline.
 
     Writes into `out`: `blessing.json` (the verdict and its reasons), `metrics.json`, `curves.csv`,
@@ -44,17 +45,20 @@ def evaluate(dataset: Path, probe: Path, baseline: Path, finetune: Path, out: Pa
         probe: folder of `probe`.
         baseline: folder of `baseline`.
         finetune: folder of `finetune`.
+        champion: folder of `champion`.
         out: folder to write.
-        params: with sections `gate` and `registry`.
+        params: with section `gate`.
 
     Raises:
-        UserError: the dataset is missing or damaged, or `out` can't be written.
+        UserError: the dataset or the champion's record is missing or damaged, or `out` can't be written.
     """
     data = Dataset(dataset)
     folders = {"probe": Path(probe), "baseline": Path(baseline), "finetune": Path(finetune)}
-    with working("evaluate", out, params, {"dataset": Path(dataset), **folders}, data.manifest.name) as work:
+    inputs = {"dataset": Path(dataset), **folders, "champion": Path(champion)}
+    best = read_champion(champion)
+    with working("evaluate", out, params, inputs, data.manifest.name) as work:
         work.run.dataset(data, JUDGING)
-        findings = _judge(work, data, folders)
+        findings = _judge(work, data, folders, best)
         _write(work, findings)
     blessing = findings.blessing
     print(f"evaluate: {'blessed' if blessing.blessed else 'not blessed'}")
@@ -63,10 +67,10 @@ def evaluate(dataset: Path, probe: Path, baseline: Path, finetune: Path, out: Pa
     return blessing
 
 
-def _judge(work: Work, data: Dataset, folders: Mapping[str, Path]) -> Findings:
+def _judge(work: Work, data: Dataset, folders: Mapping[str, Path], champion: Champion) -> Findings:
     truth, gate = Truth.of(data), work.params.gate
     candidates, unreadable = _read(folders)
-    blessing = judge(candidates, unreadable, truth, gate, _ask_registry(work.params.registry.champion_model))
+    blessing = judge(candidates, unreadable, truth, gate, champion)
     scores = score(candidates, truth)
     intervals = {
         name: accuracy_interval(found.right, gate.confidence, gate.resamples, BOOTSTRAP_SEED)
@@ -94,13 +98,6 @@ def _read(folders: Mapping[str, Path]) -> tuple[dict[str, Candidate], list[str]]
         except UserError as error:
             unreadable.append(str(error))
     return candidates, unreadable
-
-
-def _ask_registry(model_name: str) -> Champion | str | None:
-    try:
-        return champion(model_name)
-    except UserError as error:
-        return str(error)
 
 
 def _curves(folders: Mapping[str, Path]) -> list[Curve]:
@@ -188,4 +185,4 @@ def _draw(out: Path, findings: Findings) -> list[tuple[Path, str]]:
 
 
 if __name__ == "__main__":
-    command_line("evaluate", evaluate, ("dataset", "probe", "baseline", "finetune"), "evaluation")
+    command_line("evaluate", evaluate)

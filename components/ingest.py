@@ -149,4 +149,4 @@ def _write_labels(
 
 
 if __name__ == "__main__":
-    command_line("ingest", ingest, (), "dataset")
+    command_line("ingest", ingest)

@@ -256,4 +256,4 @@ def _labels(data: Dataset, split: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    command_line("pretrain", pretrain, ("dataset",), "encoder")
+    command_line("pretrain", pretrain)

@@ -193,4 +193,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    command_line("register", register, ("dataset", "evaluation", "probe", "finetune"), "registration")
+    command_line("register", register)

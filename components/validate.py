@@ -239,4 +239,4 @@ def _keep(folder: Path, failed: Path) -> None:
 
 
 if __name__ == "__main__":
-    command_line("validate", validate, ("dataset",), "validation")
+    command_line("validate", validate)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from components.shared.errors import UserError
 from components.shared.params.composing import compose, options
-from components.shared.params.schema import READS
+from components.shared.steps import STEPS
 
 # one that fails to start would otherwise be met hours into a run; in the order of the steps that need them
 LIBRARIES = (
@@ -38,12 +38,12 @@ def main(options: argparse.Namespace) -> None:
     Raises:
         UserError: something is not; the line says what.
     """
-    for name in (f"components.{step}" for step in READS):
+    for name in (f"components.{step}" for step in STEPS):
         _import(name)
     count = _configuration()
     _writable(Path(tempfile.gettempdir()))
     _writable(Path.home())
-    print(f"ok: {len(READS)} steps, {count} options, commit {os.environ.get('GIT_COMMIT') or 'not told'}")
+    print(f"ok: {len(STEPS)} steps, {count} options, commit {os.environ.get('GIT_COMMIT') or 'not told'}")
     if options.libraries:
         for line in _libraries():
             print(line, flush=True)

@@ -19,6 +19,9 @@ from components.shared.errors import UserError
 
 SPLITS = ("unlabelled", "train", "validation", "test")
 UNLABELLED = -1
+CHAMPION_RECORD = "champion.json"
+# a finished folder holds one of them
+_RECORDS = ("manifest.json", "result.json", CHAMPION_RECORD)
 
 
 class Record(BaseModel):
@@ -108,7 +111,7 @@ def output_folder(out: Path) -> Iterator[Path]:
 
 def _refuse_foreign(out: Path) -> None:
     """Replacing a folder deletes it, so it must be one of ours: with a record, or empty."""
-    if not out.exists() or (out / "manifest.json").exists() or (out / "result.json").exists():
+    if not out.exists() or any((out / name).exists() for name in _RECORDS):
         return
     if not out.is_dir() or any(out.iterdir()):
         raise UserError(f"{out}: exists and was not written by a step; remove it or choose another folder")
@@ -257,7 +260,7 @@ def input_digest(folder: Path) -> str:
     """Digest of a finished input folder: a dataset's own, else that of its record and models."""
     if (Path(folder) / "manifest.json").exists():
         return read_record(folder, Manifest).digest
-    names = ("encoder.keras", "classifier.keras", "predictions.npz", "blessing.json")
+    names = ("encoder.keras", "classifier.keras", "predictions.npz", "blessing.json", CHAMPION_RECORD)
     files = [path for name in names if (path := Path(folder) / name).exists()]
     return files_digest(files)
 

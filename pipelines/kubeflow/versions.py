@@ -26,7 +26,7 @@ def code_version(step: str, params: Params, root: Path = ROOT) -> str:
     """
     listed: Iterable[str] = CODE
     if (root / "dvc.yaml").exists():
-        dependencies = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][step]["deps"]
+        dependencies = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][step].get("deps", [])
         filled = [dependency.replace("${method.name}", params.method.name) for dependency in dependencies]
         listed = [dependency for dependency in filled if dependency.split("/")[0] in CODE]
     files = {file for name in listed for file in _modules(root / name)}

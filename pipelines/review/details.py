@@ -16,7 +16,7 @@ import mlflow
 from components.shared.errors import UserError, first_line
 from components.shared.evaluation.gate import BLESSING, Check, read_blessing
 from components.shared.registry.versions import answering
-from components.shared.tracking.earlier_runs import STEPS
+from components.shared.steps import STEPS
 from components.shared.tracking.run import if_there
 from pipelines.review.state import ModelVersion, State
 

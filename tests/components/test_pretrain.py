@@ -307,7 +307,7 @@ def die(descriptor):
     fsync(descriptor)
 
 os.fsync = die
-command_line("pretrain", pretrain, ("dataset",), "encoder")
+command_line("pretrain", pretrain)
 """
 
 

@@ -15,12 +15,13 @@ from components.register import register
 from components.shared.artifacts import Dataset, Result, read_record, save_predictions
 from components.shared.digests import file_digest
 from components.shared.errors import UserError
-from components.shared.evaluation.gate import Champion, read_blessing
+from components.shared.evaluation.champion import Champion
+from components.shared.evaluation.gate import read_blessing
 from components.shared.params.schema import only
 from components.shared.registry.infra_validation import UnfitError
 from components.shared.registry.logged_model import requirements
-from components.shared.registry.versions import absolute_uri, champion, find_version
-from components.shared.tracking.earlier_runs import STEPS
+from components.shared.registry.versions import absolute_uri, find_champion, find_version
+from components.shared.steps import STEPS
 from tests.helpers.datasets import make_arrays, write_dataset
 from tests.helpers.trained import write_all
 
@@ -79,7 +80,8 @@ def run_evaluate(root: Path, *overrides: str) -> None:
 
     params = only(compose(["data.name=colours", *overrides])[0], "evaluate")
     shutil.rmtree(root / "evaluation", ignore_errors=True)
-    evaluate(root / "dataset", root / "probe", root / "baseline", root / "finetune", root / "evaluation", params)
+    inputs = [root / name for name in ("dataset", "probe", "baseline", "finetune", "champion")]
+    evaluate(*inputs, root / "evaluation", params)
 
 
 @pytest.fixture
@@ -328,7 +330,13 @@ def test_a_champion_keeps_its_alias_and_is_not_put_up_again(run, do_register, va
     assert again.details["aliases"] == ["champion"]
     assert client().get_registered_model("colours-crowned").aliases == {"champion": 1}
     manifest = Dataset(run / "dataset").manifest
-    assert champion("colours-crowned") == Champion("1", manifest.test_digest, 1.0)
+    assert find_champion("colours-crowned") == Champion(
+        model="colours-crowned",
+        version="1",
+        test_digest=manifest.test_digest,
+        test_accuracy=1.0,
+        artifact_digest=file_digest(run / "finetune" / "classifier.keras"),
+    )
 
 
 def test_another_model_is_another_version_and_takes_the_alias(run, do_register, validated):

@@ -5,14 +5,12 @@ from __future__ import annotations
 import configparser
 import hashlib
 import json
-import re
 
 import pytest
 import yaml
 
 from components.shared.params.composing import options
-from components.shared.params.schema import READS
-from tests.helpers.pipeline_graph import FOLDERS, closure, covers, downstream, imports, load, outs
+from tests.helpers.pipeline_graph import FOLDERS, closure, covers, downstream, imports, load
 from tests.helpers.repository import ROOT
 
 STAGES = load()["stages"]
@@ -21,7 +19,7 @@ STAGES = load()["stages"]
 SURROUNDINGS = {
     f"components/shared/{name}.py"
     for name in (
-        *("errors", "progress", "step", "plots/grids", "plots/evaluation", "plots/probe"),
+        *("errors", "progress", "step", "steps", "plots/grids", "plots/evaluation", "plots/probe"),
         *(f"params/{name}" for name in ("composing", "explain", "methods", "schema", "types")),
         *("tracking/delivery", "tracking/run"),
         *(f"training/{name}" for name in ("checkpoints", "devices", "monitor", "distributed")),
@@ -37,7 +35,7 @@ METHOD_NAMES = {
 
 def code(stage):
     """Code that a stage depends on, with the default method filled in."""
-    filled = [dependency.replace("${method.name}", "simclr") for dependency in STAGES[stage]["deps"]]
+    filled = [dependency.replace("${method.name}", "simclr") for dependency in STAGES[stage].get("deps", [])]
     return [dependency for dependency in filled if dependency.startswith(("components/", "models/"))]
 
 
@@ -51,22 +49,8 @@ def used(stage, leave_out=frozenset()):
     return {file for file in files if not file.endswith("/__init__.py") or list(imports(file))}
 
 
-def test_there_is_one_stage_a_step():
-    assert list(STAGES) == list(FOLDERS) == list(READS)
-
-
-@pytest.mark.parametrize("stage", FOLDERS)
-def test_a_stage_runs_its_step_and_writes_its_folder(stage):
-    assert STAGES[stage]["cmd"] == f"python -m components.{stage}"
-    assert outs(STAGES[stage]) == [FOLDERS[stage]]
-
-
-@pytest.mark.parametrize("stage", FOLDERS)
-def test_parameters_are_those_that_the_step_can_read(stage):
-    assert STAGES[stage]["params"] == list(READS[stage])
-
-
-@pytest.mark.parametrize("stage", FOLDERS)
+# a stage that always runs has no need to know of its code
+@pytest.mark.parametrize("stage", [name for name in FOLDERS if not STAGES[name].get("always_changed")])
 def test_the_code_that_shapes_the_output_is_a_dependency(stage):
     listed = code(stage)
     assert [
@@ -78,17 +62,6 @@ def test_the_code_that_shapes_the_output_is_a_dependency(stage):
 def test_no_code_is_a_dependency_that_the_step_does_not_use(stage):
     files = used(stage)
     assert [entry for entry in code(stage) if not any(covers(entry, file) for file in files)] == []
-
-
-@pytest.mark.parametrize("stage", FOLDERS)
-def test_the_inputs_of_the_command_line_are_dependencies(stage):
-    text = (ROOT / "components" / f"{stage}.py").read_text()
-    call = re.search(r"command_line\(\s*\"(\w+)\", \w+, \(([^)]*)\), \"(\w+)\"", text)
-    assert call, "the module must end with command_line(step, function, (inputs), out)"
-    name, listed, out = call.groups()
-    assert (name, out) == (stage, FOLDERS[stage])
-    for folder in re.findall(r"\"(\w+)\"", listed):
-        assert any(covers(folder, dependency) for dependency in STAGES[stage]["deps"]), folder
 
 
 @pytest.mark.parametrize("option", options()["method"])
@@ -112,31 +85,11 @@ def test_a_changed_threshold_of_the_gate_runs_the_gate_and_the_registration_only
 
 
 def test_a_changed_temperature_spares_data_check_and_baseline():
-    assert changed_by("method.temperature") == {"pretrain", "probe", "finetune", "evaluate", "register"}
+    assert changed_by("method.temperature") == set(FOLDERS) - {"ingest", "validate", "baseline"}
 
 
 def test_a_refused_dataset_stops_everything_that_learns():
     assert downstream(STAGES, "validate") == set(FOLDERS) - {"ingest"}
-
-
-def test_metrics_and_plots_lie_in_the_outputs():
-    described = load()
-    plots = []
-    for plot in described["plots"]:
-        if isinstance(plot, str):
-            plots.append(plot)
-            continue
-        ((_, settings),) = plot.items()
-        assert {"x", "y", "title", "x_label", "y_label"} <= set(settings)
-        plots.extend(settings["y"])
-    assert len(plots) > 5
-    for path in (*described["metrics"], *plots):
-        assert path.split("/")[0] in FOLDERS.values(), path
-
-
-def test_git_ignores_what_dvc_keeps():
-    ignored = (ROOT / ".gitignore").read_text().splitlines()
-    assert [folder for folder in ("data", *FOLDERS.values()) if f"/{folder}" not in ignored] == []
 
 
 def test_the_sample_in_the_repository_is_whole():

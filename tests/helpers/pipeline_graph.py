@@ -7,19 +7,11 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
+from components.shared.steps import STEPS
 from tests.helpers.repository import ROOT
 
 # step → the folder it writes
-FOLDERS = {
-    "ingest": "dataset",
-    "validate": "validation",
-    "pretrain": "encoder",
-    "probe": "probe",
-    "baseline": "baseline",
-    "finetune": "finetune",
-    "evaluate": "evaluation",
-    "register": "registration",
-}
+FOLDERS = {step.name: step.out for step in STEPS.values()}
 
 
 def load(name="dvc.yaml"):
@@ -41,7 +33,9 @@ def downstream(stages, first):
     found = {first}
     while True:
         made = [out for name in found for out in outs(stages[name])]
-        more = {name for name, stage in stages.items() if any(covers(o, d) for o in made for d in stage["deps"])}
+        more = {
+            name for name, stage in stages.items() if any(covers(o, d) for o in made for d in stage.get("deps", []))
+        }
         if more <= found:
             return found
         found |= more

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
 
 from components.shared.errors import UserError
+from components.shared.evaluation.champion import Champion
 from components.shared.evaluation.predictions import (
     CHOOSING,
     CONTENDERS,
@@ -101,15 +102,6 @@ class Scores:
     recall: np.ndarray
 
 
-@dataclass(frozen=True)
-class Champion:
-    """The model that reviewers accepted last; digest and accuracy are None where its version does not tell."""
-
-    version: str
-    test_digest: str | None
-    accuracy: float | None
-
-
 def read_blessing(folder: Path) -> Blessing:
     """Read the verdict of a finished `evaluation/` folder.
 
@@ -145,7 +137,7 @@ def judge(
     unreadable: list[str],
     truth: Truth,
     gate: GateParams,
-    champion: Champion | str | None,
+    champion: Champion,
 ) -> Blessing:
     """Ask every question of the gate.
 
@@ -154,7 +146,7 @@ def judge(
         unreadable: why the others could not.
         truth: what the dataset says.
         gate: thresholds.
-        champion: the registry's, None if it has none, or why the registry could not tell.
+        champion: what the registry said of it.
     """
     reasons = list(unreadable)
     for candidate in candidates.values():
@@ -240,27 +232,29 @@ def check_slices(model: Scores, baseline: Scores, class_names: list[str], thresh
     return Check(name="slices", value=drop, threshold=threshold, passed=passed, why=why)
 
 
-def check_champion(model: Scores, champion: Champion | str | None, test_digest: str, tolerance: float) -> Check:
+def check_champion(model: Scores, champion: Champion, test_digest: str, tolerance: float) -> Check:
     """Is the winner no worse than the model in use, where both were judged on the same test images?"""
     value = float(model.accuracy.mean())
 
     def check(passed: bool, why: str, threshold: float | None = None) -> Check:
         return Check(name="champion", value=value, threshold=threshold, passed=passed, why=why)
 
-    if champion is None:
+    if champion.unavailable is not None:
+        return check(False, f"the registry could not be asked: {champion.unavailable}")
+    if champion.version is None:
         return check(True, "the registry has no champion yet")
-    if isinstance(champion, str):
-        return check(False, f"the registry could not be asked: {champion}")
     named = f"champion version {champion.version}"
     if champion.test_digest is None:
         return check(False, f"{named} does not say on which test images it was judged; set its tag test_digest")
     if champion.test_digest != test_digest:
         return check(True, f"{named} was judged on other test images, so the two can't be compared")
-    if champion.accuracy is None or not np.isfinite(champion.accuracy):
+    if champion.test_accuracy is None:
         return check(False, f"{named} does not say how accurate it is; set its tag test_accuracy")
-    threshold = champion.accuracy - tolerance
+    threshold = champion.test_accuracy - tolerance
     passed = value >= threshold - _ROUNDING
-    versus = f"{value:.1%} against {champion.accuracy:.1%} of {named}; it may fall short by {_points(tolerance)}"
+    versus = (
+        f"{value:.1%} against {champion.test_accuracy:.1%} of {named}; it may fall short by {_points(tolerance)}"
+    )
     return check(passed, versus, threshold)
 
 

@@ -5,6 +5,7 @@ The pipeline sets the alias `challenger` only; `champion` is a reviewer's to giv
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.errors import UserError, first_line
-from components.shared.evaluation.gate import Champion
+from components.shared.evaluation.champion import Champion
 from components.shared.tracking.run import DEFAULT_URI, connect, if_there
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
@@ -32,8 +33,8 @@ class Version:
     uri: str
 
 
-def champion(name: str) -> Champion | None:
-    """The version of `name` that carries the alias `champion`, None where there is none.
+def find_champion(name: str) -> Champion:
+    """What the registry says of the version of `name` that carries the alias `champion`, if there is one.
 
     Raises:
         UserError: the registry does not answer.
@@ -41,10 +42,16 @@ def champion(name: str) -> Champion | None:
     with answering(name) as client:
         model = find_model(client, name)
         if model is None or CHAMPION not in model.aliases:
-            return None
+            return Champion(model=name)
         number = str(model.aliases[CHAMPION])
         tags = client.get_model_version(name, number).tags
-    return Champion(number, tags.get("test_digest"), _number(tags.get("test_accuracy")))
+    return Champion(
+        model=name,
+        version=number,
+        test_digest=tags.get("test_digest"),
+        test_accuracy=_number(tags.get("test_accuracy")),
+        artifact_digest=tags.get("artifact_digest"),
+    )
 
 
 def find_version(name: str, artifact_digest: str) -> Version | None:
@@ -239,6 +246,7 @@ def find_model(client: Any, name: str) -> Any:
 
 def _number(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text)
+        number = math.nan if text is None else float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

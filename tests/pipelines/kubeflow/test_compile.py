@@ -7,9 +7,10 @@ import os
 import pytest
 
 from components.shared.errors import UserError
+from components.shared.steps import TASKS
 from pipelines.__main__ import main
 from pipelines.kubeflow.cluster import compose_cluster
-from pipelines.kubeflow.pipeline import NEVER_CACHED, TITLES, compile_pipeline
+from pipelines.kubeflow.pipeline import compile_pipeline
 from tests.helpers import kubeflow_pods as pods
 from tests.helpers.kubernetes_types import ManifestError, check
 from tests.helpers.repository import ROOT
@@ -63,7 +64,7 @@ def test_the_compiled_file_is_the_golden_one(compiled, variant):
 def test_kubernetes_takes_every_pod(compiled, variant):
     _, pipeline, platform = compiled[variant]
     made = dict(pods.pods(pipeline, platform))
-    assert set(made) == set(TITLES)
+    assert set(made) == set(TASKS)
     for pod in made.values():
         check(pod)
 
@@ -171,7 +172,7 @@ def test_what_touches_a_network_is_tried_again_later_and_later(compiled):
             if "retryPolicy" in task
         }
 
-    network = {"compose", "ingest", "evaluate", "register", "record"}
+    network = {"ingest", "champion", "register", "record"}
     assert set(retried("default")) == network
     assert retried("default")["register"] == {
         "maxRetryCount": 3,
@@ -193,7 +194,9 @@ def test_the_baseline_is_trained_beside_the_pretraining(compiled):
     after = {name: set(task.get("dependentTasks", [])) for name, task in body.items()}
     assert after["pretrain"] == after["baseline"] == {"compose", "ingest", "validate"}
     assert after["finetune"] == after["probe"] == {"compose", "ingest", "pretrain"}
-    assert after["evaluate"] == {"compose", "ingest", "probe", "baseline", "finetune"}
+    # who is champion is asked for when the trainings have ended
+    assert after["champion"] == {"compose", "probe", "baseline", "finetune"}
+    assert after["evaluate"] == {"compose", "ingest", "probe", "baseline", "finetune", "champion"}
 
 
 def test_registration_and_refusal_are_two_branches_of_one_answer(compiled):
@@ -218,7 +221,7 @@ def test_the_end_is_recorded_whatever_happens(compiled):
 def test_what_must_not_be_replayed_is_not_cached(compiled):
     found = pods.steps(compiled["default"][1])
     cached = {name for name, task in found.items() if task["cachingOptions"].get("enableCache")}
-    assert set(found) - cached == set(NEVER_CACHED)
+    assert set(found) - cached == {name for name, task in TASKS.items() if not task.cached}
 
 
 def test_nothing_that_differs_from_run_to_run_is_in_the_key_of_the_cache(compiled):
@@ -234,8 +237,10 @@ def test_nothing_that_differs_from_run_to_run_is_in_the_key_of_the_cache(compile
 
 def test_everything_has_a_name_and_a_description_on_the_page(compiled):
     _, pipeline, _ = compiled["default"]
-    assert {name: task["taskInfo"]["name"] for name, task in pods.steps(pipeline).items()} == TITLES
-    for step in TITLES:
+    assert {name: task["taskInfo"]["name"] for name, task in pods.steps(pipeline).items()} == {
+        name: task.title for name, task in TASKS.items()
+    }
+    for step in TASKS:
         component = pipeline["components"][f"comp-{step}"]
         for side in ("inputDefinitions", "outputDefinitions"):
             for kind, found in component.get(side, {}).items():
@@ -270,7 +275,7 @@ def test_options_are_the_default_of_one_parameter(compiled):
         (
             "cluster.resources.pretran={cpu: 8}",
             'cluster.resources.pretran = "pretran": must be one of compose, ingest, validate, pretrain, probe, '
-            "baseline, finetune, evaluate, register, refuse, record (did you mean pretrain?)",
+            "baseline, finetune, champion, evaluate, register, refuse, record (did you mean pretrain?)",
         ),
         (
             "cluster.resources.probe.memory=8GB",

@@ -12,8 +12,11 @@ import yaml
 from components.evaluate import evaluate
 from components.shared.artifacts import Result, read_record, write_record
 from components.shared.errors import UserError
+from components.shared.evaluation.champion import Champion
+from components.shared.evaluation.gate import read_blessing
 from components.shared.params.composing import compose as compose_params
-from components.shared.params.schema import READS, only, params_digest, plain
+from components.shared.params.schema import only, params_digest, plain
+from components.shared.steps import STEPS
 from pipelines.kubeflow import pages, runtime
 from pipelines.kubeflow.versions import code_version, data_version
 from tests.helpers.datasets import make_dataset
@@ -59,7 +62,7 @@ def changed(one, other):
 def test_each_step_gets_the_parameters_that_it_declares(composed):
     params, _ = compose_params(["runtime.epochs=7"])
     found = composed("runtime.epochs=7")
-    assert list(found) == list(READS)
+    assert list(found) == list(STEPS)
     for step, settings in found.items():
         assert settings["params"] == plain(only(params, step))
         restored = runtime.restore(settings["params"], step)
@@ -73,7 +76,7 @@ def test_each_step_gets_the_parameters_that_it_declares(composed):
         ("method.temperature=0.3", {"pretrain"}),
         ("validation.min_pixel_std=2.0", {"validate"}),
         ("supervised.epochs=3", {"baseline", "finetune"}),
-        ("registry.model_name=other", {"evaluate", "register"}),
+        ("registry.model_name=other", {"champion", "register"}),
     ],
 )
 def test_an_option_changes_what_it_shapes_and_nothing_else(composed, override, steps_changed):
@@ -82,16 +85,6 @@ def test_an_option_changes_what_it_shapes_and_nothing_else(composed, override, s
 
 def test_the_state_of_the_data_is_part_of_ingest_alone(composed):
     assert changed(composed(data="a"), composed(data="b")) == {"ingest"}
-
-
-def test_another_champion_makes_evaluation_judge_again(composed, monkeypatch):
-    from components.shared.evaluation.gate import Champion
-    from components.shared.registry import versions as registry
-
-    before = composed()
-    assert before["evaluate"]["champion"] is None
-    monkeypatch.setattr(registry, "champion", lambda name: Champion("4", None, None))
-    assert changed(before, composed()) == {"evaluate"}
 
 
 def test_a_wrong_option_ends_the_step_with_one_line(capsys):
@@ -122,7 +115,7 @@ def code(tmp_path):
 
 def versions(root):
     params, _ = compose_params()
-    return {step: code_version(step, params, root) for step in READS}
+    return {step: code_version(step, params, root) for step in STEPS}
 
 
 @pytest.mark.parametrize(
@@ -146,7 +139,7 @@ def test_an_installed_package_takes_all_code_for_every_step(code):
     before = versions(code)
     assert len(set(before.values())) == 1
     (code / "components" / "shared" / "progress.py").write_text("")
-    assert changed(before, versions(code)) == set(READS)
+    assert changed(before, versions(code)) == set(STEPS)
 
 
 def test_the_state_of_the_data_follows_files_and_folders(tmp_path):
@@ -177,7 +170,9 @@ def trained(tmp_path_factory, tracking_uri):
     folders |= write_all(root, folders["dataset"], baseline=0.6, probe=0.7, finetune=0.65)
     params = only(compose_params(["gate.min_accuracy=0.9", "gate.resamples=100"])[0], "evaluate")
     folders["evaluation"] = root / "evaluation"
-    evaluate(*(folders[name] for name in ("dataset", "probe", "baseline", "finetune", "evaluation")), params)
+    evaluate(
+        *(folders[name] for name in ("dataset", "probe", "baseline", "finetune", "champion", "evaluation")), params
+    )
     return folders
 
 
@@ -209,6 +204,18 @@ def test_a_step_writes_its_folder_where_kubeflow_wants_it(trained, shown):
     assert metrics.metadata["critical"] == 0 == json.loads(Path(metrics.path).read_text())["critical"]
     assert Path(verdict.path).read_text().startswith("# Fit to learn from\n")
     assert sorted(path.name for path in Path(out.path).parent.iterdir()) == ["metrics", "validation", "verdict"]
+
+
+def test_the_champion_reaches_the_evaluation_as_text(trained, shown, tracking_uri):
+    said = runtime.champion(settings("champion", "registry.model_name=nobody"))
+    assert json.loads(said) == {**dict.fromkeys(Champion.model_fields), "schema_version": 1, "model": "nobody"}
+    inputs = [Artifact(trained[name]) for name in ("dataset", "probe", "baseline", "finetune")]
+    better = Champion(model="nobody", unavailable="no answer").model_dump_json()
+    for champion, passed in ((said, True), (better, False)):
+        out = shown("evaluation")
+        blessing = runtime.evaluate(settings("evaluate", "gate.resamples=100"), inputs, champion, out)
+        assert blessing.checks[-1].passed is passed
+        assert blessing == read_blessing(Path(out.path))
 
 
 def test_a_refused_dataset_ends_the_step(trained, shown, capsys):

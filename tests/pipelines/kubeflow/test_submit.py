@@ -24,6 +24,7 @@ STEPS = [
     "baseline",
     "probe",
     "finetune",
+    "champion",
     "evaluate",
     "register",
     "record",

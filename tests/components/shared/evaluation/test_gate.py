@@ -8,13 +8,15 @@ from pydantic import ValidationError
 
 from components.shared.artifacts import Result
 from components.shared.digests import value_digest
-from components.shared.evaluation.gate import CHECKS, Blessing, Champion, judge, read_blessing, score
+from components.shared.evaluation.champion import Champion
+from components.shared.evaluation.gate import CHECKS, Blessing, judge, read_blessing, score
 from components.shared.evaluation.predictions import Candidate, Truth
 from components.shared.params.schema import GateParams
 from tests.helpers.trained import simulate
 
 GATE = GateParams(min_gain=0.02, min_accuracy=0.5, max_class_drop=0.1, champion_tolerance=0.01)
 CLASSES = 4
+NO_CHAMPION = Champion(model="pets")
 NAMES = ["ant", "bee", "cat", "dog"]
 
 
@@ -49,8 +51,12 @@ def make_three(truth, baseline=0.7, probe=0.75, finetune=0.85, **more):
     return {name: make_candidate(name, truth, level, **more) for name, level in levels.items()}
 
 
-def judged(candidates, truth, champion=None, unreadable=(), **gate) -> Blessing:
-    return judge(candidates, list(unreadable), truth, GATE.model_copy(update=gate), champion)
+def champion(**values):
+    return Champion(model="pets", **values)
+
+
+def judged(candidates, truth, best=NO_CHAMPION, unreadable=(), **gate) -> Blessing:
+    return judge(candidates, list(unreadable), truth, GATE.model_copy(update=gate), best)
 
 
 def the(blessing: Blessing, name: str):
@@ -168,21 +174,20 @@ def test_a_class_without_test_images_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    ("champion", "passed", "words"),
+    ("best", "passed", "words"),
     [
-        (None, True, "no champion"),
-        (Champion("3", "t" * 64, 0.80), True, "version 3"),
-        (Champion("3", "t" * 64, 0.99), False, "99.0%"),
-        (Champion("3", "x" * 64, 0.99), True, "other test images"),
-        (Champion("3", None, 0.10), False, "test_digest"),
-        (Champion("3", "t" * 64, None), False, "test_accuracy"),
-        (Champion("3", "t" * 64, float("nan")), False, "test_accuracy"),
-        ("registry http://x: refused", False, "could not be asked"),
+        (NO_CHAMPION, True, "no champion"),
+        (champion(version="3", test_digest="t" * 64, test_accuracy=0.80), True, "version 3"),
+        (champion(version="3", test_digest="t" * 64, test_accuracy=0.99), False, "99.0%"),
+        (champion(version="3", test_digest="x" * 64, test_accuracy=0.99), True, "other test images"),
+        (champion(version="3", test_accuracy=0.10), False, "test_digest"),
+        (champion(version="3", test_digest="t" * 64), False, "test_accuracy"),
+        (champion(unavailable="registry http://x: refused"), False, "could not be asked"),
     ],
 )
-def test_champion(champion, passed, words):
+def test_champion(best, passed, words):
     truth = make_truth()
-    blessing = judged(make_three(truth), truth, champion)
+    blessing = judged(make_three(truth), truth, best)
     check = the(blessing, "champion")
     assert check.passed is passed
     assert words in check.why
@@ -193,8 +198,9 @@ def test_champion_tolerance_is_kept_to_the_image():
     truth = make_truth()
     candidates = make_three(truth)
     reached = float(score(candidates, truth)["finetune"].accuracy.mean())
-    assert the(judged(candidates, truth, Champion("1", "t" * 64, reached + 0.01)), "champion").passed
-    assert not the(judged(candidates, truth, Champion("1", "t" * 64, reached + 0.011)), "champion").passed
+    for ahead, passed in ((0.01, True), (0.011, False)):
+        best = champion(version="1", test_digest="t" * 64, test_accuracy=reached + ahead)
+        assert the(judged(candidates, truth, best), "champion").passed is passed
 
 
 def nan_in_one_row(candidate, truth):

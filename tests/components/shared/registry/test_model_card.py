@@ -12,7 +12,8 @@ from components.shared.artifacts import Manifest, Result
 from components.shared.evaluation.gate import CHECKS, Blessing, Check
 from components.shared.registry.model_card import LONGEST, model_card
 from components.shared.registry.version_tags import Subject, version_tags
-from components.shared.tracking.earlier_runs import STEPS, StepRun
+from components.shared.steps import STEPS
+from components.shared.tracking.earlier_runs import StepRun
 
 MEASURED = {
     "model_mebibytes": 0.5,
