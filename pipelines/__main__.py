@@ -19,7 +19,7 @@ COMMANDS = {
         for name in ("cancel", "compile", "run", "schedule", "schedules", "status", "submit", "unschedule")
     },
     "review": "pipelines.review.commands",
-    "webhook": "pipelines.review.webhooks.commands",
+    "webhook": "pipelines.review.webhook_commands",
 }
 
 

@@ -1,6 +1,6 @@
 """Deciding: approve, reject, withdraw, roll back.
 
-MLflow sets an alias in one step, so there is one champion at every moment. A decision sets the alias, puts itself on
+MLflow sets an alias in one step, so there is one champion at every moment. A decision sets the alias, goes on
 record, and looks again: whoever was overtaken meanwhile is told.
 """
 
@@ -127,8 +127,8 @@ def withdraw(models: ReviewedModels, number: str, reason: str, who: Reviewer) ->
     state.version(number)
     if not state.is_champion(number):
         raise UserError(
-            f"{models.model} version {number} is not champion, but {state.name_of(state.champion)} is; `reject` takes "
-            "a version that is not in service out of the review"
+            f"{models.model} version {number} is not champion, {state.name_of(state.champion)} is; a version that "
+            "is not in service can be rejected"
         )
     return _decide(state, who, "withdraw", reason, version=number)
 
@@ -149,7 +149,8 @@ def rollback(models: ReviewedModels, reason: str, who: Reviewer) -> Outcome:
     origin = state.origin_of(target)
     if origin is not None and state.is_rejected(origin):
         raise UserError(
-            f"{state.name_of(target)} was champion before, but was rejected since; `approve` another version instead"
+            f"{state.name_of(target)} was champion before, but was rejected since; `approve` another version "
+            "instead"
         )
     return _decide(state, who, "rollback", reason, version=state.origin_of(state.champion), champion=target)
 

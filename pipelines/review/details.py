@@ -52,7 +52,7 @@ def host() -> str | None:
 
 def version_page(name: str, number: str, where: str | None = None) -> str | None:
     """Address of a version in MLflow's page, which is at `where` or at the server; None without a server."""
-    where = where or host()
+    where = (where or host() or "").rstrip("/")
     return f"{where}/#/models/{quote(name, safe='')}/versions/{number}" if where else None
 
 

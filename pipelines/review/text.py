@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -293,3 +294,12 @@ def _gain(found: ModelVersion) -> str:
     if gain is None:
         return "-"
     return f"{100 * gain:+.1f}" + (f" ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})" if interval else "")
+
+
+def announcement(model: str, found: ModelVersion, page: str) -> str:
+    """A new challenger in one line: verdict, gain, where to look, and the command that shows it."""
+    verdict = found.tags.get("verdict", "verdict unknown, not registered by the pipeline")
+    gain = f", gain {found.gain_in_words}" if found.gain_in_words else ""
+    command = f"contrastive review show {found.number} --model {shlex.quote(model)}"
+    said = f"{model} version {found.number} waits for review: {verdict}{gain}"
+    return shown(f"{said} | {version_page(model, found.number, page)} | {command}")
