@@ -66,11 +66,13 @@ def main(options: argparse.Namespace) -> int | None:
 
     models = options.model, options.production_model
     if options.action == "list":
-        return actions.list_versions(*models, options.json)
-    if options.action == "show":
-        return actions.show(*models, options.number)
-    if options.action == "history":
-        return actions.show_history(*models, options.json)
-    more = {"override": options.override} if options.action == "approve" else {}
-    number = getattr(options, "number", None)
-    return actions.decide(options.action, *models, options.reviewer, number, options.reason, **more)
+        actions.list_versions(*models, options.json)
+    elif options.action == "show":
+        actions.show(*models, options.number)
+    elif options.action == "history":
+        actions.show_history(*models, options.json)
+    else:
+        more = {"override": options.override} if options.action == "approve" else {}
+        number = getattr(options, "number", None)
+        return actions.decide(options.action, *models, options.reviewer, number, options.reason, **more)
+    return None

@@ -15,9 +15,10 @@ from typing import Any
 from mlflow.utils.credentials import read_mlflow_creds
 
 from components.shared.errors import UserError
+from pipelines.review.history import in_words
 from pipelines.review.record import Decision
 from pipelines.review.state import ReviewedModels, State, read
-from pipelines.review.write import copy_to_production, show_in_page, write_decision
+from pipelines.review.write import copy_to_production, move_champion, put_on_record, show_in_page
 
 _LONGEST_REASON = 2000
 # how often, and how many seconds apart, to look for the record of somebody who moved the alias at the same moment
@@ -177,6 +178,8 @@ def _against(state: State, number: str) -> Iterator[str]:
 def _decide(before: State, who: Reviewer, action: Any, reason: str, **what: str | None) -> Outcome:
     """Move the alias `champion`, put the decision on record, and look what became of it."""
     moves = action != "reject"
+    if moves:
+        move_champion(before.models, what.get("champion"))
     mine = Decision(
         sequence=before.record.next_sequence,
         by=who.name,
@@ -186,11 +189,14 @@ def _decide(before: State, who: Reviewer, action: Any, reason: str, **what: str 
         replaced=before.champion if moves else None,
         **what,
     )
-    write_decision(before.models, mine)
+    put_on_record(before.models, mine)
     state, notes = show_in_page(_look_again(before, mine), mine)
     rivals = tuple(decision for decision in _since(before, state) if decision.id != mine.id)
-    overtaken = moves and state.champion != mine.champion
-    return Outcome(state, mine, _done(state, mine, rivals, overtaken), rivals, overtaken, tuple(notes))
+    others = [rival for rival in rivals if rival.moves]
+    # MLflow can't remove an alias from one version only: a withdrawal may hit a champion that was made just before
+    overtaken = moves and (state.champion != mine.champion or (action == "withdraw" and bool(others)))
+    done = _overtaken(state, mine, others) if overtaken else _done(state, mine)
+    return Outcome(state, mine, done, rivals, overtaken, tuple(notes))
 
 
 def _since(before: State, now: State) -> list[Decision]:
@@ -208,20 +214,18 @@ def _look_again(before: State, mine: Decision) -> State:
     return state
 
 
-def _done(state: State, mine: Decision, rivals: Sequence[Decision], overtaken: bool) -> str:
+def _overtaken(state: State, mine: Decision, others: Sequence[Decision]) -> str:
+    winner = next((other for other in reversed(others) if state.champion in (other.champion, mine.champion)), None)
+    by = (
+        f"{winner.by} {in_words(state, winner)} ({winner.reason})" if winner else "somebody moved the alias by hand"
+    )
+    return f"{in_words(state, mine)}, but at the same moment {by}; {state.name_of(state.champion)} is champion"
+
+
+def _done(state: State, mine: Decision) -> str:
     name, replaced = state.name_of(mine.champion), state.name_of(mine.replaced)
     if mine.action == "reject":
         return f"version {mine.version} is rejected"
-    if overtaken:
-        now = state.name_of(state.champion)
-        winner = next((rival for rival in rivals if rival.moves and rival.champion == state.champion), None)
-        who = (
-            f"{winner.by} made {now} champion: {winner.reason}"
-            if winner
-            else f"somebody made {now} champion by hand"
-        )
-        did = {"approve": f"{name} was approved", "rollback": f"{name} was restored"}
-        return f"{did.get(mine.action, f'{replaced} was withdrawn')}, but at the same moment {who}"
     if mine.action == "withdraw":
         return f"{replaced} is withdrawn; no version is champion"
     if mine.action == "rollback":

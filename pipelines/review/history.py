@@ -30,7 +30,7 @@ def history(state: State) -> list[Event]:
             if last and not at_once and decision.replaced not in {move.champion for move in last}:
                 events.append(_moved(state, last[-1].champion, decision.replaced))
             last = [*last, decision] if at_once else [decision]
-        events.append(Event(_what(state, decision), decision))
+        events.append(Event(in_words(state, decision), decision))
     if last and state.champion not in {move.champion for move in last}:
         events.append(_moved(state, last[-1].champion, state.champion))
     return events
@@ -44,7 +44,8 @@ def notes(state: State) -> list[str]:
     return [*_about_aliases(state), *_about_versions(state), *unreadable]
 
 
-def _what(state: State, decision: Decision) -> str:
+def in_words(state: State, decision: Decision) -> str:
+    """What a decision did."""
     gone = "" if decision.version is None or decision.version in state.versions else " (deleted since)"
     replaced = state.name_of(decision.replaced) if decision.replaced else "no champion"
     if decision.action == "reject":
@@ -88,7 +89,7 @@ def _about_aliases(state: State) -> Iterator[str]:
     alias = state.champion_aliases.get(PREVIOUS)
     if alias != state.previous:
         goes = f"goes to {state.name_of(state.previous)}" if state.previous else "has nowhere to go"
-        yield f"the alias {PREVIOUS} is at {state.name_of(alias)}; `rollback` follows the record and {goes}"
+        yield f"the alias {PREVIOUS} is at {state.name_of(alias)}; by the record `rollback` {goes}"
 
 
 def _about_versions(state: State) -> Iterator[str]:

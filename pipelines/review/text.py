@@ -245,7 +245,7 @@ def _links(title: str, links: Mapping[str, str]) -> list[str]:
 def _next(state: State, number: str | None = None) -> list[str]:
     show = number is None
     number = number or state.challenger
-    if number not in state.versions or state.is_champion(number) or state.is_rejected(number):
+    if number is None or number not in state.versions or state.is_champion(number) or state.is_rejected(number):
         return []
     override = "" if state.versions[number].blessed else " --override"
     commands = [f"show {number}"] * show + [f"approve {number} --reason …{override}", f"reject {number} --reason …"]

@@ -27,7 +27,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from components.shared.errors import UserError, first_line, masked
+from components.shared.errors import UserError, first_line
 from components.shared.registry.versions import CHALLENGER
 from components.shared.tracking.run import if_there
 from pipelines.review.details import host
@@ -103,7 +103,7 @@ class Receiver:
             async with self.one_at_a_time:
                 await asyncio.to_thread(self.announce, body)
         except ValidationError:
-            return PlainTextResponse("not an event", 400)
+            return PlainTextResponse("not a set alias", 400)
         except UserError as error:
             print(f"error: {error}; MLflow sends it again", file=sys.stderr, flush=True)
             return PlainTextResponse("not announced yet", 503)
@@ -206,8 +206,12 @@ def _named(client: mlflow.MlflowClient, name: str) -> list[Any]:
 def _server() -> Iterator[mlflow.MlflowClient]:
     """A client of the server; what goes wrong with it is said in one line."""
     if host() is None:
-        raise UserError(f"MLFLOW_TRACKING_URI = {mlflow.get_registry_uri()}: only a server has webhooks; set it to one")
-    limit_requests(1, SECONDS)
+        raise UserError(
+            f"MLFLOW_TRACKING_URI = {mlflow.get_registry_uri()}: only a server has webhooks; set it to one"
+        )
+    # a server that is away must be an answer within seconds, not a hang
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS))
     try:
         yield mlflow.MlflowClient()
     except (MlflowException, OSError) as error:

@@ -26,21 +26,30 @@ from pipelines.review.state import (
     read,
 )
 
+_ROUNDS = 5
 # SQLite, PostgreSQL and MySQL in turn
 _COLLISION = re.compile(r"UNIQUE constraint failed|UniqueViolation|Duplicate entry")
 
 
-def write_decision(models: ReviewedModels, decision: Decision) -> None:
-    """Move the alias `champion` in one step, and put the decision on record.
+def move_champion(models: ReviewedModels, number: str | None) -> None:
+    """Give the alias `champion` to a version in one step, or to none.
 
     Raises:
         UserError: this account may not, or the registry does not answer.
     """
-    name = models.champion_model
-    with answering(name) as client:
-        if decision.moves:
-            _set_alias(client, name, CHAMPION, decision.champion)
-        client.set_registered_model_tag(name, decision.key, decision.model_dump_json(exclude_none=True))
+    with answering(models.champion_model) as client:
+        _set_alias(client, models.champion_model, CHAMPION, number)
+
+
+def put_on_record(models: ReviewedModels, decision: Decision) -> None:
+    """Write a decision into a tag of its own.
+
+    Raises:
+        UserError: this account may not, or the registry does not answer.
+    """
+    with answering(models.champion_model) as client:
+        text = decision.model_dump_json(exclude_none=True)
+        client.set_registered_model_tag(models.champion_model, decision.key, text)
 
 
 def copy_to_production(state: State, number: str) -> str:
@@ -81,13 +90,17 @@ def show_in_page(state: State, decision: Decision) -> tuple[State, list[str]]:
             if version is not None:
                 with _noting(refused, f"the tags of {name} version {version.number}"):
                     _set_tags(client, name, version, decision)
-        if state.champion_aliases.get(PREVIOUS) != state.previous:
-            with _noting(refused, f"the alias {PREVIOUS} of {models.champion_model}"):
-                _set_alias(client, models.champion_model, PREVIOUS, state.previous)
         if state.challenger == number and decision.action in ("approve", "reject"):
             with _noting(refused, f"the alias {CHALLENGER} of {models.model}"):
                 _end_challenge(client, state)
-    return read(models), refused
+        # again if another reviewer has decided meanwhile, and may have done the same
+        for _ in range(_ROUNDS):
+            state = read(models)
+            if state.champion_aliases.get(PREVIOUS) == state.previous:
+                break
+            with _noting(refused, f"the alias {PREVIOUS} of {models.champion_model}"):
+                _set_alias(client, models.champion_model, PREVIOUS, state.previous)
+    return state, list(dict.fromkeys(refused))
 
 
 @contextlib.contextmanager
