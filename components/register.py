@@ -18,10 +18,11 @@ from components.shared.registry.infra_validation import UnfitError, validate_inf
 from components.shared.registry.logged_model import NoClassifierError, describe_logged_model, log_classifier
 from components.shared.registry.model_card import model_card
 from components.shared.registry.version_tags import Subject, version_tags
-from components.shared.registry.versions import absolute_uri, find_version, put_up_for_review
+from components.shared.registry.versions import find_version, put_up_for_review
 from components.shared.step import Work, command_line, working
+from components.shared.tracking.client import absolute_uri, connect
 from components.shared.tracking.earlier_runs import find_runs, recorded_runs
-from components.shared.tracking.run import connect, lineage
+from components.shared.tracking.lineage import lineage
 
 CLASSIFIER = "classifier.keras"
 COMPARED_IMAGES = 256

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from components.shared.tracking.client import connect
 from components.shared.tracking.delivery import UNSENT, resend
-from components.shared.tracking.run import connect
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from components.shared.artifacts import Manifest, Result, read_record
 from components.shared.errors import UserError, first_line
+from components.shared.registry.uris import parse_uri
 from components.shared.registry.versions import open_registry, resolve
 from components.shared.training.backend import start_backend
 
@@ -104,13 +105,15 @@ def _from_registry(uri: str) -> ReadyModel:
     from mlflow.exceptions import MlflowException
 
     resolved = resolve(uri)
-    version = re.fullmatch(r"models:/+([^/@]+)/(\d+)", resolved)
+    version = parse_uri(resolved)
     with tempfile.TemporaryDirectory(prefix="model-") as folder:
         try:
             local = mlflow.artifacts.download_artifacts(artifact_uri=resolved, dst_path=folder)
         except (MlflowException, OSError) as error:
             raise UserError(f"{uri}: MLflow does not give it: {first_line(error)}; check the address") from None
-        return _from_mlflow(Path(local), f"{version[1]} version {version[2]}" if version else uri)
+        return _from_mlflow(
+            Path(local), f"{version.name} version {version.version}" if version and version.version else uri
+        )
 
 
 def _from_mlflow(folder: Path, name: str) -> ReadyModel:

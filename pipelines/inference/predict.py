@@ -20,6 +20,7 @@ import numpy as np
 
 from components.shared.errors import UserError
 from components.shared.params.schema import load_params
+from components.shared.registry.uris import alias_uri
 from components.shared.registry.versions import CHAMPION
 from pipelines.inference.batches import FileWork, write_answers
 from pipelines.inference.image_files import ImageFiles, shown
@@ -56,7 +57,7 @@ def main(options: argparse.Namespace) -> int:
         raise UserError(f"--top = {options.top}: must be at least 1")
     if options.out is not None:
         check_table(options.out, ENDINGS)
-    where = options.model or f"models:/{load_params(Path('params.yaml')).registry.champion_model}@{CHAMPION}"
+    where = options.model or alias_uri(load_params(Path("params.yaml")).registry.champion_model, CHAMPION)
     quiet()
     files = ImageFiles(options.images)
     model = load_ready(where)

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from components.shared.errors import UserError
+from components.shared.errors import UserError, one_line
 from components.shared.params.schema import READS, only, plain, restore
 
 # of a checkpoint's folder in the container; without it the step's own default
@@ -39,7 +39,7 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
     """
     from components.shared.params import composing as config
     from components.shared.registry.versions import champion
-    from components.shared.tracking.run import connect
+    from components.shared.tracking.client import connect
     from pipelines.kubeflow.versions import code_version, data_version
 
     _quiet()
@@ -145,7 +145,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        line = " ".join(str(error).split())
+        line = one_line(error)
         print(f"error: {line}", file=sys.stderr, flush=True)
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             with suppress(OSError):

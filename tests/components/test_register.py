@@ -19,7 +19,8 @@ from components.shared.evaluation.gate import Champion, read_blessing
 from components.shared.params.schema import only
 from components.shared.registry.infra_validation import UnfitError
 from components.shared.registry.logged_model import requirements
-from components.shared.registry.versions import absolute_uri, champion, find_version
+from components.shared.registry.versions import champion, find_version
+from components.shared.tracking.client import absolute_uri
 from components.shared.tracking.earlier_runs import STEPS
 from tests.helpers.datasets import make_arrays, write_dataset
 from tests.helpers.trained import write_all

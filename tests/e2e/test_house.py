@@ -13,7 +13,7 @@ import pytest
 
 from tests.helpers.repository import ROOT, tracked_files
 
-HEAVY = ("tensorflow", "keras", "mlflow", "great_expectations", "sklearn", "matplotlib", "pandas", "dvc", "kfp")
+HEAVY = ("tensorflow", "keras", "great_expectations", "sklearn", "matplotlib", "pandas", "dvc", "kfp")
 
 
 def texts():

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from components.shared.errors import UserError
+from components.shared.errors import UserError, first_line
 from components.shared.params.explain import did_you_mean, parameter_names
 from components.shared.params.schema import Params, validate_params
 
@@ -82,7 +82,7 @@ def _composed(name: str, overrides: Sequence[str], conf: Path) -> dict[str, Any]
         with initialize_config_dir(config_dir=str(conf.resolve()), version_base=None):
             values: Any = OmegaConf.to_container(hydra_compose(name, overrides=list(overrides)), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{' '.join(overrides) or conf}: {_first_line(error)}") from None
+        raise UserError(f"{' '.join(overrides) or conf}: {_why(error)}") from None
     found: dict[str, Any] = values
     return found
 
@@ -110,8 +110,8 @@ def _check_names(override: str, conf: Path) -> None:
         raise UserError(f"{override}: no such parameter{did_you_mean(name, [*groups, *names])}; see conf/")
 
 
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().splitlines()[0]
+def _why(error: Exception) -> str:
+    line = first_line(error)
     if refused := re.match("Could not override '(.+)'", line):
         return f"the chosen options have no parameter {refused[1]}; see conf/"
-    return line[:200]
+    return line

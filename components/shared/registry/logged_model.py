@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError, first_line
+from components.shared.registry.uris import parse_uri
 from components.shared.training.backend import start_backend
 
 _REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
@@ -82,16 +82,16 @@ def describe_logged_model(model_uri: str, metrics: Mapping[str, float], tags: Ma
     Raises:
         UserError: MLflow does not answer.
     """
-    match = re.fullmatch(r"models:/+(m-[^/]+)", model_uri)
-    if match is None:
+    parsed = parse_uri(model_uri)
+    if parsed is None or parsed.model_id is None:
         return
     import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
         if metrics:
-            mlflow.log_metrics(dict(metrics), model_id=match[1])
-        mlflow.MlflowClient().set_logged_model_tags(match[1], dict(tags))
+            mlflow.log_metrics(dict(metrics), model_id=parsed.model_id)
+        mlflow.MlflowClient().set_logged_model_tags(parsed.model_id, dict(tags))
     except (MlflowException, OSError) as error:
         raise UserError(
             f"MLflow does not take what was found of the model: {first_line(error)}; run again"

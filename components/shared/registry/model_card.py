@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.shared.evaluation.gate import NAMES, Check
+from components.shared.registry.uris import version_uri
 from components.shared.registry.version_tags import Subject, named
 
 LONGEST = 5000
@@ -30,7 +31,7 @@ def model_card(subject: Subject, name: str, number: str) -> str:
     """
     card = ""
     for classes, slices in _SHORTER:
-        card = "\n\n".join(filter(None, _sections(subject, f"models:/{name}/{number}", classes, slices)))
+        card = "\n\n".join(filter(None, _sections(subject, version_uri(name, number), classes, slices)))
         if len(card) <= LONGEST:
             break
     return card

@@ -6,16 +6,25 @@ The pipeline sets the alias `challenger` only; `champion` is a reviewer's to giv
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
 
 from components.shared.errors import UserError, first_line
 from components.shared.evaluation.gate import Champion
-from components.shared.tracking.run import DEFAULT_URI, connect, if_there
+from components.shared.registry.uris import alias_uri, parse_uri, version_uri
+from components.shared.tracking.client import (
+    DEFAULT_URI,
+    absolute_uri,
+    connect,
+    if_there,
+    limit_requests,
+    sqlite_file,
+)
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
 # the registry stores no longer descriptions
@@ -63,7 +72,7 @@ def find_version(name: str, artifact_digest: str) -> Version | None:
             return None
         number = str(found[0].version)
         aliases = tuple(sorted(alias for alias, at in model.aliases.items() if str(at) == number))
-    return Version(name, number, aliases, f"models:/{name}/{number}")
+    return Version(name, number, aliases, version_uri(name, number))
 
 
 def put_up_for_review(
@@ -88,8 +97,6 @@ def put_up_for_review(
     Raises:
         UserError: the registry does not answer.
     """
-    import mlflow
-
     every = {"artifact_digest": artifact_digest, **tags}
     found = find_version(name, artifact_digest)
     with answering(name) as client:
@@ -117,8 +124,6 @@ def _keep_first(client: Any, name: str, artifact_digest: str, made: str) -> str:
     The registry numbers versions in the order in which it makes them, tags included, so whoever made a later one
     finds the first here.
     """
-    from mlflow.exceptions import MlflowException
-
     wanted = f"name = '{name}' AND tags.artifact_digest = '{artifact_digest}'"
     same = client.search_model_versions(wanted, order_by=["version_number ASC"])
     first = str(same[0].version) if same else made
@@ -142,10 +147,10 @@ def resolve(uri: str) -> str:
         UserError: there is no such model or alias (the line names the challenger if there is one), or the registry
             does not answer.
     """
-    match = re.fullmatch(r"models:/+([^/@]+)@([^/@]+)", uri)
-    if match is None:
+    parsed = parse_uri(uri)
+    if parsed is None or parsed.name is None or parsed.alias is None:
         return uri
-    name, alias = match.groups()
+    name, alias = parsed.name, parsed.alias
     with answering(name) as client:
         model = find_model(client, name)
     if model is None:
@@ -154,27 +159,19 @@ def resolve(uri: str) -> str:
             "(a production model is made by the first `python -m pipelines review approve`)"
         )
     if alias in model.aliases:
-        return f"models:/{name}/{model.aliases[alias]}"
+        return version_uri(name, str(model.aliases[alias]))
     if CHALLENGER in model.aliases:
         number = model.aliases[CHALLENGER]
         hint = (
             f"version {number} waits for review: approve it with `python -m pipelines review approve {number} "
-            f"--reason …`, or use it as it is with --model models:/{name}@{CHALLENGER}"
+            f"--reason …`, or use it as it is with --model {alias_uri(name, CHALLENGER)}"
         )
     else:
         hint = (
             "`python -m pipelines review list` shows what can be approved; "
-            f"or name a version with --model models:/{name}/<number>"
+            f"or name a version with --model {version_uri(name, '<number>')}"
         )
     raise UserError(f"{uri}: no version is {alias}; {hint}")
-
-
-def absolute_uri(uri: str) -> str:
-    """The same tracking or registry address for a process in another folder: a SQLite path made absolute."""
-    prefix = "sqlite:///"
-    if uri.startswith(prefix) and not uri.startswith(prefix + "/"):
-        return prefix + str(Path(uri.removeprefix(prefix)).resolve())
-    return uri
 
 
 def open_registry(what: str) -> str:
@@ -187,9 +184,9 @@ def open_registry(what: str) -> str:
         UserError: there is none, or it does not answer.
     """
     address = absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
-    prefix = "sqlite:///"
+    file = sqlite_file(address)
     # MLflow would make the file
-    if address.startswith(prefix) and not Path(address.removeprefix(prefix)).exists():
+    if file is not None and not file.exists():
         raise UserError(
             f"{what}: there is no registry at {address}; run where the pipeline ran, or set MLFLOW_TRACKING_URI"
         )
@@ -203,12 +200,7 @@ def answering(name: str) -> Iterator[Any]:
     Raises:
         UserError: the registry does not answer, or does not let this account do that.
     """
-    # a registry that is away must be an answer within seconds, not a hang
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
+    limit_requests()
     try:
         yield mlflow.MlflowClient()
     except (MlflowException, OSError) as error:

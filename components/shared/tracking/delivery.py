@@ -13,13 +13,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.shared.environment import environment
 from components.shared.errors import UserError, first_line
+from components.shared.tracking.client import requests_within
 
 UNSENT = "unsent"
 # seconds: between two tries while the server is away, at first and at most; of asking whether it answers again
@@ -175,22 +175,6 @@ def resend(place: Path = Path(UNSENT)) -> list[str]:
     with suppress(OSError):
         place.rmdir()
     return lines
-
-
-@contextmanager
-def requests_within(seconds: int | None, retries: int = 0) -> Iterator[None]:
-    """Bound MLflow's requests: by itself it would try each one for minutes.
-
-    Args:
-        seconds: time-out of a request; None leaves what is set.
-        retries: how often MLflow itself tries again.
-    """
-    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
-    if seconds is not None:
-        limits["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(seconds)
-    # MLflow reads these settings at each request
-    with environment(limits):
-        yield
 
 
 def _kept(folder: Path) -> list[Call]:

@@ -8,81 +8,23 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
+from components.shared.errors import UserError, first_line
+from components.shared.tracking.client import connect, experiment_id, requests_within
+from components.shared.tracking.delivery import ASKING, Delivery
+from components.shared.tracking.lineage import lineage
 
-from components.shared.errors import UserError, first_line, masked
-from components.shared.tracking.delivery import ASKING, Delivery, requests_within
-
-DEFAULT_URI = "sqlite:///mlflow.db"
-ARTIFACTS = "mlartifacts"
 # seconds that the end of a step waits for a lost server; its variable; and when someone wants the step to end
 PATIENCE, PATIENCE_VARIABLE, PATIENCE_WHEN_KILLED = 60.0, "TRACKING_PATIENCE_SECONDS", 5.0
-# what MLflow's page itself sets when one chooses "Model training"; without it runs are shown as those of an agent
-_TRAINING_PAGE = {"mlflow.experimentKind": "custom_model_development"}
-
-
-def connect() -> str:
-    """Point MLflow at the tracking server; returns its address.
-
-    Raises:
-        UserError: the server does not answer, or does not know the user.
-    """
-    # a step must not hang for minutes because the tracking server is away; the value is MLflow's own setting
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    # the tables of a new SQLite file are nothing to report
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    import mlflow
-
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    _check_place(uri)
-    mlflow.set_tracking_uri(uri)
-    try:
-        mlflow.search_experiments(max_results=1)
-    except Exception as error:
-        raise UserError(f"MLFLOW_TRACKING_URI = {masked(uri)}: {_why_not(error)}") from None
-    return uri
-
-
-def _check_place(uri: str) -> None:
-    """Refuse a SQLite file that can't be written; MLflow would try for two minutes, and then say less."""
-    name = uri.removeprefix("sqlite:///")
-    if name == uri or not name or ":memory:" in name or "?" in name:
-        return
-    file = Path(name).absolute()
-    # folders that are not there yet are made
-    place = next(path for path in (file, *file.parents) if path.exists())
-    if not os.access(place, os.W_OK) or not (place == file or place.is_dir()):
-        raise UserError(
-            f"MLFLOW_TRACKING_URI = {uri}: {place} can't be written; set it to a server, or to a file that can"
-        )
-
-
-def _why_not(error: Exception) -> str:
-    said = str(error)
-    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
-    if getattr(error, "error_code", "") == "UNAUTHENTICATED" or "error code 401" in said:
-        whom = f"user {user}, or its password" if user else "a request without a user"
-        return f"the server refuses {whom} (401); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    if "Invalid Host header" in said:
-        return "the server does not serve this host name (403); add it to its MLFLOW_SERVER_ALLOWED_HOSTS"
-    if getattr(error, "error_code", "") == "PERMISSION_DENIED" or "error code 403" in said:
-        return (
-            f"user {user or '(none)'} may not read here (403); ask for the permission, or set "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of another user"
-        )
-    return f"can't be used: {first_line(error)}; start the server or unset it"
 
 
 class Run:
@@ -261,37 +203,6 @@ def _tell_unsent(delivery: Delivery, patience: float) -> None:
     )
 
 
-def experiment_id(name: str) -> str:
-    """Id of the experiment, created on first use; two steps starting at once share it."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    found = mlflow.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    local = str(mlflow.get_tracking_uri()).startswith("sqlite:")
-    place = Path(ARTIFACTS).resolve().as_uri() if local else None
-    try:
-        return str(mlflow.create_experiment(name, place, tags=_TRAINING_PAGE))
-    except MlflowException:
-        found = mlflow.get_experiment_by_name(name)
-        if found is None:
-            raise
-        return str(found.experiment_id)
-
-
-def if_there(ask: Callable[..., Any], *what: str) -> Any:
-    """What MLflow answers to `ask(*what)`, None where it has no such run, model or version."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return ask(*what)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-
-
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as dotted names: {"a": {"b": 1}} becomes {"a.b": 1}."""
     flat: dict[str, Any] = {}
@@ -301,26 +212,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def lineage() -> dict[str, str]:
-    """Tags that say which code, data and pipeline run this is."""
-    tags = {"git.commit": os.environ.get("GIT_COMMIT") or _git("rev-parse", "HEAD") or "unknown"}
-    # dvc.lock changes while the pipeline runs; it tells what was made, not by which code
-    if _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock"):
-        tags["git.dirty"] = "true"
-    pointer = Path("data.dvc")
-    if pointer.exists():
-        outs = (yaml.safe_load(pointer.read_text()) or {}).get("outs") or [{}]
-        tags["dvc.data"] = str(outs[0].get("md5", "unknown"))
-    run = os.environ.get("PIPELINE_RUN_ID") or os.environ.get("DVC_EXP_NAME")
-    tags["pipeline.run"] = run or f"repro-{tags['git.commit'][:8]}"
-    return tags
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

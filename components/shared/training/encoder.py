@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.artifacts import Dataset, Result, read_record
-from components.shared.errors import UserError
+from components.shared.errors import UserError, first_line
 from components.shared.params.schema import EncoderParams
 
 
@@ -41,5 +41,6 @@ def load_encoder(folder: Path, data: Dataset, network: EncoderParams | None = No
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # the archive, its JSON and its HDF5 each have their own exceptions
-        why = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise UserError(f"{path}: can't be loaded ({why}); run the pretrain step again") from None
+        raise UserError(
+            f"{path}: can't be loaded ({first_line(error, 100)}); run the pretrain step again"
+        ) from None

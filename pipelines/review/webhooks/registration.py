@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.shared.errors import UserError
-from components.shared.tracking.run import if_there
+from components.shared.tracking.client import if_there
 
 EVENT = "model_version_alias.created"
 ABOUT = "Tells a reviewer of a new challenger"

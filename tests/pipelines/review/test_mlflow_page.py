@@ -8,7 +8,7 @@ import json
 import pytest
 
 from components.shared.errors import UserError
-from components.shared.tracking.run import connect
+from components.shared.tracking.client import connect
 from pipelines.review import carry_out, decide
 from pipelines.review.decide import Reviewer
 from pipelines.review.history import history, notes

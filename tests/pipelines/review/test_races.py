@@ -11,7 +11,7 @@ import threading
 import pytest
 import requests
 
-from components.shared.tracking.run import connect
+from components.shared.tracking.client import connect
 from pipelines.review import decide
 from pipelines.review.history import notes
 from pipelines.review.state import Place, read

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from components.shared.artifacts import Dataset
-from components.shared.errors import UserError, masked
-from components.shared.tracking.run import connect, experiment_id, flatten, lineage, tracked
+from components.shared.errors import UserError, redacted
+from components.shared.tracking.client import connect, experiment_id
+from components.shared.tracking.lineage import lineage
+from components.shared.tracking.run import flatten, tracked
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
 
@@ -218,6 +220,6 @@ def test_a_patience_that_is_no_number_is_a_one_line_error(client, monkeypatch, t
         ("the word hunter2 stands alone", "the word *** stands alone"),
     ],
 )
-def test_secrets_are_masked(monkeypatch, said, shown):
+def test_secrets_are_redacted(monkeypatch, said, shown):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2")
-    assert masked(said) == shown
+    assert redacted(said) == shown
