@@ -81,14 +81,15 @@ def working(
     """
     if not together:
         alone(step)
+    out = Path(out)
     digests = {key: input_digest(Path(folder)) for key, folder in inputs.items()}
     if not leads():
         with tempfile.TemporaryDirectory() as folder:
             yield Work(step, Path(folder), Untracked(), params, digests)
         return
     with (
-        output_folder(Path(out)) as partial,
-        tracked(step, plain(params), params_digest(params), digests, name) as run,
+        output_folder(out) as partial,
+        tracked(step, plain(params), params_digest(params), digests, name, partial, out) as run,
     ):
         yield Work(step, partial, run, params, digests)
 

@@ -21,9 +21,10 @@ STAGES = load()["stages"]
 SURROUNDINGS = {
     f"components/shared/{name}.py"
     for name in (
-        *("errors", "progress", "step", "plots/grids", "plots/evaluation", "plots/probe"),
+        *("environment", "errors", "git", "progress", "step"),
+        *("plots/grids", "plots/evaluation", "plots/probe", "registry/uris"),
         *(f"params/{name}" for name in ("composing", "explain", "methods", "schema", "types")),
-        *("tracking/delivery", "tracking/run"),
+        *(f"tracking/{name}" for name in ("client", "journal", "lineage", "run")),
         *(f"training/{name}" for name in ("checkpoints", "devices", "monitor", "distributed")),
     )
 }
