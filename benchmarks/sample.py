@@ -30,6 +30,7 @@ VARIANTS = {
 def run_seed(seed: int, folder: Path, variants: list[str], data: str) -> list[dict]:
     """All variants of one seed: a row each."""
     from components.baseline import baseline
+    from components.champion import champion
     from components.evaluate import evaluate
     from components.finetune import finetune
     from components.ingest import ingest
@@ -50,9 +51,9 @@ def run_seed(seed: int, folder: Path, variants: list[str], data: str) -> list[di
         trained = pretrain(dataset, place / "encoder", only(params, "pretrain"), place / "checkpoints")
         probe(dataset, place / "encoder", place / "probe", only(params, "probe"))
         finetune(dataset, place / "encoder", place / "finetune", only(params, "finetune"))
-        evaluate(
-            dataset, place / "probe", rival, place / "finetune", place / "evaluation", only(params, "evaluate")
-        )
+        champion(place / "champion", only(params, "champion"))
+        inputs = [dataset, place / "probe", rival, place / "finetune", place / "champion"]
+        evaluate(*inputs, place / "evaluation", only(params, "evaluate"))
         blessing = json.loads((place / "evaluation" / "blessing.json").read_text())
         metrics = json.loads((place / "evaluation" / "metrics.json").read_text())
         rows.append(

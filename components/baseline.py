@@ -35,4 +35,4 @@ def baseline(dataset: Path, out: Path, params: Params) -> Result:
 
 
 if __name__ == "__main__":
-    command_line("baseline", baseline, ("dataset",), "baseline")
+    command_line("baseline", baseline)

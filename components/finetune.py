@@ -43,4 +43,4 @@ def finetune(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:
 
 
 if __name__ == "__main__":
-    command_line("finetune", finetune, ("dataset", "encoder"), "finetune")
+    command_line("finetune", finetune)

@@ -7,14 +7,14 @@ result.
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from components.shared.artifacts import UNLABELLED, Dataset, Result
-from components.shared.digests import files_digest, value_digest
+from components.shared.code import code_digest
+from components.shared.digests import value_digest
 from components.shared.errors import UserError
 from components.shared.params.schema import Params, params_digest
 from components.shared.progress import Progress
@@ -240,11 +240,7 @@ def _key(data: Dataset, params: Params) -> str:
     """Digest of everything that decides the result, the code of the training among it."""
     import keras
 
-    import models
-
-    # the second hands the parameters and the images' statistics on to the network
-    own = [Path(__file__), Path(inspect.getfile(network))]
-    code = files_digest([*own, *Path(models.__file__).parent.rglob("*.py")])
+    code = code_digest("pretrain", params)
     return value_digest(
         [params_digest(params), data.manifest.digest, keras.backend.backend(), keras.version(), code]
     )
@@ -256,4 +252,4 @@ def _labels(data: Dataset, split: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    command_line("pretrain", pretrain, ("dataset",), "encoder")
+    command_line("pretrain", pretrain)

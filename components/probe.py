@@ -204,4 +204,4 @@ def _subset(labels: np.ndarray, budget: int, seed: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    command_line("probe", probe, ("dataset", "encoder"), "probe")
+    command_line("probe", probe)

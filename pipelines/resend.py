@@ -1,32 +1,27 @@
-"""Log what steps could not, because the tracking server was lost while they ran.
-
-A step that ends while the server is away leaves all that it logged in its folder, as `tracking.json`.
-"""
+"""Logging what steps could not, because the tracking server was lost while they ran."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from components.shared.repository import in_repository
+from components.shared.tracking.client import connect
+from components.shared.tracking.resend import resend, waiting_folders
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER", help="of steps; default: all here")
 
-
-def main(options: argparse.Namespace) -> None:
+def resend_all(folders: Sequence[Path] = ()) -> None:
     """Make each folder's run at `MLFLOW_TRACKING_URI` whole; nothing changes in the folders.
+
+    Args:
+        folders: of steps that have ended; none are all in the repository that have something to send.
 
     Raises:
         UserError: a folder holds nothing to send, or the server does not take all of it.
     """
-    # MLflow takes seconds to import, which other commands must not wait for
-    from components.shared.tracking.client import connect
-    from components.shared.tracking.resend import resend, waiting_folders
-
-    folders = options.folders or waiting_folders(Path())
+    folders = folders or waiting_folders(in_repository("."))
     if not folders:
-        print("nothing here waits to be sent")
+        print("nothing waits to be sent")
         return
     connect()
     for folder in folders:

@@ -13,6 +13,7 @@ from typing import Any
 from components.shared.artifacts import Record, Result, Stopwatch, input_digest, output_folder, write_record
 from components.shared.errors import exit_cleanly
 from components.shared.params.schema import Params, load_params, params_digest, plain
+from components.shared.steps import STEPS
 from components.shared.tracking.run import Run, Untracked, tracked
 from components.shared.training.distributed import alone, leads
 
@@ -94,18 +95,18 @@ def working(
         yield Work(step, partial, run, params, digests)
 
 
-def command_line(step: str, function: Callable[..., Any], inputs: tuple[str, ...], out: str) -> None:
+def command_line(step: str, function: Callable[..., Any]) -> None:
     """Run a step from a shell: `python -m components.<step> [--params FILE] [--<input> DIR …] [--out DIR]`.
 
     Args:
         step: the step's name.
-        function: called as `function(*input folders, out, params)`.
-        inputs: names of the input folders, also their default places.
-        out: default place of the output folder.
+        function: called as `function(*input folders, out, params)`; the table of steps names the folders.
     """
     # TensorFlow reads it when it is imported. Level 2 still shows harmless "E" lines of its own data pipeline when
     # it is made deterministic; real failures are raised, not logged
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    inputs, out = STEPS[step].inputs, STEPS[step].out
 
     def main() -> None:
         parser = argparse.ArgumentParser(prog=f"python -m components.{step}", description=function.__doc__)

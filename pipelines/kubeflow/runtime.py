@@ -11,12 +11,16 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from components.shared.artifacts import CHAMPION_RECORD
 from components.shared.errors import UserError, one_line
-from components.shared.params.schema import READS, only, plain, restore
+from components.shared.params.schema import only, plain, restore
+from components.shared.steps import STEPS
 
 # of a checkpoint's folder in the container; without it the step's own default
 CACHE = "PIPELINE_CACHE"
@@ -34,25 +38,20 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
         data: names the state of the data; empty: found by looking at the source.
 
     Returns:
-        Step → JSON of its parameters and the version of its code; of `ingest` also that of the data, of `evaluate`
-        the champion in the registry. Equal text means that KFP may answer from its cache.
+        Step → JSON of its parameters and the version of its code; of `ingest` also that of the data. Equal text
+        means that KFP may answer from its cache.
     """
+    from components.shared.code import code_digest
     from components.shared.params import composing as config
-    from components.shared.registry.versions import champion
-    from components.shared.tracking.client import connect
-    from pipelines.kubeflow.versions import code_version, data_version
+    from pipelines.kubeflow.versions import data_version
 
     _quiet()
     with told():
         params, _ = config.compose(list(overrides))
         settings: dict[str, dict[str, Any]] = {
-            step: {"params": plain(only(params, step)), "code": code_version(step, params)} for step in READS
+            step: {"params": plain(only(params, step)), "code": code_digest(step, params)} for step in STEPS
         }
         settings["ingest"]["data"] = data or data_version(params.data)
-        # a verdict against one champion is none against the next
-        connect()
-        crowned = champion(params.registry.champion_model)
-        settings["evaluate"]["champion"] = crowned.version if crowned is not None else None
         chosen = " ".join(overrides) or "the defaults"
         print(f"compose: {chosen}", flush=True)
         return {step: json.dumps(value, sort_keys=True) for step, value in settings.items()}
@@ -85,6 +84,35 @@ def run(step: str, settings: str, inputs: Sequence[Any], out: Any, **shown: Any)
     out.metadata.update(pages.facts(Path(out.path)))
     pages.show(step, Path(out.path), folders, **shown)
     return result
+
+
+def champion(settings: str) -> str:
+    """Run the step `champion`; returns its record as text, for `evaluate`.
+
+    Its folder is no artifact: KFP tells artifacts apart by the task that made them, so one that always runs would
+    make `evaluate` run again every time.
+    """
+    from components.champion import champion
+
+    _quiet()
+    with told(), TemporaryDirectory() as place:
+        folder = Path(place) / "champion"
+        champion(folder, restore(json.loads(settings)["params"], "champion"))
+        return (folder / CHAMPION_RECORD).read_text(encoding="utf-8")
+
+
+def evaluate(settings: str, inputs: Sequence[Any], champion: str, out: Any, **shown: Any) -> Any:
+    """Run the step `evaluate`, with what `champion` returned as the folder that the step wants; else as `run`."""
+    with TemporaryDirectory() as place:
+        (Path(place) / CHAMPION_RECORD).write_text(champion, encoding="utf-8")
+        return run("evaluate", settings, [*inputs, _Folder(place)], out, **shown)
+
+
+@dataclass
+class _Folder:
+    """Stands for an artifact of KFP."""
+
+    path: str
 
 
 def refuse(evaluation: Any, page: Any) -> None:

@@ -14,8 +14,8 @@ from urllib.parse import quote
 from components.shared.errors import UserError, first_line
 from components.shared.evaluation.gate import BLESSING, Blessing, read_blessing
 from components.shared.registry.versions import answering
+from components.shared.steps import STEPS
 from components.shared.tracking.client import if_there
-from components.shared.tracking.earlier_runs import STEPS
 from pipelines.review.state import Entry, State
 
 REPORT = "report.html"

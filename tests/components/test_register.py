@@ -15,13 +15,14 @@ from components.register import register
 from components.shared.artifacts import Dataset, Result, read_record, save_predictions
 from components.shared.digests import file_digest
 from components.shared.errors import UserError
-from components.shared.evaluation.gate import Champion, read_blessing
+from components.shared.evaluation.champion import Champion
+from components.shared.evaluation.gate import read_blessing
 from components.shared.params.schema import only
 from components.shared.registry.infra_validation import UnfitError
 from components.shared.registry.logged_model import requirements
-from components.shared.registry.versions import champion, find_version
+from components.shared.registry.versions import find_champion, find_version
+from components.shared.steps import STEPS
 from components.shared.tracking.client import absolute_uri
-from components.shared.tracking.earlier_runs import STEPS
 from tests.helpers.datasets import make_arrays, write_dataset
 from tests.helpers.trained import write_all
 
@@ -80,7 +81,8 @@ def run_evaluate(root: Path, *overrides: str) -> None:
 
     params = only(compose(["data.name=colours", *overrides])[0], "evaluate")
     shutil.rmtree(root / "evaluation", ignore_errors=True)
-    evaluate(root / "dataset", root / "probe", root / "baseline", root / "finetune", root / "evaluation", params)
+    inputs = [root / name for name in ("dataset", "probe", "baseline", "finetune", "champion")]
+    evaluate(*inputs, root / "evaluation", params)
 
 
 @pytest.fixture
@@ -257,6 +259,24 @@ def test_a_refused_model_is_not_registered_and_the_step_ends_well(run, do_regist
     assert find_version("colours-refused", "any") is None
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda values: values["checks"].pop(2), "nobody asked for certainty"),
+        (lambda values: values.update(schema_version=2), "schema_version = 2: written by a later version"),
+    ],
+)
+def test_a_verdict_of_another_version_is_not_enough(run, do_register, change, words):
+    path = run / "evaluation" / "blessing.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    result = do_register("colours-versions")
+    assert result.details["registered"] is False
+    assert words in result.details["why"] and "\n" not in result.details["why"]
+    assert find_version("colours-versions", "any") is None
+
+
 def test_a_refused_run_without_models_ends_well(run, do_register):
     shutil.rmtree(run / "finetune")
     run_evaluate(run)
@@ -329,7 +349,13 @@ def test_a_champion_keeps_its_alias_and_is_not_put_up_again(run, do_register, va
     assert again.details["aliases"] == ["champion"]
     assert client().get_registered_model("colours-crowned").aliases == {"champion": 1}
     manifest = Dataset(run / "dataset").manifest
-    assert champion("colours-crowned") == Champion("1", manifest.test_digest, 1.0)
+    assert find_champion("colours-crowned") == Champion(
+        model="colours-crowned",
+        version="1",
+        test_digest=manifest.test_digest,
+        test_accuracy=1.0,
+        artifact_digest=file_digest(run / "finetune" / "classifier.keras"),
+    )
 
 
 def test_another_model_is_another_version_and_takes_the_alias(run, do_register, validated):

@@ -1,8 +1,8 @@
 """The parameters of a run: their names, types, ranges and defaults, checked in one place.
 
 `params.yaml` (composed from `conf/`) is read by `load_params`. A step is handed only the parameters that it
-declares in `READS`, so that DVC's and Kubeflow's caches can rely on the list, and in `PLACES`; touching another one
-is an error.
+declares in `components/shared/steps.py`, so that DVC's and Kubeflow's caches can rely on the list; touching another
+one is an error.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from pydantic import BaseModel, Field, ValidationError, create_model, model_vali
 
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
+from components.shared.evaluation.rules import rules
 from components.shared.params.explain import explain
 from components.shared.params.methods import AugmentationParams, MethodParams
 from components.shared.params.types import Count, Drops, Fraction, Positive, Section
+from components.shared.sources import source_names
+from components.shared.steps import STEPS, WHERE
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -35,7 +38,7 @@ class DataParams(Section):
     """Where the images come from and how they are split (`conf/data/`)."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    source: Literal["folder", "parquet", "cifar10", "stl10"]
+    source: Literal[source_names()]  # type: ignore[valid-type]
     path: Annotated[str, Field(min_length=1)]
     image_size: Annotated[int, Field(ge=8, le=512)]
     labels_per_class: Count | None = None
@@ -169,15 +172,8 @@ class MonitorParams(Section):
     min_rank: Annotated[float, Field(ge=0)] = 2.0
 
 
-class GateParams(Section):
-    """What a model must prove before it is put up for review (`conf/gate/`). Accuracies are fractions."""
-
-    min_gain: Annotated[float, Field(ge=-1, le=1)]
-    min_accuracy: Fraction
-    max_class_drop: Fraction
-    champion_tolerance: Fraction
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    resamples: Annotated[int, Field(ge=100)] = 2000
+class GateParams(*(rule.Options for rule in rules().values())):  # type: ignore[misc]
+    """What a model must prove before it is put up for review (`conf/gate/`): the options of every rule."""
 
 
 class RegistryParams(Section):
@@ -242,26 +238,6 @@ _Loader.add_implicit_resolver(
 )
 
 
-# What each step reads. dvc.yaml repeats this list (a test compares them).
-READS: dict[str, tuple[str, ...]] = {
-    "ingest": ("data",),
-    "validate": ("validation",),
-    "pretrain": (
-        *("method", "monitor", "encoder"),
-        *("runtime.epochs", "runtime.batch_size", "runtime.precision", "runtime.seed"),
-    ),
-    "probe": ("probe", "runtime.seed", "runtime.repeats"),
-    "baseline": ("encoder", "supervised", "runtime.precision", "runtime.seed", "runtime.repeats"),
-    "finetune": ("encoder", "supervised", "runtime.precision", "runtime.seed", "runtime.repeats"),
-    "evaluate": ("gate", "registry"),
-    "register": ("registry",),
-}
-
-# What a step may read besides: where it computes. This changes the result by float32's rounding alone, as another
-# graphics card does, so neither DVC nor a kept state of a training takes notice of it.
-PLACES = dict.fromkeys(("pretrain", "baseline", "finetune"), ("runtime.devices",))
-
-
 def validate_params(values: Any, where: str = "") -> Params:
     """Check plain values against the model.
 
@@ -302,15 +278,10 @@ def load_params(path: Path, step: str | None = None) -> Params:
     return params if step is None else only(params, step)
 
 
-def handed(step: str) -> tuple[str, ...]:
-    """Names of the parameters that a step is handed: those that it declares."""
-    return (*READS[step], *PLACES.get(step, ()))
-
-
 def only(params: Params, step: str) -> Params:
     """The parameters that `step` declares; reading any other one raises AttributeError."""
     tree: dict[str, Any] = {}
-    for key in handed(step):
+    for key in STEPS[step].parameters:
         section, _, field = key.partition(".")
         value = getattr(params, section)
         if field:
@@ -342,7 +313,7 @@ def restore(values: Mapping[str, Any], step: str) -> Params:
         UserError: a value is missing, unknown or not allowed.
     """
     wanted: dict[str, Any] = {}
-    for key in handed(step):
+    for key in STEPS[step].parameters:
         section, _, field = key.partition(".")
         annotation = Params.model_fields[section].rebuild_annotation()
         if field:
@@ -384,9 +355,9 @@ def _restricted(tree: Mapping[str, Any]) -> Params:
 
 
 def params_digest(params: Params) -> str:
-    """SHA-256 of the parameters' values, those of `PLACES` aside."""
+    """SHA-256 of the parameters' values, but for where it computes."""
     values = plain(params)
-    for key in {key for keys in PLACES.values() for key in keys}:
+    for key in WHERE:
         section, _, field = key.partition(".")
         values.get(section, {}).pop(field, None)
     return value_digest(values)

@@ -5,6 +5,7 @@ The pipeline sets the alias `challenger` only; `champion` is a reviewer's to giv
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +16,12 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from components.shared.errors import UserError, first_line
-from components.shared.evaluation.gate import Champion
+from components.shared.evaluation.champion import Champion
 from components.shared.registry.uris import alias_uri, parse_uri, version_uri
 from components.shared.tracking.client import (
-    DEFAULT_URI,
     absolute_uri,
     connect,
+    default_uri,
     if_there,
     limit_requests,
     sqlite_file,
@@ -41,8 +42,8 @@ class Version:
     uri: str
 
 
-def champion(name: str) -> Champion | None:
-    """The version of `name` that carries the alias `champion`, None where there is none.
+def find_champion(name: str) -> Champion:
+    """What the registry says of the version of `name` that carries the alias `champion`, if there is one.
 
     Raises:
         UserError: the registry does not answer.
@@ -50,10 +51,16 @@ def champion(name: str) -> Champion | None:
     with answering(name) as client:
         model = find_model(client, name)
         if model is None or CHAMPION not in model.aliases:
-            return None
+            return Champion(model=name)
         number = str(model.aliases[CHAMPION])
         tags = client.get_model_version(name, number).tags
-    return Champion(number, tags.get("test_digest"), _number(tags.get("test_accuracy")))
+    return Champion(
+        model=name,
+        version=number,
+        test_digest=tags.get("test_digest"),
+        test_accuracy=_number(tags.get("test_accuracy")),
+        artifact_digest=tags.get("artifact_digest"),
+    )
 
 
 def find_version(name: str, artifact_digest: str) -> Version | None:
@@ -183,7 +190,7 @@ def open_registry(what: str) -> str:
     Raises:
         UserError: there is none, or it does not answer.
     """
-    address = absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    address = absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or default_uri())
     file = sqlite_file(address)
     # MLflow would make the file
     if file is not None and not file.exists():
@@ -231,6 +238,7 @@ def find_model(client: Any, name: str) -> Any:
 
 def _number(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text)
+        number = math.nan if text is None else float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from components.shared.environment import environment
 from components.shared.errors import UserError, first_line, redacted
+from components.shared.repository import in_repository
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"
@@ -34,7 +35,7 @@ def connect() -> str:
     limit_requests()
     # the tables of a new SQLite file are nothing to report
     logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"))
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
     _check_writable(uri)
     mlflow.set_tracking_uri(uri)
     try:
@@ -42,6 +43,14 @@ def connect() -> str:
     except Exception as error:
         raise UserError(f"MLFLOW_TRACKING_URI = {redacted(uri)}: {_why_not(error)}") from None
     return uri
+
+
+def default_uri() -> str:
+    """The repository's own SQLite file, seen from here; outside of a repository, one here."""
+    try:
+        return f"sqlite:///{in_repository('mlflow.db')}"
+    except UserError:
+        return DEFAULT_URI
 
 
 def limit_requests(retries: int = 2, seconds: int = 20) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.errors import UserError, first_line
+from components.shared.steps import STEPS
 from components.shared.tracking.client import if_there
-
-STEPS = ("ingest", "validate", "pretrain", "probe", "baseline", "finetune", "evaluate", "register")
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def on_a_shell(monkeypatch, function, *arguments):
     """Run a step's command line; returns the exit status."""
     monkeypatch.setattr(sys, "argv", ["step", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        command_line("pretrain", function, ("dataset",), "encoder")
+        command_line("pretrain", function)
     return ended.value.code
 
 

@@ -13,9 +13,7 @@ from pydantic import Field, ValidationError
 from components.shared.errors import UserError
 from components.shared.params.explain import explain, parameter_names
 from components.shared.params.schema import (
-    READS,
     Params,
-    handed,
     load_params,
     only,
     params_digest,
@@ -23,6 +21,7 @@ from components.shared.params.schema import (
     validate_params,
 )
 from components.shared.params.types import Section
+from components.shared.steps import STEPS
 from tests.helpers.repository import ROOT
 
 VALUES = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -40,12 +39,12 @@ def changed(name, value):
     return values
 
 
-@pytest.mark.parametrize("step", READS)
+@pytest.mark.parametrize("step", STEPS)
 def test_a_step_is_handed_what_it_declares_and_nothing_else(step):
     restricted = only(PARAMS, step)
     values = plain(restricted)
     declared = {}
-    for key in handed(step):
+    for key in STEPS[step].parameters:
         section, _, field = key.partition(".")
         if field:
             declared.setdefault(section, {})[field] = plain(PARAMS)[section][field]

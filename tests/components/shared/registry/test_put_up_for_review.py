@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from components.shared.evaluation.gate import Champion
+from components.shared.evaluation.champion import Champion
 from components.shared.registry import versions as registry
-from components.shared.registry.versions import champion, put_up_for_review
+from components.shared.registry.versions import find_champion, put_up_for_review
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +101,14 @@ def test_a_description_is_cut_at_what_the_registry_takes(logged):
 
 
 def test_no_champion_without_a_model_or_without_the_alias(logged):
-    assert champion("put-nobody") is None
+    assert find_champion("put-nobody") == Champion(model="put-nobody")
     put_up_for_review("put-uncrowned", logged, "a" * 64, {}, "a card")
-    assert champion("put-uncrowned") is None
+    assert find_champion("put-uncrowned") == Champion(model="put-uncrowned")
 
 
-def test_a_champion_with_odd_tags_is_read_without_a_crash(logged):
-    put_up_for_review("put-odd", logged, "a" * 64, {"test_accuracy": "good"}, "a card")
-    client().set_registered_model_alias("put-odd", "champion", "1")
-    assert champion("put-odd") == Champion("1", None, None)
+@pytest.mark.parametrize("accuracy", ["good", "nan"])
+def test_a_champion_with_odd_tags_is_read_without_a_crash(logged, accuracy):
+    name = f"put-odd-{accuracy}"
+    put_up_for_review(name, logged, "a" * 64, {"test_accuracy": accuracy}, "a card")
+    client().set_registered_model_alias(name, "champion", "1")
+    assert find_champion(name) == Champion(model=name, version="1", artifact_digest="a" * 64)

@@ -8,7 +8,8 @@ import pytest
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.errors import UserError
-from components.shared.tracking.earlier_runs import STEPS, StepRun, find_runs, recorded_runs
+from components.shared.steps import STEPS
+from components.shared.tracking.earlier_runs import StepRun, find_runs, recorded_runs
 
 RECORD = {"params": {}, "params_digest": "0", "inputs": {}, "seconds": 1.0}
 

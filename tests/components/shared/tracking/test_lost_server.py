@@ -27,7 +27,7 @@ from components.shared.tracking.journal import Call, Journal
 from components.shared.tracking.resend import resend
 from pipelines.__main__ import main
 from tests.helpers.datasets import make_dataset
-from tests.helpers.repository import ROOT
+from tests.helpers.repository import ROOT, make_root
 from tests.helpers.servers import mlflow_server
 
 EPOCHS = 40
@@ -49,9 +49,12 @@ def story(tmp_path_factory, tracking_uri):
     """Two steps log to a server that is killed: one ends before it is back, the other, a training, after."""
     import mlflow
 
-    place = tmp_path_factory.mktemp("lost")
+    place = make_root(tmp_path_factory.mktemp("lost"))
     dataset = make_dataset(place / "data" / "dataset", name="lost")
     write_params(compose(SMALL)[1], place / "params.yaml")
+    # what makes it a repository
+    (place / "dvc.yaml").touch()
+    (place / "conf").mkdir()
     log = place / "training.log"
     told = SimpleNamespace(place=place, errors=io.StringIO(), printed=io.StringIO())
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(told.errors):
@@ -133,7 +136,7 @@ def test_what_was_not_sent_by_the_end_is_told_and_kept_in_the_folder(story):
     assert "evaluation` sends the rest. The step's output is whole" in warnings[1]
     # nothing lies beside it: an image's file system may be read-only
     assert {path.name for path in story.place.iterdir()} == {
-        *("data", "params.yaml", "training.log", "server", "evaluation", "encoder", ".cache"),
+        *("conf", "data", "dvc.yaml", "params.yaml", "training.log", "server", "evaluation", "encoder", ".cache"),
     }
     assert story.between.info.status == "RUNNING"
     assert story.between.data.metrics == {"loss": 1.0}
@@ -274,6 +277,8 @@ def test_a_folder_with_nothing_to_send_is_a_one_line_error(in_tmp, content, why)
 
 
 def test_without_folders_there_is_nothing_to_send(in_tmp, capsys):
-    (in_tmp / "dataset").mkdir()
+    for folder in ("conf", "dataset"):
+        (in_tmp / folder).mkdir()
+    (in_tmp / "dvc.yaml").touch()
     main(["resend"])
-    assert capsys.readouterr().out == "nothing here waits to be sent\n"
+    assert capsys.readouterr().out == "nothing waits to be sent\n"

@@ -16,7 +16,8 @@ from components.baseline import baseline
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
 from components.shared.params.composing import compose, write_params
-from components.shared.params.schema import PLACES, READS, only, params_digest
+from components.shared.params.schema import only, params_digest
+from components.shared.steps import STEPS
 from components.shared.training import devices
 from components.shared.training import distributed as processes
 from components.shared.training.devices import on_devices
@@ -263,11 +264,11 @@ def test_a_number_that_is_none_is_refused(wanted):
     assert str(error.value).endswith(f"runtime.devices = {shown}: must be auto or a whole number ≥ 1")
 
 
-@pytest.mark.parametrize("step", READS)
+@pytest.mark.parametrize("step", STEPS)
 def test_the_number_of_devices_is_read_by_what_trains_and_changes_no_digest(step):
     one, eight = (only(compose([f"runtime.devices={count}"])[0], step) for count in (1, 8))
     assert params_digest(one) == params_digest(eight)
-    assert ("runtime" in one.__dict__ and hasattr(eight.runtime, "devices")) == (step in PLACES)
+    assert ("runtime" in one.__dict__ and hasattr(eight.runtime, "devices")) == STEPS[step].gpu
 
 
 @pytest.mark.parametrize(("rows", "multiple", "added"), [(12, 8, 4), (16, 8, 0), (1, 3, 2), (5, 1, 0), (0, 8, 0)])

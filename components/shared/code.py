@@ -1,0 +1,101 @@
+"""Which modules shape a step's result, and a digest of what they do.
+
+Found by following import statements, without running them, and by the choices of the parameters where a module is
+found by name. DVC's list of dependencies is compared with it by a test; the kept state of a training and Kubeflow's
+cache use it themselves.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from pathlib import Path, PurePosixPath
+
+from components.shared.digests import value_digest
+from components.shared.params.schema import Params
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("components", "models")
+# They check, explain, track, watch, resume, draw and choose where to compute: what a step learns or decides is not
+# theirs, and a better message must not cost a training.
+AROUND = tuple(
+    f"components/shared/{name}"
+    for name in (
+        *("code.py", "errors.py", "params", "progress.py", "step.py", "steps.py", "tracking"),
+        *("plots/grids.py", "plots/probe.py"),
+        *(f"training/{name}.py" for name in ("checkpoints", "devices", "distributed", "monitor")),
+    )
+)
+# packages whose modules are found by name → the parameter that names the one that counts
+CHOSEN_BY = {
+    "models/methods": "method.name",
+    "models/encoders": "encoder.name",
+    "components/shared/sources": "data.source",
+}
+
+
+def code_digest(step: str, params: Params, root: Path = ROOT) -> str:
+    """Digest of the code that shapes a step's result, comments and docstrings aside.
+
+    Args:
+        step: the step's name.
+        params: of the whole run, or those of the step.
+        root: the folder with `components/` and `models/`.
+    """
+    return value_digest({file: _digest(root / file) for file in shaping(step, params, root)})
+
+
+def shaping(step: str, params: Params, root: Path = ROOT) -> list[str]:
+    """The modules that shape a step's result, as paths below `root`; arguments as of `code_digest`."""
+    found: set[str] = set()
+    todo = [f"components/{step}.py"]
+    while todo:
+        file = todo.pop()
+        if file not in found and not any(PurePosixPath(file).is_relative_to(around) for around in AROUND):
+            found.add(file)
+            package = file.removesuffix("/__init__.py")
+            found_here = [
+                path
+                for path in imported(file, root)
+                if package not in CHOSEN_BY or str(PurePosixPath(path).parent) != package
+            ]
+            todo += [*found_here, *_chosen(file, params, root)]
+    return sorted(found)
+
+
+def imported(file: str, root: Path = ROOT) -> Iterator[str]:
+    """Modules of this project that a module imports, at its top or inside its functions."""
+    for node in ast.walk(ast.parse((root / file).read_bytes())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for parts in (name.split(".") for name in names):
+            for path in ("/".join(parts) + ".py", "/".join(parts) + "/__init__.py"):
+                if parts[0] in PACKAGES and (root / path).exists():
+                    yield path
+
+
+def _chosen(file: str, params: Params, root: Path) -> Iterable[str]:
+    """The modules that a package finds by name: the one that the parameters choose; all where they don't tell."""
+    package, _, name = file.rpartition("/")
+    if name != "__init__.py" or package not in CHOSEN_BY:
+        return []
+    try:
+        chosen = reduce(getattr, CHOSEN_BY[package].split("."), params)
+    except AttributeError:
+        return [f"{package}/{path.name}" for path in (root / package).glob("*.py")]
+    return [path for path in [f"{package}/{chosen}.py"] if (root / path).exists()]
+
+
+def _digest(file: Path) -> str:
+    tree = ast.parse(file.read_bytes())
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
