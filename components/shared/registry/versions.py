@@ -48,7 +48,7 @@ def find_champion(name: str) -> Champion:
     Raises:
         UserError: the registry does not answer.
     """
-    with answering(name) as client:
+    with registry_client(name) as client:
         model = find_model(client, name)
         if model is None or CHAMPION not in model.aliases:
             return Champion(model=name)
@@ -69,7 +69,7 @@ def find_version(name: str, artifact_digest: str) -> Version | None:
     Raises:
         UserError: the registry does not answer.
     """
-    with answering(name) as client:
+    with registry_client(name) as client:
         model = find_model(client, name)
         if model is None:
             return None
@@ -106,7 +106,7 @@ def put_up_for_review(
     """
     every = {"artifact_digest": artifact_digest, **tags}
     found = find_version(name, artifact_digest)
-    with answering(name) as client:
+    with registry_client(name) as client:
         if found is None:
             made = str(mlflow.register_model(model_uri, name, tags=every).version)
             number = _keep_first(client, name, artifact_digest, made)
@@ -158,7 +158,7 @@ def resolve(uri: str) -> str:
     if parsed is None or parsed.name is None or parsed.alias is None:
         return uri
     name, alias = parsed.name, parsed.alias
-    with answering(name) as client:
+    with registry_client(name) as client:
         model = find_model(client, name)
     if model is None:
         raise UserError(
@@ -201,7 +201,7 @@ def open_registry(what: str) -> str:
 
 
 @contextmanager
-def answering(name: str) -> Iterator[Any]:
+def registry_client(name: str) -> Iterator[Any]:
     """A client of the registry, about the model `name`; what goes wrong with it is told in one line.
 
     Raises:
