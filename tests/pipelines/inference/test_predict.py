@@ -25,6 +25,7 @@ from pipelines.__main__ import main
 from pipelines.inference import batches as file_answers
 from pipelines.inference.model import load_ready
 from tests.helpers.image_trees import encode, picture
+from tests.helpers.options import network
 from tests.helpers.repository import ROOT, make_root
 
 NAME, SIZE = "photos", 32
