@@ -21,8 +21,8 @@ from kfp.local.status import Status
 
 from components.shared.environment import environment
 from components.shared.errors import UserError
+from pipelines.kubeflow import RUN
 from pipelines.kubeflow.pipeline import build_pipeline
-from pipelines.kubeflow.runtime import RUN
 from pipelines.kubeflow.versions import ROOT
 
 
