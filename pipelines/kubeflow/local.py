@@ -19,11 +19,11 @@ from kfp import local
 from kfp.local.orchestrator import task_executor
 from kfp.local.status import Status
 
+from components.shared.code import ROOT
 from components.shared.environment import environment
 from components.shared.errors import UserError
 from pipelines.kubeflow import RUN
 from pipelines.kubeflow.pipeline import build_pipeline
-from pipelines.kubeflow.versions import ROOT
 
 
 @dataclass
