@@ -28,12 +28,11 @@ AROUND = tuple(
         *(f"training/{name}.py" for name in ("checkpoints", "devices", "distributed", "monitor")),
     )
 )
-# packages whose modules are found by name → the parameter that names the one that counts, or None: all of them
-CHOSEN_BY: dict[str, str | None] = {
+# packages whose modules are found by name → the parameter that names the one that counts
+CHOSEN_BY = {
     "models/methods": "method.name",
     "models/encoders": "encoder.name",
     "components/shared/sources": "data.source",
-    "components/shared/evaluation/rules": None,
 }
 
 
@@ -86,14 +85,11 @@ def _chosen(file: str, params: Params, root: Path) -> Iterable[str]:
     package, _, name = file.rpartition("/")
     if name != "__init__.py" or package not in CHOSEN_BY:
         return []
-    parameter, every = CHOSEN_BY[package], [f"{package}/{path.name}" for path in (root / package).glob("*.py")]
-    if parameter is None:
-        return every
     try:
-        chosen = reduce(getattr, parameter.split("."), params)
+        chosen = reduce(getattr, CHOSEN_BY[package].split("."), params)
     except AttributeError:
-        return every
-    return [path for path in every if path == f"{package}/{chosen}.py"]
+        return [f"{package}/{path.name}" for path in (root / package).glob("*.py")]
+    return [path for path in [f"{package}/{chosen}.py"] if (root / path).exists()]
 
 
 def _digest(file: Path) -> str:
