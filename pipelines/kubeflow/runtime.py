@@ -18,11 +18,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from components.shared.artifacts import CHAMPION_RECORD
+from components.shared.code import code_digest
 from components.shared.digests import value_digest
-from components.shared.errors import UserError
+from components.shared.errors import UserError, one_line
 from components.shared.evaluation.gate import read_blessing
 from components.shared.params import composing
-from components.shared.params.schema import only, plain, restore
+from components.shared.params.schema import from_plain, select, to_plain
 from components.shared.steps import STEPS
 from components.shared.tracking.run import tracked
 from pipelines.kubeflow import CACHE, PAGE, RUN, pages
@@ -43,13 +44,11 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
         Step → JSON of its parameters and the version of its code; of `ingest` also that of the data. Equal text
         means that KFP may answer from its cache.
     """
-    from components.shared.code import code_digest
-
     _quiet()
     with user_errors_in_one_line():
         params, _ = composing.compose(list(overrides))
         settings: dict[str, dict[str, Any]] = {
-            step: {"params": plain(only(params, step)), "code": code_digest(step, params)} for step in STEPS
+            step: {"params": to_plain(select(params, step)), "code": code_digest(step, params)} for step in STEPS
         }
         settings["ingest"]["data"] = data or data_version(params.data)
         chosen = " ".join(overrides) or "the defaults"
@@ -72,7 +71,7 @@ def run(step: str, settings: str, inputs: Sequence[Any], out: Any, **shown: Any)
     """
     _quiet()
     with user_errors_in_one_line():
-        params = restore(json.loads(settings)["params"], step)
+        params = from_plain(json.loads(settings)["params"], step)
         options: dict[str, Any] = {}
         if step == "pretrain" and CACHE in os.environ:
             options["checkpoints"] = Path(os.environ[CACHE]) / "pretrain"
@@ -92,7 +91,7 @@ def champion(settings: str) -> str:
     _quiet()
     with user_errors_in_one_line(), TemporaryDirectory() as place:
         folder = Path(place) / "champion"
-        _function("champion")(folder, restore(json.loads(settings)["params"], "champion"))
+        _function("champion")(folder, from_plain(json.loads(settings)["params"], "champion"))
         return (folder / CHAMPION_RECORD).read_text(encoding="utf-8")
 
 
@@ -158,7 +157,7 @@ def user_errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        line = " ".join(str(error).split())
+        line = one_line(error)
         print(f"error: {line}", file=sys.stderr, flush=True)
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             with suppress(OSError):
