@@ -115,6 +115,12 @@ def absolute_uri(uri: str) -> str:
     return uri if file is None else f"sqlite:///{file.resolve()}"
 
 
+def server_variables() -> dict[str, str]:
+    """Environment variables that point a process in another folder at the servers that are used here."""
+    servers = {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri()}
+    return {name: absolute_uri(uri) for name, uri in servers.items()}
+
+
 def _check_writable(uri: str) -> None:
     """Refuse a SQLite file that can't be written; MLflow would try for two minutes, and then say less."""
     file = sqlite_file(uri)
