@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from components.shared.errors import UserError
+from components.shared.evaluation.wording import gain_in_words
 from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, answering, find_model
 from pipelines.review.record import Record
 
@@ -90,13 +91,8 @@ class ModelVersion:
     @property
     def gain_in_words(self) -> str | None:
         """The gain over the baseline with its interval; None where it is not known."""
-        gain, interval, confidence = self.number_in("gain"), self.interval, self.number_in("confidence")
-        if gain is None:
-            return None
-        words = f"{100 * gain:+.1f} points"
-        if interval is None or confidence is None:
-            return words
-        return f"{words} ({100 * confidence:g} % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
+        gain, confidence = self.number_in("gain"), self.number_in("confidence")
+        return None if gain is None else gain_in_words(gain, self.interval, confidence)
 
 
 @dataclass(frozen=True)
