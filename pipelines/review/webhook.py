@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from components.shared.errors import UserError, first_line
 from components.shared.registry.versions import CHALLENGER
-from components.shared.tracking.run import connect, if_there
+from components.shared.tracking.client import if_there, limit_requests
 from pipelines.inference.image_files import shown
 from pipelines.review.details import host
 from pipelines.review.state import ModelVersion
@@ -192,7 +192,7 @@ def _server() -> Iterator[mlflow.MlflowClient]:
     """A client of the server; what goes wrong with it is said in one line."""
     if host() is None:
         raise UserError(f"MLFLOW_TRACKING_URI = {mlflow.get_registry_uri()}: only a server has webhooks; name one")
-    connect()
+    limit_requests(retries=1, seconds=TIMEOUT)
     try:
         yield mlflow.MlflowClient()
     except (mlflow.MlflowException, OSError) as error:
