@@ -25,7 +25,7 @@ import urllib3
 from kfp_server_api.exceptions import ApiException, OpenApiException
 from urllib3 import exceptions as http
 
-from components.shared.errors import UserError, first_line
+from components.shared.errors import UserError, first_line, masked
 from pipelines.kubeflow.options import Access
 
 PAGE_SIZE = 100
@@ -123,7 +123,7 @@ class Client(kfp.Client):
     @property
     def host(self) -> str:
         """The server's address, without a password that may be part of it."""
-        return re.sub(r"//[^/@]*@", "//", str(self._existing_config.host))
+        return masked(self._existing_config.host)
 
     @property
     def namespace(self) -> str:
@@ -267,13 +267,12 @@ def _refused(error: ApiException, host: str, secrets: list[str]) -> ClusterError
         advice = "failed; try again, or read the log of the pod ml-pipeline"
     else:
         advice = _ADVICE.get(status, "refused")
-    said = " ".join(_message(error.body).split())
+    message = " ".join(_message(error.body).split())
     for secret in secrets:
-        said = said.replace(secret, "…")
-    said = said if len(said) <= 300 else f"{said[:299]}…"
-    return ClusterError(
-        f"{host}: {advice} [{status}{f': {said}' if said else ''}]", status=status, sent=status >= 500
-    )
+        message = message.replace(secret, "…")
+    message = message if len(message) <= 300 else f"{message[:299]}…"
+    detail = f"{status}: {message}" if message else str(status)
+    return ClusterError(f"{host}: {advice} [{detail}]", status=status, sent=status >= 500)
 
 
 def _message(body: Any) -> str:
