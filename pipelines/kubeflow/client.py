@@ -25,11 +25,7 @@ import urllib3
 from kfp_server_api.exceptions import ApiException, OpenApiException
 from urllib3 import exceptions as http
 
-<<<<<<< HEAD
-from components.shared.errors import UserError, first_line, masked
-=======
 from components.shared.errors import UserError, first_line, without_account
->>>>>>> main
 from pipelines.kubeflow.options import Access
 
 PAGE_SIZE = 100
@@ -127,11 +123,7 @@ class Client(kfp.Client):
     @property
     def host(self) -> str:
         """The server's address, without a password that may be part of it."""
-<<<<<<< HEAD
-        return masked(self._existing_config.host)
-=======
         return without_account(str(self._existing_config.host))
->>>>>>> main
 
     @property
     def namespace(self) -> str:
