@@ -33,7 +33,7 @@ COPY components ./components
 COPY pipelines ./pipelines
 # the built-in sample, for a first run on a cluster; then code and data for any user, whatever the umask of the checkout
 RUN mkdir -p data/sample \
- && /opt/venv/bin/python -m components.shared.sources.textures10 data/sample/textures10.zip \
+ && /opt/venv/bin/python -m components.shared.textures10 data/sample/textures10.zip \
  && /opt/venv/bin/python -m compileall -q . \
  && chmod -R u=rwX,go=rX .
 

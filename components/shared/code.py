@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import reduce
 from pathlib import Path, PurePosixPath
 
-from components.shared.digests import value_digest
+from components.shared.digests import file_digest, value_digest
 from components.shared.params.schema import Params
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,10 @@ def code_digest(step: str, params: Params, root: Path = ROOT) -> str:
 
 
 def shaping(step: str, params: Params, root: Path = ROOT) -> list[str]:
-    """The modules that shape a step's result, as paths below `root`; arguments as of `code_digest`."""
+    """The modules that shape a step's result, and their templates, as paths below `root`.
+
+    Arguments as of `code_digest`.
+    """
     found: set[str] = set()
     todo = [f"components/{step}.py"]
     while todo:
@@ -62,7 +65,9 @@ def shaping(step: str, params: Params, root: Path = ROOT) -> list[str]:
                 if package not in CHOSEN_BY or str(PurePosixPath(path).parent) != package
             ]
             todo += [*found_here, *_chosen(file, params, root)]
-    return sorted(found)
+    folders = {root / PurePosixPath(file).parent / "templates" for file in found}
+    templates = (path for folder in folders for path in folder.glob("*") if path.is_file())
+    return sorted(found | {path.relative_to(root).as_posix() for path in templates})
 
 
 def imported(file: str, root: Path = ROOT) -> Iterator[str]:
@@ -93,6 +98,8 @@ def _chosen(file: str, params: Params, root: Path) -> Iterable[str]:
 
 
 def _digest(file: Path) -> str:
+    if file.suffix != ".py":
+        return file_digest(file)
     tree = ast.parse(file.read_bytes())
     for node in ast.walk(tree):
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from components.shared.digests import file_digest, value_digest
 from components.shared.params.schema import DataParams
+from components.shared.sources import is_published
 
 
 def data_version(data: DataParams) -> str:
@@ -17,7 +18,7 @@ def data_version(data: DataParams) -> str:
     state: `ingest` will say what is wrong with it.
     """
     path = Path(data.path)
-    if data.source not in ("folder", "parquet"):
+    if is_published(data.source):
         return "published"
     if path.is_file():
         return file_digest(path)

@@ -22,8 +22,8 @@ from components.shared.params.composing import compose, write_params
 from components.shared.params.schema import only
 from components.shared.sources.folder import Folder
 from tests.helpers.image_trees import encode, pack_tar, pack_zip, picture, write_tree
+from tests.helpers.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SIZE = 12
 CLASSES = {"bus": 20, "car": 30, "van": 15}
 

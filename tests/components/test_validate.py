@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from components.shared.artifacts import Dataset, Result, read_record, save_array
-from components.shared.checks.expectations import Checker
+from components.shared.checks.checker import Checker
 from components.shared.checks.image_table import MeanImages, image_table, split_table
 from components.shared.errors import UserError
 from components.shared.params.schema import ValidationParams, only

@@ -14,7 +14,7 @@ from components.shared.errors import UserError
 from components.shared.params.composing import compose
 from components.shared.tracking.run import connect
 from pipelines.__main__ import main
-from tests.helpers.dockerfile import Instruction, expand, parse, sent, stages
+from tests.helpers.dockerfile import expand, sent, stages
 from tests.helpers.repository import ROOT, tracked_files
 
 TEXT = (ROOT / "Dockerfile").read_text()
@@ -258,34 +258,3 @@ def test_health_tells_what_is_whole_and_what_is_not(monkeypatch, tmp_path, capsy
         patch.setattr("pipelines.health.compose", lambda: compose(conf=tmp_path))
         with pytest.raises(UserError, match="Cannot find primary config"):
             main(["health"])
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("RUN a \\\n # why\n && b\n", [Instruction("RUN", "a  && b", 1)]),
-        ("# c\n\nENV A=1 \\\n    B='2 3'\n", [Instruction("ENV", "A=1     B='2 3'", 3)]),
-    ],
-)
-def test_instructions_are_read_as_a_builder_reads_them(text, found):
-    assert parse(text) == found
-
-
-def test_a_dockerfile_that_makes_no_sense_is_refused():
-    for text in ("run a\n", "RUN a \\\n", "RUN a\n"):
-        with pytest.raises(ValueError, match=r"^line 1: "):
-            stages(text)
-
-
-@pytest.mark.parametrize(
-    ("ignore", "seen"),
-    [
-        ("*\n!a", ["a/b.py", "a/c/d.pyc", "a/.e"]),
-        ("*\n!a\n**/*.pyc\n**/.*", ["a/b.py"]),
-        ("a/c", ["a/b.py", "a/.e", "f.txt"]),
-        ("*.txt\n# a\n", ["a/b.py", "a/c/d.pyc", "a/.e"]),
-        ("a\n!a/b.py", ["a/b.py", "f.txt"]),
-    ],
-)
-def test_ignored_files_are_those_of_the_last_pattern_that_fits(ignore, seen):
-    assert sent(ignore, ["a/b.py", "a/c/d.pyc", "a/.e", "f.txt"]) == seen

@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.helpers.dockerfile import Instruction, argument, expand, sent, stages
+from tests.helpers.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 # how this machine reaches a package registry; a container engine hands these on too
 HANDED_ON = ("PIP_", "UV_", "HTTP", "NO_PROXY", "http", "no_proxy", "SSL_", "REQUESTS_CA")

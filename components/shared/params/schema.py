@@ -20,6 +20,7 @@ from components.shared.errors import UserError
 from components.shared.params.explain import explain
 from components.shared.params.methods import AugmentationParams, MethodParams
 from components.shared.params.types import Count, Drops, Fraction, Positive, Section
+from components.shared.sources import source_names
 from components.shared.steps import STEPS, WHERE
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -36,7 +37,7 @@ class DataParams(Section):
     """Where the images come from and how they are split (`conf/data/`)."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    source: Literal["folder", "parquet", "cifar10", "stl10"]
+    source: Literal[source_names()]  # type: ignore[valid-type]
     path: Annotated[str, Field(min_length=1)]
     image_size: Annotated[int, Field(ge=8, le=512)]
     labels_per_class: Count | None = None

@@ -4,7 +4,7 @@ The label is the pattern. It survives cropping and any change of colour, which i
 crops and colour distortion keeps; and no single colour or brightness gives it away, so that a network that matches
 views by their colours learns nothing of use.
 
-    python -m components.shared.sources.textures10 data/sample/textures10.zip
+    python -m components.shared.textures10 data/sample/textures10.zip
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from components.shared.artifacts import replace_file
 from components.shared.errors import UserError, exit_cleanly
@@ -133,8 +134,6 @@ def write_archive(path: Path, seed: int = 10) -> None:
 
     The same seed gives the same pictures; the file is replaced only when it is complete.
     """
-    from PIL import Image
-
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for split_index, (split, count) in enumerate(COUNTS.items()):

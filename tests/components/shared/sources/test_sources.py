@@ -1,0 +1,27 @@
+"""Sources are found by the name of their module, and each says whether its images may change."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from components.shared.errors import UserError
+from components.shared.params.composing import compose
+from components.shared.sources import is_published, source_names
+from tests.helpers.repository import ROOT
+
+
+def test_every_source_has_an_option_and_every_option_a_source():
+    options = [yaml.safe_load(path.read_text())["source"] for path in (ROOT / "conf" / "data").glob("*.yaml")]
+    assert set(options) == set(source_names()) == {"cifar10", "folder", "parquet", "stl10"}
+
+
+def test_what_does_not_exist_is_refused_with_the_nearest_name():
+    expected = 'data.source = "cifar": must be one of cifar10, folder, parquet, stl10 (did you mean cifar10?)'
+    with pytest.raises(UserError) as caught:
+        compose(["data.source=cifar"])
+    assert str(caught.value) == expected
+
+
+def test_only_published_data_sets_never_change():
+    assert [name for name in source_names() if is_published(name)] == ["cifar10", "stl10"]
