@@ -97,8 +97,11 @@ image:  ## Build the image of the last commit, tagged with it (IMAGE=registry/na
 	  $(if $(BASE),--build-arg BASE=$(BASE)) --tag "$(IMAGE):$$tag" . && echo "$(IMAGE):$$tag"
 
 .PHONY: env
-env:  ## Create .venv from requirements.lock, unless it is there (LOCK=requirements-gpu.lock for CUDA)
+env:  ## Create .venv from requirements.lock, with `contrastive` in it, unless it is there (LOCK=requirements-gpu.lock for CUDA)
 	@cmp -s $(LOCK) $(INSTALLED) || $(MAKE) --no-print-directory fresh-env
+	@# the command `contrastive`, which runs the code of this folder
+	@test -x $(VENV)/bin/contrastive || \
+	  uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
 
 .PHONY: fresh-env
 fresh-env:

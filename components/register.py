@@ -12,7 +12,7 @@ from components.shared.artifacts import Dataset, Result, input_digest, read_reco
 from components.shared.digests import file_digest
 from components.shared.errors import UserError
 from components.shared.evaluation.gate import Blessing, read_blessing
-from components.shared.evaluation.predictions import CONTENDERS, JUDGING, Candidate, read_candidate
+from components.shared.evaluation.predictions import CONTENDERS, TEST, Candidate, read_candidate
 from components.shared.params.schema import Params
 from components.shared.registry.infra_validation import UnfitError, validate_infrastructure
 from components.shared.registry.logged_model import NoClassifierError, describe_logged_model, log_classifier
@@ -115,6 +115,10 @@ def _winner(work: Work, data: Dataset, blessing: Blessing, judged: Result, folde
     """The winner's record and predictions, if the verdict is about exactly these folders."""
     if not blessing.blessed:
         raise RefusedError("not blessed: " + "; ".join(blessing.reasons()))
+    try:
+        blessing.require_current()
+    except UserError as error:
+        raise RefusedError(str(error)) from None
     winner = blessing.winner
     if winner not in CONTENDERS:
         raise RefusedError(f"blessing.json: winner = {winner!r}; expected one of {', '.join(CONTENDERS)}")
@@ -170,7 +174,7 @@ def _validated(uri: str, data: Dataset, winner: Candidate) -> dict[str, float]:
     """What the infrastructure validation found of the logged model, if it passed."""
     expected = winner.exported_answers()
     chosen = np.unique(np.linspace(0, len(expected) - 1, COMPARED_IMAGES).round().astype(int))
-    images = np.asarray(data.images(JUDGING)[chosen])
+    images = np.asarray(data.images(TEST)[chosen])
     import mlflow
 
     places = {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri()}

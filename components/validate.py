@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Result
+from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Result, output_folder, refuse_foreign
 from components.shared.checks import expectations as expect
 from components.shared.checks.checker import Checker
 from components.shared.checks.expectations import Outcome
@@ -60,7 +60,7 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
     """
     data, out = Dataset(dataset), Path(out)
     failed = out.with_name(f"{out.name}.failed")
-    _refuse_foreign(failed)
+    refuse_foreign(failed, [VERDICT])
     with working("validate", out, params, {"dataset": Path(dataset)}, data.manifest.name) as work:
         checker = Checker(work.out / "docs", data.manifest.name)
         outcomes, tables = examine(data, params.validation, checker)
@@ -71,7 +71,8 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
                 print(f"validate: warning: {outcome.line()}", flush=True)
         critical = [o for o in outcomes if not o.success and o.expectation.severity == "critical"]
         if critical:
-            _keep_failed(work.out, failed)
+            with output_folder(failed, [VERDICT]) as kept:
+                shutil.copytree(work.out, kept, dirs_exist_ok=True)
             more = f" ({len(critical) - 1} more critical)" if len(critical) > 1 else ""
             raise UserError(f"{dataset}: {critical[0].line()}{more}; see {failed / 'docs' / 'index.html'}")
         result = work.finish(data.manifest.digest, _metrics(outcomes), expectations=[o.verdict() for o in outcomes])
@@ -146,12 +147,12 @@ def draw_counts(classes: pd.DataFrame) -> Figure:
     Args:
         classes: table of `components.shared.checks.image_table.class_table`.
     """
-    shown = classes[classes["label"] < MAX_CLASSES_DRAWN]
-    height = 1.2 + 0.24 * shown["label"].nunique()
+    drawn = classes[classes["label"] < MAX_CLASSES_DRAWN]
+    height = 1.2 + 0.24 * drawn["label"].nunique()
     figure = Figure(figsize=(9, height), layout="constrained")
     panels: Any = figure.subplots(1, len(LABELLED), sharey=True)
     for panel, split in zip(panels, LABELLED, strict=True):
-        part = shown[shown["split"] == split]
+        part = drawn[drawn["split"] == split]
         positions = np.arange(len(part))
         bars = panel.barh(positions, part["images"], color="#0072B2")
         panel.bar_label(bars, padding=2, fontsize=8)
@@ -211,27 +212,6 @@ def _metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _refuse_foreign(failed: Path) -> None:
-    """What a failed run left is replaced, so it must be one."""
-    if failed.exists() and not (failed / VERDICT).exists():
-        raise UserError(f"{failed}: exists and was not written by this step; remove or rename it")
-
-
-def _keep_failed(folder: Path, failed: Path) -> None:
-    """Copy what was found to where it outlives the failed step."""
-    partial = failed.with_name(f".{failed.name}.partial")
-    try:
-        for stale in (partial, failed):
-            if stale.exists():
-                shutil.rmtree(stale)
-        shutil.copytree(folder, partial)
-        partial.rename(failed)
-    except OSError as error:
-        raise UserError(
-            f"{failed}: can't be written: {error.strerror}; check the path and its permissions"
-        ) from None
 
 
 if __name__ == "__main__":

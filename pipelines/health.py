@@ -1,14 +1,7 @@
-"""Check that this installation is whole: steps and commands import, options compose, /tmp is writable.
-
-  python -m pipelines health              # a second or two; what a container's health check calls
-  python -m pipelines health --libraries  # also starts the libraries, and tells which devices they see
-
-It needs neither a server nor data, and works in any folder.
-"""
+"""Whether this installation is whole: steps import, options compose, /tmp is writable, libraries start."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from collections.abc import Iterator
@@ -27,13 +20,11 @@ LIBRARIES = (
 )
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("--libraries", action="store_true", help="also start the libraries; takes some 20 seconds")
-
-
-def main(options: argparse.Namespace) -> None:
+def check_health(libraries: bool = False) -> None:
     """Print what was found to be whole.
+
+    Args:
+        libraries: whether to start them too.
 
     Raises:
         UserError: something is not; the line says what.
@@ -43,8 +34,8 @@ def main(options: argparse.Namespace) -> None:
     count = _configuration()
     _writable(Path(tempfile.gettempdir()))
     _writable(Path.home())
-    print(f"ok: {len(STEPS)} steps, {count} options, commit {os.environ.get('GIT_COMMIT') or 'not told'}")
-    if options.libraries:
+    print(f"ok: {len(STEPS)} steps, {count} options, commit {os.environ.get('GIT_COMMIT') or 'unknown'}")
+    if libraries:
         for line in _libraries():
             print(line, flush=True)
 

@@ -1,27 +1,24 @@
-"""Send what steps could not log because the tracking server was lost.
-
-A step that ends while the server is away keeps its metrics, tags and files in `unsent/<run id>/`, where it was run.
-"""
+"""Sending what steps could not log because the tracking server was lost."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from components.shared.repository import in_repository
 from components.shared.tracking.delivery import UNSENT, resend
 from components.shared.tracking.run import connect
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(UNSENT), help=f"default: {UNSENT}/")
+def resend_all(folder: Path | None = None) -> None:
+    """Send each run's rest to `MLFLOW_TRACKING_URI` and remove it here.
 
-
-def main(options: argparse.Namespace) -> None:
-    """Send each run's rest to `MLFLOW_TRACKING_URI` and remove it here."""
-    if not any(options.folder.glob("*/calls.json")):
-        print(f"{options.folder}/: nothing is waiting")
+    Args:
+        folder: with a folder for each run; None is the repository's.
+    """
+    folder = folder or in_repository(UNSENT)
+    if not any(folder.glob("*/calls.json")):
+        print(f"{folder}/: nothing is waiting")
         return
     connect()
-    for line in resend(options.folder):
+    for line in resend(folder):
         print(line)

@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,7 +21,7 @@ SPLITS = ("unlabelled", "train", "validation", "test")
 UNLABELLED = -1
 CHAMPION_RECORD = "champion.json"
 # a finished folder holds one of them
-_RECORDS = ("manifest.json", "result.json", CHAMPION_RECORD)
+RECORDS = ("manifest.json", "result.json", CHAMPION_RECORD)
 
 
 class Record(BaseModel):
@@ -77,10 +77,14 @@ RecordType = TypeVar("RecordType", bound=Record)
 
 
 @contextmanager
-def output_folder(out: Path) -> Iterator[Path]:
+def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]:
     """A folder to write into that takes the place of `out` only when the block ends without an error.
 
     Half-written folders of killed runs lie beside `out` under a hidden name and are removed here.
+
+    Args:
+        out: the folder's final place.
+        records: names of files by which an older folder there is known as one of ours.
 
     Raises:
         UserError: `out` can't be written, is a folder of something else, or is being written by another process.
@@ -88,7 +92,7 @@ def output_folder(out: Path) -> Iterator[Path]:
     out = Path(out)
     partial = out.parent / f".{out.name}.partial"
     old = out.parent / f".{out.name}.old"
-    _refuse_foreign(out)
+    refuse_foreign(out, records)
     try:
         _remove_stale(partial, out)
         if old.exists():
@@ -96,7 +100,7 @@ def output_folder(out: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{out}: can't be written: {error.strerror}; check the path and its permissions") from None
-    with _held(partial):
+    with _locked(partial):
         try:
             yield partial
         except BaseException:
@@ -109,9 +113,13 @@ def output_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(old)
 
 
-def _refuse_foreign(out: Path) -> None:
-    """Replacing a folder deletes it, so it must be one of ours: with a record, or empty."""
-    if not out.exists() or any((out / name).exists() for name in _RECORDS):
+def refuse_foreign(out: Path, records: Sequence[str] = RECORDS) -> None:
+    """Replacing a folder deletes it, so it must be one of ours: with a record, or empty.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not out.exists() or any((out / name).exists() for name in records):
         return
     if not out.is_dir() or any(out.iterdir()):
         raise UserError(f"{out}: exists and was not written by a step; remove it or choose another folder")
@@ -121,14 +129,14 @@ def _remove_stale(partial: Path, out: Path) -> None:
     """Remove what a killed run left; a living run holds a lock on it."""
     if not partial.exists():
         return
-    with _held(partial) as held:
-        if not held:
+    with _locked(partial) as locked:
+        if not locked:
             raise UserError(f"{out}: another process is writing it; wait until it ends, or end it")
         shutil.rmtree(partial)
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[bool]:
+def _locked(folder: Path) -> Iterator[bool]:
     """Lock a folder until the block or the process ends; False if another process has it locked."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -32,11 +32,21 @@ def first_line(error: BaseException) -> str:
 
 
 def exit_cleanly(main: Callable[[], int | None]) -> None:
-    """Run `main` and exit: 0 or its return value, 2 for a `UserError`, 130 for Ctrl-C."""
+    """Run `main` and exit: 0 or its return value, 2 for a `UserError` or a missing package, 130 for Ctrl-C."""
     try:
         code = main()
     except UserError as error:
         print(f"error: {masked(' '.join(str(error).split()))}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "models", "components", "pipelines"):
+            raise
+        print(
+            f"error: {package}: is not installed; `make env` installs what requirements.lock lists, "
+            f"`uv pip install {package}` anything else, such as another backend of Keras",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: nothing half-written is left; run the same command to go on", file=sys.stderr)

@@ -47,7 +47,7 @@ class ReadyModel:
         if not _is_softmax(last):
             raise UserError(
                 f"{self.name}: its last layer ({last.name}) is no softmax, so it gives no probabilities; "
-                "choose a classifier, or write its features with `python -m pipelines embed`"
+                "choose a classifier, or write its features with `contrastive embed`"
             )
         return self.network
 

@@ -133,9 +133,9 @@ def probe(
         encoder: The pretrained encoder.
 
     Returns:
-        probe: A linear classifier on the frozen encoder, its predictions, and accuracy over labels a class.
+        probe: A linear classifier on the frozen encoder, its predictions, and accuracy over labels per class.
         metrics: Accuracies of the linear probe and of nearest neighbours.
-        pictures: Accuracy over labels a class, and nearest neighbours.
+        pictures: Accuracy over labels per class, and nearest neighbours.
     """
     from pipelines.kubeflow import runtime
 

@@ -258,6 +258,24 @@ def test_a_refused_model_is_not_registered_and_the_step_ends_well(run, do_regist
     assert find_version("colours-refused", "any") is None
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda values: values["checks"].pop(2), "nobody asked for certainty"),
+        (lambda values: values.update(schema_version=2), "schema_version = 2: written by a later version"),
+    ],
+)
+def test_a_verdict_of_another_version_is_not_enough(run, do_register, change, words):
+    path = run / "evaluation" / "blessing.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    result = do_register("colours-versions")
+    assert result.details["registered"] is False
+    assert words in result.details["why"] and "\n" not in result.details["why"]
+    assert find_version("colours-versions", "any") is None
+
+
 def test_a_refused_run_without_models_ends_well(run, do_register):
     shutil.rmtree(run / "finetune")
     run_evaluate(run)

@@ -101,11 +101,10 @@ def test_the_last_stage_runs_nothing_as_root_and_takes_only_the_environment_and_
 def test_the_commands_exist():
     last = stages(TEXT)[-1]
     (health,), (default,) = last.named("HEALTHCHECK"), last.named("CMD")
-    assert health.command() == ["python", "-m", "pipelines", "health"]
-    main(health.command()[3:])
-    with pytest.raises(SystemExit) as shown:
-        main(default.command()[3:])
-    assert shown.value.code == 0
+    assert health.command() == ["contrastive", "health"]
+    main(health.command()[1:])
+    assert default.command()[0] == "contrastive"
+    assert main(default.command()[1:]) == 0
 
 
 def test_the_image_tells_its_commit_to_people_and_to_the_steps():

@@ -92,6 +92,7 @@ def test_the_summary_is_printed(project):
 
 STEPS = {step: folder for step, folder in FOLDERS.items() if step not in ("champion", "register")}
 KEPT = Path(".cache/kubeflow")
+RUN = ("python", "-m", "pipelines", "kubeflow", "run", "--local")
 # whatever the models are worth, as long as one is surely better
 LENIENT = ("gate.min_gain=-1", "gate.min_accuracy=0", "gate.max_class_drop=1", "gate.confidence=0.51")
 
@@ -115,7 +116,7 @@ def metadata(project, step, name):
 @pytest.fixture(scope="module")
 def kubeflow(project):
     """What the first local run of the Kubeflow pipeline printed."""
-    return project.run("python", "-m", "pipelines", "run", "--local")
+    return project.run(*RUN)
 
 
 def test_a_refused_run_ends_well_and_says_why(project, kubeflow):
@@ -182,7 +183,7 @@ def test_the_page_is_told_the_numbers_the_confusion_and_the_report(project, kube
 @pytest.fixture(scope="module")
 def again(project, kubeflow):
     """The same run again."""
-    return project.run("python", "-m", "pipelines", "run", "--local")
+    return project.run(*RUN)
 
 
 def test_the_same_run_again_is_answered_from_the_cache(project, kubeflow, again):
@@ -195,7 +196,7 @@ def test_the_same_run_again_is_answered_from_the_cache(project, kubeflow, again)
 @pytest.fixture(scope="module")
 def blessed(project, again):
     """A run with another gate, which lets the model pass."""
-    return project.run("python", "-m", "pipelines", "run", "--local", *LENIENT)
+    return project.run(*RUN, *LENIENT)
 
 
 def test_another_gate_runs_evaluation_and_registration_alone(project, blessed):
@@ -209,7 +210,7 @@ def test_another_gate_runs_evaluation_and_registration_alone(project, blessed):
 @pytest.fixture(scope="module")
 def unfit(project, blessed):
     """A run whose dataset does not pass."""
-    return project.tried("python", "-m", "pipelines", "run", "--local", "validation.min_images_per_class=5000")
+    return project.tried(*RUN, "validation.min_images_per_class=5000")
 
 
 def test_a_failing_validation_stops_the_run_with_its_reason_in_one_line(unfit):

@@ -304,7 +304,7 @@ def trial(build: Build, commit: str) -> int:
 
 def kubeflow(trying: Trial, commit: str, tracked: Mapping[str, str]) -> None:
     """Compile the pipeline there and run its first step as Kubeflow's launcher does: inputs and outputs as JSON."""
-    compiling = ["python", "-m", "pipelines", "compile", "runtime.epochs=3", "--out", "/tmp/pipeline.yaml"]
+    compiling = ["contrastive", "kubeflow", "compile", "runtime.epochs=3", "--out", "/tmp/pipeline.yaml"]
     trying.expect("the pipeline compiles", compiling, SOMEBODY, shows=f"image contrastive-pipeline:{commit[:12]}")
     printed = trying.expect("its first step", ["python", "-c", KUBEFLOW], SOMEBODY, shows="executor_main")
     if "executor_main" not in printed:

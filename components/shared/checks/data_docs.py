@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
+from components.shared.templates import render
 
-_TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True)
+TEMPLATES = Path(__file__).with_name("templates")
 _HEAD = re.compile(r"<head>")
 _CONTENT = re.compile(r"<div class=\"container-fluid[^>]*>")
 
@@ -28,7 +28,7 @@ def make_readable(docs: Path, failures: Mapping[str, Sequence[str]]) -> None:
     for picture in docs.glob("static/images/*.gif"):
         picture.unlink()
     # before the page's own styles, which win where they can be fetched
-    signs = _TEMPLATES.get_template("signs.html").render()
+    signs = render(TEMPLATES / "signs.html.j2")
     for page in docs.rglob("*.html"):
         _insert(page, _HEAD, signs)
     tables = [
@@ -37,7 +37,7 @@ def make_readable(docs: Path, failures: Mapping[str, Sequence[str]]) -> None:
         for table, lines in failures.items()
         for page in sorted((docs / "validations" / table).rglob("*.html"))
     ]
-    _insert(docs / "index.html", _CONTENT, _TEMPLATES.get_template("tables.html.j2").render(tables=tables))
+    _insert(docs / "index.html", _CONTENT, render(TEMPLATES / "tables.html.j2", tables=tables))
 
 
 def _insert(page: Path, after: re.Pattern[str], text: str) -> None:

@@ -113,10 +113,10 @@ def image_table(
         images, labels = data.images(split), data.labels(split)
         length = max(1, CHUNK_BYTES // max(1, images[:1].nbytes))
         for start in range(0, len(images), length):
-            chunk, known = np.asarray(images[start : start + length]), labels[start : start + length]
-            means.add(split, chunk, known)
+            chunk, chunk_labels = np.asarray(images[start : start + length]), labels[start : start + length]
+            means.add(split, chunk, chunk_labels)
             rows = np.arange(start, start + len(chunk))
-            parts.append(pd.DataFrame({"split": split, "row": rows, "label": known, **_measure(chunk)}))
+            parts.append(pd.DataFrame({"split": split, "row": rows, "label": chunk_labels, **_measure(chunk)}))
             advance(len(chunk))
     table = pd.concat(parts, ignore_index=True)
     names = dict(enumerate(data.manifest.class_names))

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model, model_vali
 
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
+from components.shared.evaluation.rules import rules
 from components.shared.params.explain import explain
 from components.shared.params.methods import AugmentationParams, MethodParams
 from components.shared.params.types import Count, Drops, Fraction, Positive, Section
@@ -171,15 +172,8 @@ class MonitorParams(Section):
     min_rank: Annotated[float, Field(ge=0)] = 2.0
 
 
-class GateParams(Section):
-    """What a model must prove before it is put up for review (`conf/gate/`). Accuracies are fractions."""
-
-    min_gain: Annotated[float, Field(ge=-1, le=1)]
-    min_accuracy: Fraction
-    max_class_drop: Fraction
-    champion_tolerance: Fraction
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    resamples: Annotated[int, Field(ge=100)] = 2000
+class GateParams(*(rule.Options for rule in rules().values())):  # type: ignore[misc]
+    """What a model must prove before it is put up for review (`conf/gate/`): the options of every rule."""
 
 
 class RegistryParams(Section):

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from components.shared.evaluation.gate import NAMES, Check
-from components.shared.registry.version_tags import Subject, named
+from components.shared.evaluation.evidence import Check
+from components.shared.evaluation.wording import TITLES, gain_in_words
+from components.shared.registry.version_tags import Subject, recorded_name
 
 LONGEST = 5000
-_ROWS = {"baseline": "baseline, from scratch", "probe": "linear probe", "finetune": "fine-tuned"}
 # how many classes are named, and how many of the best and of the worst are in the table: the first that fits
 _SHORTER = ((30, 5), (20, 4), (12, 3), (8, 2), (4, 1), (0, 1), (0, 0))
 _LONGEST_NAME, _LONGEST_WHY = 40, 150
@@ -55,12 +55,12 @@ def _sections(subject: Subject, uri: str, classes: int, slices: int) -> list[str
 def _headline(subject: Subject) -> str:
     blessing = subject.blessing
     verdict = "Blessed" if blessing.blessed else "Not blessed"
-    if blessing.gain is None or blessing.interval is None:
+    if blessing.gain is None:
         return f"**{verdict}.**"
-    low, high = (f"{100 * end:+.1f}" for end in blessing.interval)
+    gain = gain_in_words(blessing.gain, blessing.interval, blessing.confidence)
     return (
-        f"**{verdict}: {100 * blessing.gain:+.1f} points of accuracy over the same network trained from scratch** "
-        f"({_confidence(subject)} interval {low} to {high}), on {subject.manifest.counts['test']:,} test images."
+        f"**{verdict}: {gain} of accuracy over the same network trained from scratch**, "
+        f"on {subject.manifest.counts['test']:,} test images."
     )
 
 
@@ -80,7 +80,7 @@ def _intended_use(subject: Subject, classes: int) -> str:
 def _data(subject: Subject) -> str:
     manifest = subject.manifest
     counts = manifest.counts
-    each = f" ({manifest.labels_per_class:,} a class)" if manifest.labels_per_class else ""
+    each = f" ({manifest.labels_per_class:,} per class)" if manifest.labels_per_class else ""
     return (
         f"### Data\n{_code(manifest.name)}, from {_code(manifest.source, 80)}: {counts['unlabelled']:,} images "
         f"without labels and {counts['train']:,} with labels{each} to learn from, {counts['validation']:,} to "
@@ -90,7 +90,7 @@ def _data(subject: Subject) -> str:
 
 
 def _method(subject: Subject) -> str:
-    encoder, method = (named(subject, section) for section in ("encoder", "method"))
+    encoder, method = (recorded_name(subject, section) for section in ("encoder", "method"))
     winner, details = subject.blessing.winner or "", subject.winner.details
     rate = details.get("learning_rate")
     trained = {
@@ -100,7 +100,7 @@ def _method(subject: Subject) -> str:
     }.get(winner, winner)
     seeds = len(subject.evaluation.details.get("accuracies", {}).get(winner, []))
     return (
-        f"### Method\n{NAMES[winner].capitalize()}: the encoder {_code(encoder or 'unknown')}, pretrained once "
+        f"### Method\n{TITLES[winner].capitalize()}: the encoder {_code(encoder or 'unknown')}, pretrained once "
         f"with {_code(method or 'contrast')} on all training images, {trained}. "
         + (f"Of {seeds} seeds this is the one that was best on validation. " if seeds > 1 else "")
         + "The baseline is the same network from random weights, with the same labels and at least as many steps."
@@ -112,7 +112,7 @@ def _numbers(subject: Subject) -> str:
     intervals = evaluation.details.get("intervals", {})
     rows = [
         f"| {value:.1%} | {_range(intervals.get(name))} | {title}{' (this)' if name == blessing.winner else ''} |"
-        for name, title in _ROWS.items()
+        for name, title in TITLES.items()
         if (value := evaluation.metrics.get(f"{name}_accuracy")) is not None
     ]
     return "\n".join(
@@ -144,7 +144,7 @@ def _slices(subject: Subject, slices: int) -> str:
     rows = (f"| {100 * gain:+.1f} | {our:.1%} against {their:.1%} | {_code(n)} |" for gain, our, their, n in shown)
     return "\n".join(
         [
-            f"### Slices\nRecall of each class{which}. The weakest is {_code(weakest[3])}, with {weakest[1]:.1%}.",
+            f"### Slices\nRecall per class{which}. The weakest is {_code(weakest[3])}, with {weakest[1]:.1%}.",
             "",
             *_table(("points", "recall against the baseline's", "class"), rows),
         ]
@@ -227,7 +227,7 @@ def _check(check: Check) -> str:
 
 
 def _confidence(subject: Subject) -> str:
-    return f"{100 * subject.blessing.confidence:g}%"
+    return f"{100 * subject.blessing.confidence:g} %"
 
 
 def _range(interval: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from components.shared.errors import UserError, first_line
 from components.shared.evaluation.champion import Champion
-from components.shared.tracking.run import DEFAULT_URI, connect, if_there
+from components.shared.tracking.run import connect, default_uri, if_there
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
 # the registry stores no longer descriptions
@@ -193,7 +193,7 @@ def open_registry(what: str) -> str:
     Raises:
         UserError: there is none, or it does not answer.
     """
-    address = absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    address = absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or default_uri())
     prefix = "sqlite:///"
     # MLflow would make the file
     if address.startswith(prefix) and not Path(address.removeprefix(prefix)).exists():

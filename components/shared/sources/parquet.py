@@ -72,15 +72,15 @@ class Parquet(Source):
         return files_digest(file for files in self._files.values() for file in files)
 
     def _names(self) -> list[str]:
-        known: dict[Path, list[str]] = {}
+        by_file: dict[Path, list[str]] = {}
         for file in (file for files in self._files.values() for file in files):
             if names := _class_names(file):
-                known[file] = names
-        if not known:
+                by_file[file] = names
+        if not by_file:
             highest = max((int(labels.max()) for labels in self._labels.values() if labels.size), default=-1)
             return [str(label) for label in range(highest + 1)]
-        first, names = next(iter(known.items()))
-        for file, other in known.items():
+        first, names = next(iter(by_file.items()))
+        for file, other in by_file.items():
             if other != names:
                 raise UserError(f"{file}: has other class names than {first.name}; make them alike, in one order")
         return names

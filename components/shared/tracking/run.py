@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from components.shared.errors import UserError, first_line, masked
+from components.shared.repository import in_repository
 from components.shared.tracking.delivery import ASKING, Delivery, requests_within
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -45,7 +46,7 @@ def connect() -> str:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     import mlflow
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
     _check_place(uri)
     mlflow.set_tracking_uri(uri)
     try:
@@ -53,6 +54,14 @@ def connect() -> str:
     except Exception as error:
         raise UserError(f"MLFLOW_TRACKING_URI = {masked(uri)}: {_why_not(error)}") from None
     return uri
+
+
+def default_uri() -> str:
+    """The repository's own SQLite file, seen from here; outside of a repository, one here."""
+    try:
+        return f"sqlite:///{in_repository('mlflow.db')}"
+    except UserError:
+        return DEFAULT_URI
 
 
 def _check_place(uri: str) -> None:

@@ -1,17 +1,7 @@
-"""Tell a reviewer of new challengers, through a webhook of the MLflow server.
-
-  export MLFLOW_TRACKING_URI=https://mlflow.example.org WEBHOOK_SECRET=…
-  python -m pipelines webhook serve                                    # where the server can reach it
-  python -m pipelines webhook add https://review.example.org/webhook   # once
-  python -m pipelines webhook test
-
-The secret (at least 24 characters) comes from WEBHOOK_SECRET alone; `serve` also takes what WEBHOOK_PREVIOUS_SECRET
-holds, while it is changed. docs/webhook.md tells the rest.
-"""
+"""What the commands of `contrastive webhook` do, and print."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import socket
 import sys
@@ -28,58 +18,25 @@ from pipelines.review.webhooks.registration import (
 )
 
 SECRET, PREVIOUS, FORWARD = "WEBHOOK_SECRET", "WEBHOOK_PREVIOUS_SECRET", "WEBHOOK_FORWARD"
-NAME = "challenger"
 # as many characters as 18 random bytes have in Base64
 SHORTEST_SECRET = 24
 # more at once than any registry sends; further ones are answered 503
 CONNECTIONS = 100
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
+def serve(host: str, port: int, page: str | None, forward: str | None) -> None:
+    """Receive what the server sends, until the process is ended.
 
-    serve = actions.add_parser("serve", help="receive what the server sends, and print a line for each challenger")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
-    serve.add_argument("--port", type=int, default=8008, help="default: %(default)s")
-    serve.add_argument("--page", help="address of MLflow's page for people; default: MLFLOW_TRACKING_URI")
-    serve.add_argument(
-        "--forward",
-        metavar="URL",
-        help="also post each line to this incoming webhook, as Slack's; "
-        f"default: {FORWARD} in the environment, which keeps it out of the list of processes",
-    )
-    serve.set_defaults(action=_serve)
-
-    add = actions.add_parser("add", help="register the webhook, or bring it to a new address or secret")
-    add.add_argument("url", help=f"where the server reaches `serve`, such as https://review.example.org{PATH}")
-    add.set_defaults(action=_add)
-
-    show = actions.add_parser("list", help="all webhooks of the server")
-    show.set_defaults(action=_list)
-
-    remove = actions.add_parser("remove", help="remove the webhook")
-    remove.set_defaults(action=_remove)
-
-    test = actions.add_parser("test", help="let the server send a signed example to the receiver")
-    test.set_defaults(action=_test)
-
-    for action in (add, remove, test):
-        action.add_argument("--name", default=NAME, help="of the webhook; default: %(default)s")
-
-
-def main(options: argparse.Namespace) -> None:
-    """Do what was asked for.
+    Args:
+        host, port: to listen on.
+        page: address of MLflow's page for people; None is the server's own.
+        forward: address of an incoming webhook that gets each line; None looks at WEBHOOK_FORWARD.
 
     Raises:
-        UserError: no server, no secret, or the server refuses.
+        UserError: no server, no secret, or nothing can listen there.
     """
-    options.action(options)
-
-
-def _serve(options: argparse.Namespace) -> None:
     registry = server_address()
-    page, forward = options.page or registry, options.forward or os.environ.get(FORWARD)
+    page, forward = page or registry, forward or os.environ.get(FORWARD)
     secrets = [_secret(SECRET)]
     if os.environ.get(PREVIOUS):
         secrets.append(_secret(PREVIOUS))
@@ -87,7 +44,7 @@ def _serve(options: argparse.Namespace) -> None:
     if forward:
         # the whole address is not told: it is a secret
         _check_url("the address to forward to", forward, shown=f"{forward[:8]}…")
-    listening = _listen(options.host, options.port)
+    listening = _listen(host, port)
     _run(Receiver(secrets, page.rstrip("/"), forward or None), listening)
 
 
@@ -116,13 +73,15 @@ def _run(receiver: Receiver, listening: socket.socket) -> None:
     uvicorn.Server(settings).run(sockets=[listening])
 
 
-def _add(options: argparse.Namespace) -> None:
-    _check_url("url", options.url)
-    new = add_webhook(options.name, options.url, _secret(SECRET))
-    print(f"{options.name}: {'added' if new else 'updated'}; the server uses it within a minute: {options.url}")
+def add(url: str, name: str) -> None:
+    """Register the webhook, or bring it to a new address or secret."""
+    _check_url("url", url)
+    new = add_webhook(name, url, _secret(SECRET))
+    print(f"{name}: {'added' if new else 'updated'}; the server uses it within a minute: {url}")
 
 
-def _list(options: argparse.Namespace) -> None:
+def list_all() -> None:
+    """Print all webhooks of the server."""
     found = list_webhooks()
     for webhook in found:
         print(f"{webhook.name}  {webhook.status}  {webhook.url}  {', '.join(webhook.events)}")
@@ -130,13 +89,15 @@ def _list(options: argparse.Namespace) -> None:
         print("no webhooks")
 
 
-def _remove(options: argparse.Namespace) -> None:
-    count = remove_webhook(options.name)
-    print(f"{options.name}: {f'removed {count}' if count else 'there is none'}")
+def remove(name: str) -> None:
+    """Remove the webhook."""
+    count = remove_webhook(name)
+    print(f"{name}: {f'removed {count}' if count else 'there is none'}")
 
 
-def _test(options: argparse.Namespace) -> None:
-    print(f"{options.name}: the receiver took a signed example and answered {try_webhook(options.name)}")
+def test(name: str) -> None:
+    """Let the server send a signed example."""
+    print(f"{name}: the receiver took a signed example and answered {try_webhook(name)}")
 
 
 def _secret(variable: str) -> str:

@@ -25,7 +25,7 @@ from pipelines.__main__ import main
 from pipelines.inference import batches as file_answers
 from pipelines.inference.model import load_ready
 from tests.helpers.image_trees import encode, picture
-from tests.helpers.repository import ROOT
+from tests.helpers.repository import ROOT, make_root
 
 NAME, SIZE = "photos", 32
 CLASSES = ["blau", "grün", "rot"]
@@ -80,7 +80,7 @@ def place(tmp_path_factory, tracking_uri):
     from models import encoders
     from models.classifier import predict, softmax_head
 
-    root = tmp_path_factory.mktemp("place")
+    root = make_root(tmp_path_factory.mktemp("place"))
     write_photos(root / "photos")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -255,7 +255,7 @@ def test_without_a_champion_the_challenger_is_named_and_a_champion_is_the_defaul
         ("nowhere.keras", "no such model"),
         ("photos", "holds neither classifier.keras nor encoder.keras"),
         ("params.yaml", "Keras can't load it"),
-        ("encoder", "gives no probabilities.*pipelines embed"),
+        ("encoder", "gives no probabilities.*contrastive embed"),
     ],
 )
 def test_an_unknown_model_is_one_line(here, model, words):

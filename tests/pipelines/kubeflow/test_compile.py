@@ -336,7 +336,7 @@ def test_a_setting_of_the_cluster_is_no_option_of_a_run():
 
 
 def test_the_command_compiles(in_tmp, capsys):
-    main(["compile", "cluster=cpu", "cluster.image=contrastive:1", "gate=strict", "runtime.epochs=3"])
+    main(["kubeflow", "compile", "cluster=cpu", "cluster.image=contrastive:1", "gate=strict", "runtime.epochs=3"])
     assert capsys.readouterr().out == "pipeline.yaml: image contrastive:1, no GPU, gate=strict runtime.epochs=3\n"
     pipeline, _ = pods.read(in_tmp / "pipeline.yaml")
     overrides = pipeline["root"]["inputDefinitions"]["parameters"]["overrides"]
@@ -355,6 +355,6 @@ def test_the_command_compiles(in_tmp, capsys):
 )
 def test_the_command_answers_a_mistake_with_one_line_and_writes_nothing(in_tmp, arguments, message):
     with pytest.raises(UserError) as error:
-        main(["compile", "cluster.image=a:1", *arguments])
+        main(["kubeflow", "compile", "cluster.image=a:1", *arguments])
     assert message in str(error.value) and "\n" not in str(error.value)
     assert list(in_tmp.iterdir()) == []

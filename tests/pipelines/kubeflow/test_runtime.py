@@ -259,12 +259,26 @@ def test_numbers_that_json_has_no_place_for_are_left_out(trained, shown, tmp_pat
     assert metrics.metadata == {"accuracy": 0.5}
 
 
-def test_class_names_can_not_break_the_table(trained, shown):
+def test_class_names_can_not_break_the_table(trained, shown, tmp_path):
     from components.shared.artifacts import Manifest
 
     manifest = read_record(trained["dataset"], Manifest)
     odd = manifest.model_copy(update={"class_names": ["a|b", "c\nd", "e"]})
-    assert "| a\\|b | 0 | 8 | 4 | 10 |\n| c d |" in pages._dataset(odd)
+    write_record(tmp_path, odd)
+    page = shown("overview")
+    pages.show("ingest", tmp_path, [], page=page)
+    assert "| a\\|b | 0 | 8 | 4 | 10 |\n| c d |" in Path(page.path).read_text()
+
+
+def test_the_captions_of_the_probe_say_what_is_drawn(tmp_path, shown):
+    for name in ("budgets.png", "neighbours.png"):
+        (tmp_path / name).write_bytes(b"png")
+    page = shown("pictures")
+    pages.show("probe", tmp_path, [], page=page)
+    text = Path(page.path).read_text()
+    assert text.count('src="data:image/png;base64,cG5n"') == 2
+    # nearest_rows draws test images alone
+    assert "nearest other test images" in text and "training" not in text
 
 
 # --- the end

@@ -15,7 +15,7 @@ from components.shared.registry.versions import champion, resolve
 from components.shared.tracking.run import connect
 from pipelines.__main__ import main
 from tests.helpers import reviewed
-from tests.helpers.repository import ROOT
+from tests.helpers.repository import ROOT, make_root
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +232,7 @@ def test_without_an_evaluation_show_says_that_the_checks_are_not_known(name, rev
 
 
 def test_the_models_are_those_of_the_parameters(name, compose_params, in_tmp, capsys):
+    make_root(in_tmp)
     with pytest.raises(UserError, match=r"params\.yaml: no such file"):
         main(["review", "list"])
     write_params(

@@ -25,7 +25,7 @@ from components.shared.step import working
 from components.shared.tracking.delivery import Call, Delivery, resend
 from pipelines.__main__ import main
 from tests.helpers.datasets import make_dataset
-from tests.helpers.repository import ROOT
+from tests.helpers.repository import ROOT, make_root
 from tests.helpers.servers import mlflow_server
 
 EPOCHS = 40
@@ -47,7 +47,7 @@ def story(tmp_path_factory, tracking_uri):
     """Two steps log to a server that is killed: one ends before it is back, the other, a training, after."""
     import mlflow
 
-    place = tmp_path_factory.mktemp("lost")
+    place = make_root(tmp_path_factory.mktemp("lost"))
     dataset = make_dataset(place / "data" / "dataset", name="lost")
     write_params(compose(SMALL)[1], place / "params.yaml")
     log = place / "training.log"

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import ipaddress
 import json
 import ssl
 
-import kfp
 import pytest
 import yaml
 
 from components.shared.errors import UserError
-from pipelines.kubeflow import connection
-from pipelines.kubeflow.connection import connect, connection_arguments
+from pipelines.kubeflow.client import Access, Client
 from tests.helpers.kfp_api import kfp_server
 
 TOKEN = "secret-token-of-mine"
-
-
-def options(*words):
-    parser = argparse.ArgumentParser()
-    connection_arguments(parser)
-    return parser.parse_args(words)
 
 
 @pytest.fixture
@@ -33,46 +24,28 @@ def alone(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name in ("KF_PIPELINES_UI_ENDPOINT", "KUBERNETES_SERVICE_HOST", "KF_PIPELINES_SA_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("kfp.Client._LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
     return tmp_path
 
 
-def kfps_own(host=None, token=None, context=None):
-    """What KFP's client makes of the same flags; it is not let to call anyone."""
-    client = object.__new__(kfp.Client)
-    host = host or connection.os.environ.get("KF_PIPELINES_ENDPOINT")
-    return client._load_config(host, None, "kubeflow", None, None, token, None, None, context, None, None)
+def reached(**access):
+    """Where a client goes, and what it shows there; with a namespace, the server is not asked for one."""
+    client = Client(Access(namespace="mine", **access))
+    config = client._existing_config
+    return client.host, config.get_api_key_with_prefix("authorization")
 
 
-def ours(*words):
-    return connect(options(*words))._configuration
-
-
-def said(configuration):
-    """What a server is told by it, and where it is."""
-    names = ("api_key", "verify_ssl", "ssl_ca_cert", "cert_file", "key_file")
-    host = configuration.host.removeprefix("http://").rstrip("/")
-    token = configuration.get_api_key_with_prefix("authorization")
-    return {"host": host, "token": token, **{name: getattr(configuration, name) for name in names}}
-
-
-@pytest.mark.filterwarnings("ignore:The host kf.example.org")
-@pytest.mark.parametrize("host", ["https://kf.example.org/pipeline/", "http://localhost:8080", "kf.example.org"])
-@pytest.mark.parametrize("token", [None, TOKEN])
-def test_flags_mean_what_they_mean_to_kfps_client(alone, host, token):
-    words = ["--host", host, *(["--existing-token", token] if token else [])]
-    assert said(ours(*words)) == said(kfps_own(host, token))
-
-
-def test_the_environment_means_what_it_means_to_kfp(alone, monkeypatch):
+def test_where_to_go_is_found_as_kfp_finds_it(alone, monkeypatch):
+    assert reached(host="https://kf.example.org/pipeline/") == ("https://kf.example.org/pipeline", None)
+    assert reached(host="kf.example.org", existing_token=TOKEN) == ("https://kf.example.org", f"Bearer {TOKEN}")
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "https://of-the-client.example.org")
-    assert said(ours()) == said(kfps_own())
+    assert reached()[0] == "https://of-the-client.example.org"
     # the variables of the `kfp` command line are flags to the client, and win
     monkeypatch.setenv("KFP_ENDPOINT", "https://of-the-command.example.org")
     monkeypatch.setenv("KFP_EXISTING_TOKEN", TOKEN)
-    assert said(ours()) == said(kfps_own("https://of-the-command.example.org", TOKEN))
-    assert ours("--host", "https://of-the-flag.example.org").host == "https://of-the-flag.example.org"
+    assert reached() == ("https://of-the-command.example.org", f"Bearer {TOKEN}")
+    assert reached(host="https://of-the-flag.example.org")[0] == "https://of-the-flag.example.org"
 
 
 def kubeconfig(folder):
@@ -87,11 +60,13 @@ def kubeconfig(folder):
 
 def test_without_a_host_the_kubeconfig_leads_to_it(alone):
     kubeconfig(alone)
-    assert said(ours()) == said(kfps_own())
-    assert said(ours("--kube-context", "there")) == said(kfps_own(context="there"))
-    assert ours("--system-namespace", "ml").host.endswith("/api/v1/namespaces/ml/services/ml-pipeline:http/proxy")
+    proxy = "api/v1/namespaces/{}/services/ml-pipeline:http/proxy"
+    assert reached() == (f"https://here.example.org:6443/{proxy.format('kubeflow')}", f"Bearer {TOKEN}")
+    assert reached(kube_context="there")[0] == f"https://there.example.org:6443/{proxy.format('kubeflow')}"
+    assert reached(system_namespace="ml")[0] == f"https://here.example.org:6443/{proxy.format('ml')}"
+    assert reached(existing_token="another")[1] == "Bearer another"
     with pytest.raises(UserError, match="context nowhere"):
-        ours("--kube-context", "nowhere")
+        reached(kube_context="nowhere")
 
 
 def test_in_a_pod_the_service_account_is_used(alone, monkeypatch):
@@ -102,40 +77,38 @@ def test_in_a_pod_the_service_account_is_used(alone, monkeypatch):
     monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_TOKEN_FILENAME", str(alone / "token"))
     monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", str(alone / "ca.crt"))
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(alone / "kfp"))
-    found = ours()
-    assert said(found) == said(kfps_own())
-    assert found.host == "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
+    assert reached() == ("ml-pipeline.kubeflow.svc.cluster.local:8888", f"Bearer {TOKEN}")
     # the kubelet writes a new token
+    client = Client(Access(namespace="mine"))
     (alone / "kfp").write_text("renewed")
-    assert found.get_api_key_with_prefix("authorization") == "Bearer renewed"
+    assert client._existing_config.get_api_key_with_prefix("authorization") == "Bearer renewed"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("access", "reason"),
     [
-        ([], "give --host or set KFP_ENDPOINT"),
-        (["--host", "not a host"], "is no address"),
-        (["--host", "http://host:port"], "is no address"),
-        (["--host", "https://host", "--ssl-ca-cert", "missing.pem"], "no such file"),
-        (["--host", "https://host", "--timeout", "0"], "--timeout = 0"),
+        ({}, "give --host or set KFP_ENDPOINT"),
+        ({"host": "not a host"}, "is no address"),
+        ({"host": "http://host:port"}, "check --host"),
+        ({"host": "https://host", "ssl_ca_cert": "missing.pem"}, "no such file"),
+        ({"host": "https://host", "timeout": 0}, "--timeout = 0"),
     ],
 )
-def test_wrong_flags(alone, words, said):
+def test_wrong_flags(alone, access, reason):
     with pytest.raises(UserError) as refused:
-        connect(options(*words))
-    assert said in str(refused.value)
+        Client(Access(**access))
+    assert reason in str(refused.value)
 
 
 def test_links_lead_to_the_page(alone, monkeypatch):
-    assert (
-        connect(options("--host", "https://host/")).link("runs", "details", "x") == "https://host/#/runs/details/x"
-    )
-    assert connect(options("--host", "https://host"), "https://page").link("a") == "https://page/#/a"
+    access = Access(host="https://host/", namespace="mine")
+    assert Client(access).link("runs", "details", "x") == "https://host/#/runs/details/x"
+    assert Client(access, "https://page").link("a") == "https://page/#/a"
     monkeypatch.setenv("KF_PIPELINES_UI_ENDPOINT", "https://ui")
-    assert connect(options("--host", "https://host"), "https://page").link("a") == "https://ui/#/a"
+    assert Client(access, "https://page").link("a") == "https://ui/#/a"
     kubeconfig(alone)
     monkeypatch.delenv("KF_PIPELINES_UI_ENDPOINT")
-    assert connect(options()).link("a") is None
+    assert Client(Access(namespace="mine")).link("a") is None
 
 
 def test_a_host_that_nobody_listens_on(kubeflow):
@@ -196,13 +169,14 @@ def test_a_shared_kubeflow_needs_a_namespace(kubeflow, monkeypatch):
 
 def test_kfps_memory_of_the_namespace_counts(kubeflow, tmp_path):
     kubeflow.api.multi_user = True
-    (tmp_path / ".config" / "kfp").mkdir(parents=True)
-    (tmp_path / ".config" / "kfp" / "context.json").write_text(json.dumps({"namespace": "mine"}))
+    (tmp_path / "context.json").write_text(json.dumps({"namespace": "mine"}))
     assert kubeflow("status").status == 0
+    (tmp_path / "context.json").write_text("half of")
+    assert "look at ~/.config/kfp/context.json" in kubeflow("status").failure
 
 
 def test_long_lists_are_read_to_their_end(kubeflow, monkeypatch):
-    monkeypatch.setattr(connection, "PAGE_SIZE", 2)
+    monkeypatch.setattr("pipelines.kubeflow.client.PAGE_SIZE", 2)
     for hour in range(5):
         assert kubeflow("schedule", f"at-{hour}", f"0 {hour} * * *").status == 0
     lines = kubeflow("schedules").out.splitlines()

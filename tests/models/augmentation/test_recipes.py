@@ -14,7 +14,7 @@ from PIL import Image
 
 from models import augmentation as aug
 from models.augmentation import Augmentation
-from tests.models.augmentation.test_augmentation import (
+from tests.helpers.augmentation_checks import (
     NOTHING,
     apart,
     array,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from kfp_server_api import models
 
-from pipelines.kubeflow.tasks import seconds, table, tasks, took
+from pipelines.kubeflow.runs import duration, seconds_between, table, tasks
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -86,16 +86,16 @@ def test_a_run_without_nodes_has_no_steps():
 
 
 def test_times_that_did_not_come():
-    assert seconds(datetime(1970, 1, 1), None) is None and seconds(None, NOON) is None
-    assert seconds(NOON.replace(tzinfo=None), NOON) == 0
+    assert seconds_between(datetime(1970, 1, 1), None) is None and seconds_between(None, NOON) is None
+    assert seconds_between(NOON.replace(tzinfo=None), NOON) == 0
 
 
 @pytest.mark.parametrize(
-    ("duration", "text"),
+    ("seconds", "text"),
     [(None, ""), (0.4, "0 s"), (59.6, "1 min 00 s"), (61, "1 min 01 s"), (7500, "2 h 05 min")],
 )
-def test_durations(duration, text):
-    assert took(duration) == text
+def test_durations(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_tables_line_up():

@@ -1,0 +1,69 @@
+"""What all commands share: how groups look, how options are shared, what an override is."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+NAME = "contrastive"
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="OVERRIDE", help="such as data=cifar10 or runtime.epochs=200", show_default=False),
+]
+
+
+def new_group(about: str, completion: bool = False) -> typer.Typer:
+    """A group of commands.
+
+    Args:
+        about: for its help.
+        completion: whether it has the options that install the shell's completion.
+    """
+    return typer.Typer(
+        help=about,
+        no_args_is_help=True,
+        add_completion=completion,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let each parameter that is a dataclass stand for options: one per field, annotated as typer wants it.
+
+    Several commands share such a dataclass; each is called with an object of it.
+    """
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, Any] = {}
+    for name, annotation, default in _parameters(command):
+        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+            groups[name] = annotation
+            found = _parameters(annotation)
+        else:
+            found = [(name, annotation, default)]
+        parameters += [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for name, annotation, default in found
+        ]
+
+    @functools.wraps(command)
+    def with_groups(**given: Any) -> Any:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
+        return command(**given)
+
+    with_groups.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_groups.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_groups
+
+
+def _parameters(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
+    """Name, annotation and default of each parameter."""
+    hints = get_type_hints(function, include_extras=True)
+    signature = inspect.signature(function)
+    return [(name, hints[name], parameter.default) for name, parameter in signature.parameters.items()]
