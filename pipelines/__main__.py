@@ -25,7 +25,7 @@ app.add_typer(commands.app)
 app.add_typer(inference.app)
 app.add_typer(kubeflow.app, name="kubeflow")
 app.add_typer(review.app, name="review")
-app.add_typer(review.webhook, name="webhook")
+app.add_typer(review.webhook_app, name="webhook")
 
 
 def main(arguments: Sequence[str] | None = None) -> int | None:

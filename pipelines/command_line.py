@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -31,6 +32,21 @@ def new_group(about: str, completion: bool = False) -> typer.Typer:
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text under headings: on a terminal as wide as it is, elsewhere a line per row."""
+    if sys.stdout.isatty():
+        from rich import box, console, table, text
+
+        shown = table.Table(*headings, box=box.SIMPLE_HEAD)
+        for row in rows:
+            shown.add_row(*map(text.Text, row))
+        console.Console().print(shown)
+        return
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    for row in [headings, *rows]:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:

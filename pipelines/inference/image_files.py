@@ -1,4 +1,4 @@
-"""Image files as people name them on a command line: found in folders, read one by one, the bad ones told."""
+"""Image files as people name them on a command line: found in folders, read one by one, the bad ones named."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from components.shared.errors import UserError
 from components.shared.evaluation.gate import read_blessing
 from components.shared.params.composing import compose
 from components.shared.repository import find_root
+from pipelines.command_line import print_table
 from pipelines.kubeflow import cluster as settings
 from pipelines.kubeflow.client import Client, ClusterError, every
 from pipelines.kubeflow.local import run_here
@@ -42,7 +43,6 @@ from pipelines.kubeflow.runs import (
     minute,
     seconds_between,
     start_run,
-    table,
     tasks,
 )
 from pipelines.kubeflow.schedules import (
@@ -197,7 +197,7 @@ def latest_runs(access: Access, experiment: str | None, last: int, as_json: bool
         ]
         for run in runs
     ]
-    print(table(("RUN", "STATE", "STARTED (UTC)", "TOOK", "BY", "NAME"), rows))
+    print_table(("RUN", "STATE", "STARTED (UTC)", "TOOK", "BY", "NAME"), rows)
     return 0
 
 
@@ -247,7 +247,8 @@ def _print_run(client: Client, run: Any) -> None:
     if found:
         rows = [[task.name, task.state, duration(task.seconds), task.error] for task in found]
         columns = 4 if any(task.error for task in found) else 3
-        print(f"\n{table(('STEP', 'STATE', 'TOOK', 'ERROR')[:columns], [row[:columns] for row in rows])}")
+        print()
+        print_table(("STEP", "STATE", "TOOK", "ERROR")[:columns], [row[:columns] for row in rows])
     elif message(run.error):
         print(f"error    {message(run.error)}")
 
@@ -326,7 +327,7 @@ def list_schedules(access: Access, all_pipelines: bool, as_json: bool) -> None:
         print("no schedule; make one with contrastive kubeflow schedule")
         return
     headings = ("NAME", "WHEN", "NEXT (UTC)", "STATE", "VERSION", "OPTIONS")
-    print(table(headings, [[str(row[column]) for column in _COLUMNS] for row in rows]))
+    print_table(headings, [[str(row[column]) for column in _COLUMNS] for row in rows])
 
 
 def _schedule_row(client: Client, run: Any, versions: dict[str, str]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import io
 import re
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -202,13 +201,6 @@ def as_record(run: Any, link: str | None) -> dict[str, Any]:
         "link": link,
         "tasks": [asdict(task) for task in tasks(run)],
     }
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text under headings, in columns."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in [headings, *rows]]
-    return "\n".join(lines)
 
 
 class Screen:

@@ -13,8 +13,7 @@ from components.shared.repository import find_root, in_repository
 from pipelines.review import decide as deciding
 from pipelines.review import text
 from pipelines.review.details import details
-from pipelines.review.history import history, notes
-from pipelines.review.state import Place, read
+from pipelines.review.state import ReviewedModels, read
 
 
 def list_versions(model: str | None, production: str | None, as_json: bool) -> None:
@@ -65,14 +64,13 @@ def decide(
 def show_history(model: str | None, production: str | None, as_json: bool) -> None:
     """Print the decisions."""
     state = read(_models(model, production))
-    events, found = history(state), notes(state)
     if as_json:
-        print(json.dumps([text.event_as_json(event) for event in events], indent=2, ensure_ascii=False))
+        print(json.dumps(text.history_as_json(state), indent=2, ensure_ascii=False))
     else:
-        print("\n".join(text.events(state, events, found)))
+        print("\n".join(text.events(state)))
 
 
-def _models(model: str | None, production: str | None) -> Place:
+def _models(model: str | None, production: str | None) -> ReviewedModels:
     """The models under review, in a registry that is there.
 
     Raises:
@@ -89,7 +87,7 @@ def _models(model: str | None, production: str | None) -> Place:
     if model == production:
         raise UserError(f"--production-model = {production}: is --model too; name another model, or leave it out")
     open_registry(str(model))
-    return Place(str(model), production)
+    return ReviewedModels(str(model), production)
 
 
 def _params() -> Path | None:

@@ -21,7 +21,7 @@ app = new_group(
     with the alias `champion` is the champion, whoever set it.
     """
 )
-webhook = new_group(
+webhook_app = new_group(
     """Announce new challengers to a reviewer, through a webhook of the MLflow server.
 
     $ export MLFLOW_TRACKING_URI=https://mlflow.example.org WEBHOOK_SECRET=…
@@ -139,7 +139,7 @@ def history(models: ModelOptions, as_json: Json = False) -> None:
     actions.show_history(models.model, models.production_model, as_json)
 
 
-@webhook.command()
+@webhook_app.command()
 def serve(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="NUMBER")] = 8008,
@@ -157,12 +157,12 @@ def serve(
     ] = None,
 ) -> None:
     """Receive what the server sends, and print a line for each challenger."""
-    from pipelines.review.webhooks import commands
+    from pipelines.review import webhook
 
-    commands.serve(host, port, page, forward)
+    webhook.serve(host, port, page, forward)
 
 
-@webhook.command()
+@webhook_app.command()
 def add(
     url: Annotated[
         str,
@@ -173,30 +173,30 @@ def add(
     name: WebhookName = "challenger",
 ) -> None:
     """Register the webhook, or bring it to a new address or secret."""
-    from pipelines.review.webhooks import commands
+    from pipelines.review import webhook
 
-    commands.add(url, name)
+    webhook.add(url, name)
 
 
-@webhook.command(name="list")
+@webhook_app.command(name="list")
 def list_webhooks() -> None:
     """All webhooks of the server."""
-    from pipelines.review.webhooks import commands
+    from pipelines.review import webhook
 
-    commands.list_all()
+    webhook.list_all()
 
 
-@webhook.command()
+@webhook_app.command()
 def remove(name: WebhookName = "challenger") -> None:
     """Remove the webhook."""
-    from pipelines.review.webhooks import commands
+    from pipelines.review import webhook
 
-    commands.remove(name)
+    webhook.remove(name)
 
 
-@webhook.command()
+@webhook_app.command()
 def test(name: WebhookName = "challenger") -> None:
     """Let the server send a signed example to the receiver."""
-    from pipelines.review.webhooks import commands
+    from pipelines.review import webhook
 
-    commands.test(name)
+    webhook.test(name)

@@ -15,6 +15,7 @@ from components.shared.errors import UserError
 from components.shared.repository import find_root, in_repository
 from components.shared.tracking.run import default_uri
 from pipelines.__main__ import app, main
+from pipelines.command_line import print_table
 from tests.helpers.repository import ROOT, make_root
 
 HEAVY = {
@@ -131,6 +132,17 @@ def test_wrong_usage_is_one_line(words, said):
     with pytest.raises(UserError) as error:
         main(words)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_tables_line_up_and_fill_a_terminal(capsys, monkeypatch):
+    rows = [("long", "x"), ("", "[y]")]
+    print_table(("A", "BB"), rows)
+    assert capsys.readouterr().out == "A     BB\nlong  x\n      [y]\n"
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_table(("A", "BB"), rows)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["A", "BB"] in shown and ["long", "x"] in shown and ["[y]"] in shown
 
 
 def test_wrong_usage_ends_with_status_2():

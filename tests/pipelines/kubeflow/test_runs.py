@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from kfp_server_api import models
 
-from pipelines.kubeflow.runs import duration, seconds_between, table, tasks
+from pipelines.kubeflow.runs import duration, seconds_between, tasks
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -96,7 +96,3 @@ def test_times_that_did_not_come():
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
-
-
-def test_tables_line_up():
-    assert table(("A", "BB"), [("long", "x"), ("", "yy")]) == "A     BB\nlong  x\n      yy"
