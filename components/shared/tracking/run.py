@@ -315,8 +315,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def lineage() -> dict[str, str]:
     """Tags that say which code, data and pipeline run this is."""
     tags = {"git.commit": os.environ.get("GIT_COMMIT") or _git("rev-parse", "HEAD") or "unknown"}
-    # dvc.lock changes while the pipeline runs; it tells what was made, not by which code
-    if _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock"):
+    # these change while the pipeline runs; they tell what was made, not by which code
+    if _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", ":!metrics.json"):
         tags["git.dirty"] = "true"
     pointer = Path("data.dvc")
     if pointer.exists():
