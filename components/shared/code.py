@@ -60,13 +60,7 @@ def shaping(step: str, params: Params, root: Path = ROOT) -> list[str]:
         file = todo.pop()
         if file not in found and not any(PurePosixPath(file).is_relative_to(around) for around in AROUND):
             found.add(file)
-            package = file.removesuffix("/__init__.py")
-            found_here = [
-                path
-                for path in imported(file, root)
-                if package not in CHOSEN_BY or str(PurePosixPath(path).parent) != package
-            ]
-            todo += [*found_here, *_chosen(file, params, root)]
+            todo += [*imported(file, root), *_chosen(file, params, root)]
     return sorted(found.union(*(_templates(file, root) for file in found)))
 
 
@@ -90,7 +84,7 @@ def _chosen(file: str, params: Params, root: Path) -> Iterable[str]:
         chosen = "*"
     if chosen == "*":
         return [f"{package}/{path.name}" for path in (root / package).glob("*.py")]
-    return [path for path in [f"{package}/{chosen}.py"] if (root / path).exists()]
+    return [f"{package}/{chosen}.py"]
 
 
 def _templates(file: str, root: Path) -> set[str]:

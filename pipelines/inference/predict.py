@@ -59,7 +59,7 @@ def predict_files(images: Sequence[str], model_address: str | None, top: int, ou
 
 
 def _champion() -> str:
-    registry = load_params(in_repository("params.yaml")).registry
+    registry = load_params(in_repository("params.yaml"), "register").registry
     return f"models:/{registry.champion_model}@{CHAMPION}"
 
 

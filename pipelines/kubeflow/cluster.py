@@ -215,7 +215,7 @@ def compose_cluster(overrides: Sequence[str] = (), conf: Path = CONF) -> Cluster
     try:
         return Cluster.model_validate(composed)
     except ValidationError as error:
-        raise UserError(f"{GROUP}.{explain(error, Cluster)}") from None
+        raise UserError(explain(error, composed, [GROUP])) from None
 
 
 def is_cluster(override: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from components.shared.artifacts import Manifest, Result, read_record
 from components.shared.errors import UserError, exit_cleanly
 from components.shared.params.composing import compose, write_params
-from components.shared.params.schema import only, params_digest, plain
+from components.shared.params.schema import params_digest, select, to_plain
 from components.shared.step import command_line, working
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
@@ -24,7 +24,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture
 def params(compose_params):
-    return only(compose_params("runtime.epochs=3"), "pretrain")
+    return select(compose_params("runtime.epochs=3"), "pretrain")
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_the_record_says_what_was_read_with_which_parameters_and_where_it_was_tr
         work.finish("digest", {"probe_accuracy": 0.5}, curves="curves.csv")
     record = read_record(in_tmp / "encoder", Result)
     assert record.step == "pretrain"
-    assert record.params == plain(params)
+    assert record.params == to_plain(params)
     assert record.params["runtime"]["epochs"] == 3
     assert record.params_digest == params_digest(params)
     assert record.inputs == {"dataset": read_record(dataset, Manifest).digest}

@@ -20,7 +20,7 @@ import pytest
 from components.shared.artifacts import Result, read_record
 from components.shared.errors import UserError
 from components.shared.params.composing import compose, write_params
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 from components.shared.step import working
 from components.shared.tracking.delivery import Call, Delivery, resend
 from pipelines.__main__ import main
@@ -87,7 +87,7 @@ def evaluation(told, server, until_training):
     """A step whose server is killed in its middle and not back at its end; returns the run's id."""
     import mlflow
 
-    params = only(compose(())[0], "evaluate")
+    params = select(compose(())[0], "evaluate")
     with working("evaluate", told.place / "evaluation", params, {}, "lost") as work:
         work.run.metrics({"loss": 1.0}, step=1)
         (work.out / "early.txt").write_text("sent at once")
