@@ -21,7 +21,7 @@ from components.shared.evaluation.wording import TITLES
 from components.shared.params.schema import Params, to_plain
 from components.shared.plots import evaluation as draw
 from components.shared.step import Work, command_line, working
-from components.shared.tracking.run import lineage
+from components.shared.tracking.lineage import lineage
 from components.shared.training.curves import PRETRAINING_PROBE, Curve, read_curve, write_curves
 
 

@@ -82,14 +82,15 @@ def working(
     """
     if not together:
         require_single(step)
+    out = Path(out)
     digests = {key: input_digest(Path(folder)) for key, folder in inputs.items()}
     if not is_chief():
         with tempfile.TemporaryDirectory() as folder:
             yield Work(step, Path(folder), Untracked(), params, digests)
         return
     with (
-        output_folder(Path(out)) as partial,
-        tracked(step, to_plain(params), params_digest(params), digests, name) as run,
+        output_folder(out) as partial,
+        tracked(step, to_plain(params), params_digest(params), digests, name, partial, out) as run,
     ):
         yield Work(step, partial, run, params, digests)
 

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from components.shared.artifacts import CHAMPION_RECORD
-from components.shared.errors import UserError
+from components.shared.errors import UserError, one_line
 from components.shared.params.schema import from_plain, select, to_plain
 from components.shared.steps import STEPS
 
@@ -173,7 +173,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        line = " ".join(str(error).split())
+        line = one_line(error)
         print(f"error: {line}", file=sys.stderr, flush=True)
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             with suppress(OSError):

@@ -20,8 +20,9 @@ from components.shared.evaluation.gate import read_blessing
 from components.shared.params.schema import select
 from components.shared.registry.infra_validation import UnfitError
 from components.shared.registry.logged_model import requirements
-from components.shared.registry.versions import absolute_uri, find_champion, find_version
+from components.shared.registry.versions import find_champion, find_version
 from components.shared.steps import STEPS
+from components.shared.tracking.client import absolute_uri
 from tests.helpers.datasets import make_arrays, write_dataset
 from tests.helpers.trained import write_all
 

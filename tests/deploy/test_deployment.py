@@ -15,7 +15,8 @@ from components.ingest import ingest
 from components.shared.errors import UserError, exit_cleanly
 from components.shared.params.composing import compose
 from components.shared.params.schema import select
-from components.shared.tracking.run import connect, tracked
+from components.shared.tracking.client import connect
+from components.shared.tracking.run import tracked
 from tests.helpers.deployment import (
     BACKUP,
     SECRETS,

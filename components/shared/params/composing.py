@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from components.shared.errors import UserError
+from components.shared.errors import UserError, first_line
 from components.shared.params.explain import did_you_mean
 from components.shared.params.schema import Params, validate_params
 
@@ -82,14 +82,14 @@ def _composed(name: str, overrides: Sequence[str], conf: Path) -> dict[str, Any]
         with initialize_config_dir(config_dir=str(conf.resolve()), version_base=None):
             values: Any = OmegaConf.to_container(hydra_compose(name, overrides=list(overrides)), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        line = str(error).strip().splitlines()[0]
+        line = first_line(error)
         if refused := re.match("Could not override '(.+)'", line):
             choices = _choices(overrides, conf)
             # without what was refused
             known = _names(_composed(name, choices, conf)) if len(choices) < len(overrides) else []
             meant = did_you_mean(refused[1], [*options(conf), *known])
             line = f"the chosen options have no parameter {refused[1]}{meant}; see conf/"
-        raise UserError(f"{' '.join(overrides) or conf}: {line[:200]}") from None
+        raise UserError(f"{' '.join(overrides) or conf}: {line}") from None
     found: dict[str, Any] = values
     return found
 

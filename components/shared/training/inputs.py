@@ -11,7 +11,7 @@ import numpy as np
 from pydantic_core import to_jsonable_python
 
 from components.shared.artifacts import Dataset, Result, read_record
-from components.shared.errors import UserError
+from components.shared.errors import UserError, first_line
 from models import encoders
 from models.batches import check_labels
 from models.encoders import EncoderOptions
@@ -73,5 +73,6 @@ def load_encoder(folder: Path, data: Dataset, network: EncoderOptions | None = N
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # the archive, its JSON and its HDF5 each have their own exceptions
-        why = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise UserError(f"{path}: can't be loaded ({why}); run the pretrain step again") from None
+        raise UserError(
+            f"{path}: can't be loaded ({first_line(error, 100)}); run the pretrain step again"
+        ) from None
