@@ -10,7 +10,7 @@ from components.shared.evaluation.champion import Champion, write_champion
 from components.shared.params.schema import Params
 from components.shared.registry.versions import find_champion
 from components.shared.step import command_line
-from components.shared.tracking.run import connect
+from components.shared.tracking.client import connect
 
 
 def champion(out: Path, params: Params) -> Champion:

@@ -18,10 +18,10 @@ from components.shared.evaluation.predictions import CANDIDATES, TEST, Candidate
 from components.shared.evaluation.report import Findings, render_report
 from components.shared.evaluation.statistics import accuracy_interval, confusion
 from components.shared.evaluation.wording import TITLES
-from components.shared.params.schema import Params, plain
+from components.shared.params.schema import Params, to_plain
 from components.shared.plots import evaluation as draw
 from components.shared.step import Work, command_line, working
-from components.shared.tracking.run import lineage
+from components.shared.tracking.lineage import lineage
 from components.shared.training.curves import PRETRAINING_PROBE, Curve, read_curve, write_curves
 
 
@@ -79,7 +79,7 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
         intervals=intervals,
         curves=_curves(folders),
         lineage=lineage(),
-        params=plain(work.params),
+        params=to_plain(work.params),
         run_id=work.run.id,
     )
 

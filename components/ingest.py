@@ -66,7 +66,8 @@ def ingest(out: Path, params: Params) -> Manifest:
             work.run.dataset(dataset, "ingest")
             work.run.metrics({f"{split}_images": count for split, count in manifest.counts.items()})
             work.run.params({"class_names": ", ".join(manifest.class_names)[:500]})
-            work.run.picture(sample_grid(dataset), "samples.png")
+            sample_grid(dataset).savefig(work.out / "samples.png")
+            work.run.file(work.out / "samples.png")
     print(f"{out}: {summary(manifest)}", flush=True)
     return manifest
 

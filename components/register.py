@@ -18,10 +18,11 @@ from components.shared.registry.infra_validation import UnfitError, validate_inf
 from components.shared.registry.logged_model import NoClassifierError, describe_logged_model, log_classifier
 from components.shared.registry.model_card import model_card
 from components.shared.registry.version_tags import Subject, version_tags
-from components.shared.registry.versions import absolute_uri, find_version, put_up_for_review
+from components.shared.registry.versions import find_version, put_up_for_review
 from components.shared.step import Work, command_line, working
+from components.shared.tracking.client import absolute_uri, connect
 from components.shared.tracking.earlier_runs import find_runs, recorded_runs
-from components.shared.tracking.run import connect, lineage
+from components.shared.tracking.lineage import lineage
 
 CLASSIFIER = "classifier.keras"
 COMPARED_IMAGES = 256
@@ -87,14 +88,14 @@ def _register(
     path = folders[winner.name] / CLASSIFIER
     name, digest = work.params.registry.model_name, _classifier_digest(path)
     known = find_version(name, digest)
-    uri = known.uri if known is not None else _logged(path, data)
+    uri = known.uri if known is not None else _logged(path, data, work.run.id)
     measured["model_mebibytes"] = round(path.stat().st_size / 2**20, 3)
     try:
         measured |= _validated(uri, data, winner)
     except RefusedError as refusal:
-        describe_logged_model(uri, {}, {"refused": str(refusal)})
+        describe_logged_model(uri, work.run.id, {}, {"refused": str(refusal)})
         raise
-    describe_logged_model(uri, {**measured, **_accuracies(judged, winner.name)}, {"validated": "true"})
+    describe_logged_model(uri, work.run.id, {**measured, **_accuracies(judged, winner.name)}, {"validated": "true"})
     subject = _subject(work, data, blessing, judged, winner, folders, measured)
     version = put_up_for_review(
         name, uri, digest, version_tags(subject), lambda number: model_card(subject, name, number)
@@ -161,9 +162,9 @@ def _classifier_digest(path: Path) -> str:
         raise RefusedError(f"{path}: can't be read ({error.strerror}); run the step that writes it again") from None
 
 
-def _logged(path: Path, data: Dataset) -> str:
+def _logged(path: Path, data: Dataset, run_id: str) -> str:
     try:
-        uri = log_classifier(path, data)
+        uri = log_classifier(path, data, run_id)
     except NoClassifierError as error:
         raise RefusedError(str(error)) from None
     _say(f"logged to MLflow as {uri}")

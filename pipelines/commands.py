@@ -64,17 +64,17 @@ def summary(
 
 @app.command()
 def resend(
-    folder: Annotated[Path | None, typer.Argument(help="default: the repository's unsent/")] = None,
+    folders: Annotated[list[Path] | None, typer.Argument(help="of steps; default: all of the repository")] = None,
 ) -> None:
     """Send what steps could not log because the tracking server was lost.
 
-    A step that ends while the server is away keeps its metrics, tags and files
-    in unsent/<run id>/, where it was run. They are sent to MLFLOW_TRACKING_URI
-    and removed here.
+    A step that ends while the server is away leaves all that it logged in its
+    folder, as tracking.json. MLFLOW_TRACKING_URI then gets what it lacks.
+    Doing it again changes nothing, and nothing changes in the folder.
     """
     from pipelines.resend import resend_all
 
-    resend_all(folder)
+    resend_all(folders or ())
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, and how a command line shows it."""
+"""The one exception that a user is meant to read, how a command line shows it, and what it must not show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class UserError(Exception):
     """
 
 
-def masked(text: str) -> str:
+def redacted(text: str) -> str:
     """A text without the passwords in its addresses, nor MLflow's password and token wherever they stand."""
     text = re.sub(r"(\w://[^/\s:@]*):[^\s'\"]+@", r"\1:***@", text)
     for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
@@ -25,10 +25,22 @@ def masked(text: str) -> str:
     return text
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line of at most 200 characters without secrets."""
-    said = str(error).strip().splitlines()
-    return masked(said[0][:300])[:200] if said else type(error).__name__
+def without_account(address: str) -> str:
+    """An address to show or to open in a browser: without user, password and the slash at its end."""
+    return re.sub(r"//[^/@\s]*@", "//", address).rstrip("/")
+
+
+def first_line(said: BaseException | str, longest: int = 200) -> str:
+    """The first line of what an error or a server says, cut at `longest` characters, without secrets."""
+    lines = str(said).strip().splitlines()
+    if lines:
+        return redacted(lines[0][: longest + 100])[:longest]
+    return type(said).__name__ if isinstance(said, BaseException) else ""
+
+
+def one_line(error: UserError) -> str:
+    """All that an error says, in one line, without secrets."""
+    return redacted(" ".join(str(error).split()))
 
 
 def exit_cleanly(main: Callable[[], int | None]) -> None:
@@ -36,7 +48,7 @@ def exit_cleanly(main: Callable[[], int | None]) -> None:
     try:
         code = main()
     except UserError as error:
-        print(f"error: {masked(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

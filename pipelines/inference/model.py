@@ -15,6 +15,7 @@ from PIL import Image
 
 from components.shared.artifacts import Manifest, Result, read_record
 from components.shared.errors import UserError, first_line
+from components.shared.registry.uris import parse_uri
 from components.shared.registry.versions import open_registry, resolve
 from components.shared.training.backend import start_backend
 
@@ -55,13 +56,15 @@ def _from_registry(uri: str) -> ReadyModel:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     open_registry(uri)
     resolved = resolve(uri)
-    version = re.fullmatch(r"models:/+([^/@]+)/(\d+)", resolved)
+    version = parse_uri(resolved)
     with tempfile.TemporaryDirectory(prefix="model-") as folder:
         try:
             local = mlflow.artifacts.download_artifacts(artifact_uri=resolved, dst_path=folder)
         except (MlflowException, OSError) as error:
             raise UserError(f"{uri}: MLflow does not give it: {first_line(error)}; check the address") from None
-        return _from_mlflow(Path(local), f"{version[1]} version {version[2]}" if version else uri)
+        return _from_mlflow(
+            Path(local), f"{version.name} version {version.version}" if version and version.version else uri
+        )
 
 
 def _from_mlflow(folder: Path, name: str) -> ReadyModel:

@@ -11,6 +11,7 @@ import numpy as np
 
 from components.shared.errors import UserError
 from components.shared.params.schema import load_params
+from components.shared.registry.uris import alias_uri
 from components.shared.registry.versions import CHAMPION
 from components.shared.repository import in_repository
 from pipelines.command_line import printable
@@ -60,8 +61,8 @@ def predict_files(images: Sequence[str], model_address: str | None, top: int, ou
 
 
 def _champion() -> str:
-    registry = load_params(in_repository("params.yaml")).registry
-    return f"models:/{registry.champion_model}@{CHAMPION}"
+    registry = load_params(in_repository("params.yaml"), "register").registry
+    return alias_uri(registry.champion_model, CHAMPION)
 
 
 def _print(files: ImageFiles, predictions: Callable[[FileWork], Iterator[list[Row]]]) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.shared.errors import UserError
+from components.shared.errors import UserError, first_line
 
 ROWS = 8192  # of a Parquet row group: 64 MB of 2,048 features
 TEXT, NUMBER, NUMBERS = "text", "number", "numbers"
@@ -78,7 +78,7 @@ class Table(ABC):
         try:
             yield
         except OSError as error:
-            why = error.strerror or str(error).splitlines()[0]
+            why = error.strerror or first_line(error)
             raise UserError(f"{self.path}: can't be written: {why}; make room, or choose another place") from None
 
 

@@ -25,7 +25,7 @@ import urllib3
 from kfp_server_api.exceptions import ApiException, OpenApiException
 from urllib3 import exceptions as http
 
-from components.shared.errors import UserError, first_line
+from components.shared.errors import UserError, first_line, without_account
 from pipelines.kubeflow.options import Access
 
 PAGE_SIZE = 100
@@ -123,7 +123,7 @@ class Client(kfp.Client):
     @property
     def host(self) -> str:
         """The server's address, without a password that may be part of it."""
-        return re.sub(r"//[^/@]*@", "//", str(self._existing_config.host))
+        return without_account(str(self._existing_config.host))
 
     @property
     def namespace(self) -> str:

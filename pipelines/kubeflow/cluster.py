@@ -5,15 +5,14 @@ Apart from `params.yaml` on purpose: no result depends on these settings, so no 
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from components.shared import git
 from components.shared.errors import UserError
 from components.shared.params.composing import CONF, compose_settings, options
 from components.shared.params.explain import did_you_mean, explain
@@ -21,6 +20,7 @@ from components.shared.params.types import Section
 from components.shared.steps import TASKS
 
 GROUP = "cluster"
+_ROOT = Path(__file__).resolve().parents[2]
 ON_GPU = tuple(name for name, task in TASKS.items() if task.gpu)
 if TYPE_CHECKING:
     TaskName = str
@@ -215,7 +215,7 @@ def compose_cluster(overrides: Sequence[str] = (), conf: Path = CONF) -> Cluster
     try:
         return Cluster.model_validate(composed)
     except ValidationError as error:
-        raise UserError(f"{GROUP}.{explain(error, Cluster)}") from None
+        raise UserError(explain(error, composed, [GROUP])) from None
 
 
 def is_cluster(override: str) -> bool:
@@ -225,26 +225,13 @@ def is_cluster(override: str) -> bool:
 
 def commit() -> str | None:
     """The first twelve digits of the commit that is checked out here, None outside a repository."""
-    found = os.environ.get("GIT_COMMIT") or _git("rev-parse", "HEAD")
+    found = git.commit(_ROOT)
     return found[:12] if found else None
 
 
 def uncommitted() -> bool:
     """Whether the code here differs from its commit, so that an image of the commit would lack the changes."""
-    return bool(
-        _git("status", "--porcelain", "--untracked-files=no", "--", "components", "models", "pipelines", "conf")
-    )
-
-
-def _git(*arguments: str) -> str:
-    root = Path(__file__).resolve().parents[2]
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return git.is_dirty("components", "models", "pipelines", "conf", folder=_ROOT)
 
 
 def _tagged(field: str, image: str, commit: str | None) -> str:

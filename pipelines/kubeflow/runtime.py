@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from components.shared.artifacts import CHAMPION_RECORD
-from components.shared.errors import UserError
-from components.shared.params.schema import only, plain, restore
+from components.shared.errors import UserError, one_line
+from components.shared.params.schema import from_plain, select, to_plain
 from components.shared.steps import STEPS
 
 # of a checkpoint's folder in the container; without it the step's own default
@@ -49,7 +49,7 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
     with told():
         params, _ = config.compose(list(overrides))
         settings: dict[str, dict[str, Any]] = {
-            step: {"params": plain(only(params, step)), "code": code_digest(step, params)} for step in STEPS
+            step: {"params": to_plain(select(params, step)), "code": code_digest(step, params)} for step in STEPS
         }
         settings["ingest"]["data"] = data or data_version(params.data)
         chosen = " ".join(overrides) or "the defaults"
@@ -74,7 +74,7 @@ def run(step: str, settings: str, inputs: Sequence[Any], out: Any, **shown: Any)
 
     _quiet()
     with told():
-        params = restore(json.loads(settings)["params"], step)
+        params = from_plain(json.loads(settings)["params"], step)
         options: dict[str, Any] = {}
         if step == "pretrain" and CACHE in os.environ:
             options["checkpoints"] = Path(os.environ[CACHE]) / "pretrain"
@@ -97,7 +97,7 @@ def champion(settings: str) -> str:
     _quiet()
     with told(), TemporaryDirectory() as place:
         folder = Path(place) / "champion"
-        champion(folder, restore(json.loads(settings)["params"], "champion"))
+        champion(folder, from_plain(json.loads(settings)["params"], "champion"))
         return (folder / CHAMPION_RECORD).read_text(encoding="utf-8")
 
 
@@ -173,7 +173,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        line = " ".join(str(error).split())
+        line = one_line(error)
         print(f"error: {line}", file=sys.stderr, flush=True)
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             with suppress(OSError):

@@ -78,7 +78,7 @@ def _models(model: str | None, production: str | None) -> ReviewedModels:
     """
     path = _params() if model is not None else in_repository("params.yaml")
     if path is not None:
-        registry = load_params(path).registry
+        registry = load_params(path, "register").registry
         if model in (None, registry.model_name):
             model, production = registry.model_name, production or registry.production_model
     for option, name in (("--model", model), ("--production-model", production)):

@@ -13,11 +13,11 @@ from urllib.parse import quote, unquote, urlparse
 
 import mlflow
 
-from components.shared.errors import UserError, first_line
+from components.shared.errors import UserError, first_line, without_account
 from components.shared.evaluation.gate import BLESSING, Check, read_blessing
-from components.shared.registry.versions import answering
+from components.shared.registry.versions import registry_client
 from components.shared.steps import STEPS
-from components.shared.tracking.run import if_there
+from components.shared.tracking.client import if_there
 from pipelines.review.state import ModelVersion, State
 
 REPORT = "report.html"
@@ -47,7 +47,7 @@ def host() -> str | None:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri.startswith(("http://", "https://")):
         return None
-    return re.sub(r"//[^/@]*@", "//", uri).rstrip("/")
+    return without_account(uri)
 
 
 def version_page(name: str, number: str, where: str | None = None) -> str | None:
@@ -65,7 +65,7 @@ def details(state: State, number: str) -> Details:
     version = state.version(number)
     evaluation = version.tags.get("evaluation_run", "")
     runs, files = {}, {}
-    with answering(state.models.model) as client:
+    with registry_client(state.models.model) as client:
         for name, run_id in _runs(version).items():
             run = if_there(client.get_run, run_id)
             runs[name] = _page(run) if run else f"{run_id} (deleted, or of another server)"

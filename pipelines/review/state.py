@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from components.shared.errors import UserError
-from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, answering, find_model
+from components.shared.registry.uris import parse_uri, version_uri
+from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, find_model, registry_client
 from pipelines.review.record import Record
 
 BLESSED, REJECTED = "blessed", "rejected"
@@ -141,14 +142,15 @@ class State:
         """The number of this version in the model whose champion counts."""
         if self.models.production is None:
             return number if number in self.versions else None
-        return self._copies.get(f"models:/{self.models.model}/{number}")
+        return self._copies.get(version_uri(self.models.model, number))
 
     def origin_of(self, number: str | None) -> str | None:
         """The number, where versions are put up, of a version of the model whose champion counts."""
         if number is None or self.models.production is None:
             return number
-        version, prefix = self.champion_versions.get(number), f"models:/{self.models.model}/"
-        return version.source.removeprefix(prefix) if version and version.source.startswith(prefix) else None
+        copy = self.champion_versions.get(number)
+        origin = parse_uri(copy.source) if copy else None
+        return origin.version if origin and origin.name == self.models.model else None
 
     def name_of(self, number: str | None) -> str:
         """A version of the model whose champion counts, for people."""
@@ -203,7 +205,7 @@ def read(models: ReviewedModels) -> State:
     Raises:
         UserError: there is no such model, or the registry does not answer.
     """
-    with answering(models.model) as client:
+    with registry_client(models.model) as client:
         model = find_model(client, models.model)
         if model is None:
             raise UserError(
@@ -213,7 +215,7 @@ def read(models: ReviewedModels) -> State:
         versions, aliases = _versions(client, models.model), _aliases(model)
     if models.production is None:
         return State(models, versions, aliases, versions, aliases, Record.of(model.tags))
-    with answering(models.production) as client:
+    with registry_client(models.production) as client:
         production = find_model(client, models.production)
         if production is None:
             return State(models, versions, aliases, {}, {}, Record())

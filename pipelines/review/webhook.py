@@ -29,7 +29,7 @@ from starlette.routing import Route
 
 from components.shared.errors import UserError, first_line
 from components.shared.registry.versions import CHALLENGER
-from components.shared.tracking.run import if_there
+from components.shared.tracking.client import if_there, limit_requests
 from pipelines.review.details import host
 from pipelines.review.state import ModelVersion
 from pipelines.review.text import announcement
@@ -209,9 +209,7 @@ def _server() -> Iterator[mlflow.MlflowClient]:
         raise UserError(
             f"MLFLOW_TRACKING_URI = {mlflow.get_registry_uri()}: only a server has webhooks; set it to one"
         )
-    # a server that is away must be an answer within seconds, not a hang
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS))
+    limit_requests(retries=1, seconds=SECONDS)
     try:
         yield mlflow.MlflowClient()
     except (MlflowException, OSError) as error:

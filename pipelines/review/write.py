@@ -11,7 +11,8 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, answering, is_forbidden
+from components.shared.registry.uris import version_uri
+from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, is_forbidden, registry_client
 from pipelines.review.record import Decision
 from pipelines.review.state import (
     AT,
@@ -37,7 +38,7 @@ def move_champion(models: ReviewedModels, number: str | None) -> None:
     Raises:
         UserError: this account may not, or the registry does not answer.
     """
-    with answering(models.champion_model) as client:
+    with registry_client(models.champion_model) as client:
         _set_alias(client, models.champion_model, CHAMPION, number)
 
 
@@ -47,7 +48,7 @@ def put_on_record(models: ReviewedModels, decision: Decision) -> None:
     Raises:
         UserError: this account may not, or the registry does not answer.
     """
-    with answering(models.champion_model) as client:
+    with registry_client(models.champion_model) as client:
         text = decision.model_dump_json(exclude_none=True)
         client.set_registered_model_tag(models.champion_model, decision.key, text)
 
@@ -63,10 +64,10 @@ def copy_to_production(state: State, number: str) -> str:
     production, found = state.models.production, state.copy_of(number)
     if production is None or found is not None:
         return found or number
-    with answering(production) as client:
+    with registry_client(production) as client:
         # MLflow tells on the error stream what it copies
         with contextlib.redirect_stderr(io.StringIO()):
-            made = str(client.copy_model_version(f"models:/{state.models.model}/{number}", production).version)
+            made = str(client.copy_model_version(version_uri(state.models.model, number), production).version)
         first = read(state.models).copy_of(number) or made
         if first != made:
             # an account without the right to delete leaves a second copy, that nothing names
@@ -85,7 +86,7 @@ def show_in_page(state: State, decision: Decision) -> tuple[State, list[str]]:
     versions = {models.model: state.versions.get(number or "")}
     if models.production is not None:
         versions[models.production] = state.champion_versions.get(state.copy_of(number or "") or "")
-    with answering(models.model) as client:
+    with registry_client(models.model) as client:
         for name, version in versions.items():
             if version is not None:
                 with _noting(refused, f"the tags of {name} version {version.number}"):

@@ -7,7 +7,7 @@ import pytest
 from components.champion import champion
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, read_champion
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def ask(in_tmp, compose_params, tracking_uri):
     """A function that asks for the champion of a model, and returns the record's bytes too."""
 
     def _ask(*overrides):
-        found = champion(in_tmp / "champion", only(compose_params(*overrides), "champion"))
+        found = champion(in_tmp / "champion", select(compose_params(*overrides), "champion"))
         assert read_champion(in_tmp / "champion") == found
         return found, (in_tmp / "champion" / "champion.json").read_bytes()
 

@@ -17,7 +17,7 @@ from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, write_champion
 from components.shared.evaluation.gate import read_blessing
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
 from tests.helpers.trained import write_all, write_trained
@@ -48,7 +48,7 @@ def do_evaluate(run, compose_params):
     """A function that evaluates and returns what stands in `evaluation/blessing.json`."""
 
     def _evaluate(*overrides):
-        params = only(compose_params("data.name=textures", *overrides), "evaluate")
+        params = select(compose_params("data.name=textures", *overrides), "evaluate")
         given = evaluate(*(run / name for name in (*INPUTS, "evaluation")), params)
         written = read_blessing(run / "evaluation")
         assert written == given

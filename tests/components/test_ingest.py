@@ -19,7 +19,7 @@ from components.ingest import _write_images, ingest, sample_grid
 from components.shared.artifacts import SPLITS, Dataset
 from components.shared.errors import UserError
 from components.shared.params.composing import compose, write_params
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 from components.shared.sources.folder import Folder
 from tests.helpers.image_trees import encode, pack_tar, pack_zip, picture, write_tree
 from tests.helpers.repository import ROOT
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 
 def params(path, *overrides):
     fixed = ("data=folder", f"data.path={path}", f"data.image_size={SIZE}", "data.name=tests")
-    return only(compose((*fixed, *overrides))[0], "ingest")
+    return select(compose((*fixed, *overrides))[0], "ingest")
 
 
 def digest(path, *overrides, out="dataset"):

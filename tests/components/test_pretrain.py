@@ -19,11 +19,11 @@ from components.pretrain import _key, pretrain
 from components.shared.artifacts import Dataset, Manifest, Result, read_record
 from components.shared.errors import UserError
 from components.shared.params.composing import compose, write_params
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 from components.shared.plots import grids
 from components.shared.training.checkpoints import FOLDER, Checkpoint
 from models.batches import Batches
-from models.methods.base import Method
+from models.methods.shared.base import Method
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
 
@@ -38,7 +38,7 @@ def composed(*overrides, epochs=EPOCHS):
 
 
 def params(*overrides, epochs=EPOCHS):
-    return only(composed(*overrides, epochs=epochs)[0], "pretrain")
+    return select(composed(*overrides, epochs=epochs)[0], "pretrain")
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +130,9 @@ def test_the_encoder_was_trained_and_takes_raw_images(finished, dataset):
     assert np.isfinite(features).all()
     assert features.std(axis=0).max() > 0
     keras.utils.set_random_seed(0)
-    from models import encoders
+    from tests.helpers.options import network
 
-    start = encoders.build("conv", 32, 8).get_weights()
+    start = network("conv", 32, width=8).get_weights()
     assert all(np.abs(a - b).max() > 1e-4 for a, b in zip(encoder.get_weights(), start, strict=True))
 
 
@@ -140,10 +140,10 @@ def test_no_epoch_leaves_the_random_encoder(dataset, tracking_uri, tmp_path):
     record = pretrain(dataset, tmp_path / "encoder", params(epochs=0), tmp_path / "states")
     assert record.metrics == {}
     assert (tmp_path / "encoder" / "curves.csv").read_text() == "epoch\n"
-    from models import encoders
+    from tests.helpers.options import network
 
     keras.utils.set_random_seed(0)
-    start = encoders.build("conv", 32, 8).get_weights()
+    start = network("conv", 32, width=8).get_weights()
     for kept, expected in zip(load(tmp_path / "encoder").get_weights(), start, strict=True):
         np.testing.assert_array_equal(kept, expected)
 

@@ -17,11 +17,12 @@ from components.shared.digests import file_digest
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion
 from components.shared.evaluation.gate import read_blessing
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 from components.shared.registry.infra_validation import UnfitError
 from components.shared.registry.logged_model import requirements
-from components.shared.registry.versions import absolute_uri, find_champion, find_version
+from components.shared.registry.versions import find_champion, find_version
 from components.shared.steps import STEPS
+from components.shared.tracking.client import absolute_uri
 from tests.helpers.datasets import make_arrays, write_dataset
 from tests.helpers.trained import write_all
 
@@ -78,7 +79,7 @@ def save_true_predictions(folder: Path, dataset: Path, model) -> None:
 def run_evaluate(root: Path, *overrides: str) -> None:
     from components.shared.params.composing import compose
 
-    params = only(compose(["data.name=colours", *overrides])[0], "evaluate")
+    params = select(compose(["data.name=colours", *overrides])[0], "evaluate")
     shutil.rmtree(root / "evaluation", ignore_errors=True)
     inputs = [root / name for name in ("dataset", "probe", "baseline", "finetune", "champion")]
     evaluate(*inputs, root / "evaluation", params)
@@ -97,7 +98,7 @@ def do_register(run, compose_params):
     """A function that registers under a model name of the test's own."""
 
     def _register(name: str) -> Result:
-        params = only(compose_params(f"registry.model_name={name}"), "register")
+        params = select(compose_params(f"registry.model_name={name}"), "register")
         folders = [run / folder for folder in ("dataset", "evaluation", "probe", "finetune")]
         return register(*folders, run / "registration", params)
 

@@ -14,8 +14,9 @@ import pytest
 from components.ingest import ingest
 from components.shared.errors import UserError, exit_cleanly
 from components.shared.params.composing import compose
-from components.shared.params.schema import only
-from components.shared.tracking.run import connect, tracked
+from components.shared.params.schema import select
+from components.shared.tracking.client import connect
+from components.shared.tracking.run import tracked
 from tests.helpers.deployment import (
     BACKUP,
     SECRETS,
@@ -140,7 +141,7 @@ def test_steps_log_parameters_numbers_pictures_files_and_a_model(stack, pipeline
 
     tree = write_tree(in_tmp / "images", {"bus": 12, "car": 12})
     chosen = ("data=folder", f"data.path={tree}", "data.name=deployed", "data.image_size=12")
-    manifest = ingest(in_tmp / "dataset", only(compose(chosen)[0], "ingest"))
+    manifest = ingest(in_tmp / "dataset", select(compose(chosen)[0], "ingest"))
     client = mlflow.MlflowClient()
     run = client.get_run(manifest.mlflow_run_id)
     assert run.info.status == "FINISHED"

@@ -12,7 +12,7 @@ import pytest
 
 from components.shared.errors import UserError
 from components.shared.params.composing import compose
-from components.shared.tracking.run import connect
+from components.shared.tracking.client import connect
 from pipelines.__main__ import main
 from tests.helpers.dockerfile import expand, sent, stages
 from tests.helpers.repository import ROOT, tracked_files

@@ -6,7 +6,7 @@ import json
 import sys
 
 from components.shared.errors import UserError
-from components.shared.tracking.run import connect
+from components.shared.tracking.client import connect
 from pipelines.review import decide
 from pipelines.review.state import ReviewedModels
 

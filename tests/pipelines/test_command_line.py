@@ -12,7 +12,7 @@ import yaml
 
 from components.shared.errors import UserError
 from components.shared.repository import find_root, in_repository
-from components.shared.tracking.run import default_uri
+from components.shared.tracking.client import default_uri
 from pipelines.__main__ import app, main
 from pipelines.command_line import print_table, printable
 from tests.helpers.repository import ROOT, make_root

@@ -13,6 +13,7 @@ from typing import Any
 
 from components.shared.evaluation.predictions import CANDIDATES
 from components.shared.evaluation.wording import TITLES, gain_in_words
+from components.shared.registry.uris import version_uri
 from components.shared.registry.version_tags import Subject, recorded_name
 from components.shared.templates import render
 
@@ -44,7 +45,7 @@ def model_card(subject: Subject, name: str, number: str) -> str:
     card = ""
     for classes, ends in _SHORTER:
         slices = changes if len(changes) <= 2 * ends else [*changes[:ends], *changes[len(changes) - ends :]]
-        card = render(_TEMPLATE, **facts, uri=f"models:/{name}/{number}", classes=classes, slices=slices)
+        card = render(_TEMPLATE, **facts, uri=version_uri(name, number), classes=classes, slices=slices)
         if len(card) <= LONGEST:
             break
     return card

@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
 
 from components.shared.errors import UserError, first_line
 from components.shared.evaluation.champion import Champion
-from components.shared.tracking.run import connect, default_uri, if_there
+from components.shared.registry.uris import alias_uri, parse_uri, version_uri
+from components.shared.tracking.client import (
+    absolute_uri,
+    connect,
+    default_uri,
+    if_there,
+    limit_requests,
+    sqlite_file,
+)
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
 # the registry stores no longer descriptions
@@ -39,7 +48,7 @@ def find_champion(name: str) -> Champion:
     Raises:
         UserError: the registry does not answer.
     """
-    with answering(name) as client:
+    with registry_client(name) as client:
         model = find_model(client, name)
         if model is None or CHAMPION not in model.aliases:
             return Champion(model=name)
@@ -60,7 +69,7 @@ def find_version(name: str, artifact_digest: str) -> Version | None:
     Raises:
         UserError: the registry does not answer.
     """
-    with answering(name) as client:
+    with registry_client(name) as client:
         model = find_model(client, name)
         if model is None:
             return None
@@ -70,7 +79,7 @@ def find_version(name: str, artifact_digest: str) -> Version | None:
             return None
         number = str(found[0].version)
         aliases = tuple(sorted(alias for alias, at in model.aliases.items() if str(at) == number))
-    return Version(name, number, aliases, f"models:/{name}/{number}")
+    return Version(name, number, aliases, version_uri(name, number))
 
 
 def put_up_for_review(
@@ -95,11 +104,9 @@ def put_up_for_review(
     Raises:
         UserError: the registry does not answer.
     """
-    import mlflow
-
     every = {"artifact_digest": artifact_digest, **tags}
     found = find_version(name, artifact_digest)
-    with answering(name) as client:
+    with registry_client(name) as client:
         if found is None:
             made = str(mlflow.register_model(model_uri, name, tags=every).version)
             number = _keep_first(client, name, artifact_digest, made)
@@ -124,8 +131,6 @@ def _keep_first(client: Any, name: str, artifact_digest: str, made: str) -> str:
     The registry numbers versions in the order in which it makes them, tags included, so whoever made a later one
     finds the first here.
     """
-    from mlflow.exceptions import MlflowException
-
     wanted = f"name = '{name}' AND tags.artifact_digest = '{artifact_digest}'"
     same = client.search_model_versions(wanted, order_by=["version_number ASC"])
     first = str(same[0].version) if same else made
@@ -149,11 +154,11 @@ def resolve(uri: str) -> str:
         UserError: there is no such model or alias (the line names the challenger if there is one), or the registry
             does not answer.
     """
-    match = re.fullmatch(r"models:/+([^/@]+)@([^/@]+)", uri)
-    if match is None:
+    parsed = parse_uri(uri)
+    if parsed is None or parsed.name is None or parsed.alias is None:
         return uri
-    name, alias = match.groups()
-    with answering(name) as client:
+    name, alias = parsed.name, parsed.alias
+    with registry_client(name) as client:
         model = find_model(client, name)
     if model is None:
         raise UserError(
@@ -161,27 +166,19 @@ def resolve(uri: str) -> str:
             "(a production model is made by the first `python -m pipelines review approve`)"
         )
     if alias in model.aliases:
-        return f"models:/{name}/{model.aliases[alias]}"
+        return version_uri(name, str(model.aliases[alias]))
     if CHALLENGER in model.aliases:
         number = model.aliases[CHALLENGER]
         hint = (
             f"version {number} waits for review: approve it with `python -m pipelines review approve {number} "
-            f"--reason …`, or use it as it is with --model models:/{name}@{CHALLENGER}"
+            f"--reason …`, or use it as it is with --model {alias_uri(name, CHALLENGER)}"
         )
     else:
         hint = (
             "`python -m pipelines review list` shows what can be approved; "
-            f"or name a version with --model models:/{name}/<number>"
+            f"or name a version with --model {version_uri(name, '<number>')}"
         )
     raise UserError(f"{uri}: no version is {alias}; {hint}")
-
-
-def absolute_uri(uri: str) -> str:
-    """The same tracking or registry address for a process in another folder: a SQLite path made absolute."""
-    prefix = "sqlite:///"
-    if uri.startswith(prefix) and not uri.startswith(prefix + "/"):
-        return prefix + str(Path(uri.removeprefix(prefix)).resolve())
-    return uri
 
 
 def open_registry(what: str) -> str:
@@ -194,9 +191,9 @@ def open_registry(what: str) -> str:
         UserError: there is none, or it does not answer.
     """
     address = absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or default_uri())
-    prefix = "sqlite:///"
+    file = sqlite_file(address)
     # MLflow would make the file
-    if address.startswith(prefix) and not Path(address.removeprefix(prefix)).exists():
+    if file is not None and not file.exists():
         raise UserError(
             f"{what}: there is no registry at {address}; run where the pipeline ran, or set MLFLOW_TRACKING_URI"
         )
@@ -204,18 +201,13 @@ def open_registry(what: str) -> str:
 
 
 @contextmanager
-def answering(name: str) -> Iterator[Any]:
+def registry_client(name: str) -> Iterator[Any]:
     """A client of the registry, about the model `name`; what goes wrong with it is told in one line.
 
     Raises:
         UserError: the registry does not answer, or does not let this account do that.
     """
-    # a registry that is away must be an answer within seconds, not a hang
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
+    limit_requests()
     try:
         yield mlflow.MlflowClient()
     except (MlflowException, OSError) as error:

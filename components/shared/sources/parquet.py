@@ -22,7 +22,7 @@ import pyarrow.parquet
 
 from components.shared.artifacts import UNLABELLED
 from components.shared.digests import files_digest
-from components.shared.errors import UserError
+from components.shared.errors import UserError, first_line
 from components.shared.params.schema import DataParams
 from components.shared.sources import SPLIT_NAMES, Source
 from components.shared.sources.pixels import decode_all
@@ -122,7 +122,7 @@ def _opened(file: Path) -> Iterator[Any]:
         with pyarrow.parquet.ParquetFile(file) as parquet:
             yield parquet
     except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{file}: not readable as Parquet: {str(error).splitlines()[0][:160]}") from None
+        raise UserError(f"{file}: not readable as Parquet: {first_line(error)}") from None
 
 
 def _check_columns(file: Path, schema: Any, label_needed: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from components.shared.artifacts import Manifest, Result
 from components.shared.errors import UserError, first_line
 from components.shared.steps import STEPS
-from components.shared.tracking.run import if_there
+from components.shared.tracking.client import if_there
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 
 from components.shared.code import code_digest, shaping
 from components.shared.params.composing import compose
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 from components.shared.steps import STEPS
 from tests.helpers.datasets import make_dataset
 from tests.helpers.pipeline_graph import load
@@ -75,7 +75,7 @@ def test_a_method_has_its_own_code_and_what_it_imports(code):
 
 def test_a_step_that_is_handed_its_own_parameters_alone_has_the_same_code():
     params, _ = compose(["method=byol", "encoder=resnet18"])
-    assert code_digest("pretrain", only(params, "pretrain")) == code_digest("pretrain", params)
+    assert code_digest("pretrain", select(params, "pretrain")) == code_digest("pretrain", params)
 
 
 def is_empty(file):
@@ -87,10 +87,10 @@ import json, sys
 from pathlib import Path
 from components.pretrain import pretrain
 from components.shared.params.composing import compose
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 
 dataset, out, *overrides = sys.argv[1:]
-pretrain(Path(dataset), Path(out), only(compose(overrides)[0], "pretrain"))
+pretrain(Path(dataset), Path(out), select(compose(overrides)[0], "pretrain"))
 files = {module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
 Path("modules.json").write_text(json.dumps(sorted(files)))
 """

@@ -11,7 +11,7 @@ import pytest
 from components.shared.artifacts import Manifest, Result, read_record
 from components.shared.errors import UserError, exit_cleanly
 from components.shared.params.composing import compose, write_params
-from components.shared.params.schema import only, params_digest, plain
+from components.shared.params.schema import params_digest, select, to_plain
 from components.shared.step import command_line, working
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
@@ -24,7 +24,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture
 def params(compose_params):
-    return only(compose_params("runtime.epochs=3"), "pretrain")
+    return select(compose_params("runtime.epochs=3"), "pretrain")
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_the_record_says_what_was_read_with_which_parameters_and_where_it_was_tr
         work.finish("digest", {"probe_accuracy": 0.5}, curves="curves.csv")
     record = read_record(in_tmp / "encoder", Result)
     assert record.step == "pretrain"
-    assert record.params == plain(params)
+    assert record.params == to_plain(params)
     assert record.params["runtime"]["epochs"] == 3
     assert record.params_digest == params_digest(params)
     assert record.inputs == {"dataset": read_record(dataset, Manifest).digest}
@@ -121,6 +121,7 @@ def test_a_server_lost_on_the_way_gets_later_what_it_missed(
     with working("pretrain", in_tmp / "encoder", params, {"dataset": dataset}, "lost") as work:
         with monkeypatch.context() as patch:
             patch.setattr(mlflow.MlflowClient, "log_batch", lost)
+            patch.setattr(mlflow.MlflowClient, "get_run", lost)
             work.run.metrics({"loss": 1.0}, step=0)
             work.run.metrics({"loss": 0.5}, step=1)
         work.finish("digest", {"loss": 0.5})
@@ -207,7 +208,7 @@ def test_an_unknown_error_keeps_its_traceback():
 
 
 def test_a_real_step_refuses_a_wrong_value_at_once(params_file):
-    """Before TensorFlow and MLflow are loaded: a typing mistake must not cost half a minute."""
+    """Before TensorFlow is loaded: a typing mistake must not cost half a minute."""
     values = compose()[1]
     values["data"]["image_size"] = 0
     write_params(values, params_file)
@@ -229,5 +230,5 @@ def test_a_real_step_refuses_a_wrong_value_at_once(params_file):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.endswith("params.yaml: data.image_size = 0: must be a whole number from 8 to 512\n")
     assert done.stderr.count("\n") == 1
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 15
     assert list(params_file.parent.iterdir()) == [params_file]

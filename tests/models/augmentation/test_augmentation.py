@@ -14,7 +14,6 @@ from keras import ops
 from PIL import Image, ImageEnhance
 
 from models import augmentation as aug
-from models.augmentation import Augmentation
 from tests.helpers.augmentation_checks import (
     NOTHING,
     apart,
@@ -24,8 +23,9 @@ from tests.helpers.augmentation_checks import (
     slow_crop,
     uniform_on,
 )
+from tests.helpers.options import augmentation
 
-ALL = Augmentation(
+ALL = augmentation(
     brightness=0.4, contrast=0.4, saturation=0.4, hue=0.5, grey_probability=0.2, blur_probability=0.5
 )
 
@@ -195,7 +195,7 @@ def test_different_numbers_are_drawn_independently(drawn):
 
 
 def test_a_crop_never_leaves_the_image():
-    policy = Augmentation(crop_area=(0.5, 1.0), crop_ratio=(0.2, 5.0))
+    policy = augmentation(crop_area=(0.5, 1.0), crop_ratio=(0.2, 5.0))
     draws = aug.draw(5_000, policy, keras.random.SeedGenerator(1))
     for start, extent in (("top", "height"), ("left", "width")):
         low, size = np.asarray(draws[start]), np.asarray(draws[extent])
@@ -247,7 +247,7 @@ def test_operations_off_by_their_coin_leave_the_image_alone():
 
 
 POLICIES = st.builds(
-    Augmentation,
+    augmentation,
     crop_area=st.tuples(st.floats(0.05, 0.5), st.floats(0.5, 1.0)),
     crop_ratio=st.tuples(st.floats(0.2, 1.0), st.floats(1.0, 5.0)),
     flip=st.booleans(),

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from models import augmentation as aug
-from models.augmentation import Augmentation
 from tests.helpers.augmentation_checks import (
     NOTHING,
     apart,
@@ -24,9 +23,10 @@ from tests.helpers.augmentation_checks import (
     slow_sample,
     uniform_on,
 )
+from tests.helpers.options import augmentation
 
 # as in the Keras SimCLR example's strong augmentation, with the rotation of the SupCon example
-RECIPE = Augmentation(
+RECIPE = augmentation(
     crop="translated",
     crop_area=(0.25, 1.0),
     rotation=0.02,
@@ -131,7 +131,7 @@ def test_the_colour_affine_multiplies_pixels_as_rows_and_clips():
     images, rng = floats(4), np.random.default_rng(1)
     scale = rng.uniform(0.4, 1.6, 4).astype("float32")
     jitter = rng.uniform(-0.4, 0.4, (4, 3, 3)).astype("float32")
-    found = np.asarray(aug.mix_colours(images, scale, jitter))
+    found = np.asarray(aug.mix_colors(images, scale, jitter))
     clipped = 0
     for image, factor, matrix, mixed in zip(images.astype(float), scale, jitter, found, strict=True):
         for i, j in np.ndindex(image.shape[:2]):
@@ -141,7 +141,7 @@ def test_the_colour_affine_multiplies_pixels_as_rows_and_clips():
             clipped += int((expected > 1).any() or (expected < 0).any())
             assert apart(mixed[i, j], expected.clip(0, 1)) < 1e-5
     assert 0 < clipped < images[..., 0].size
-    assert apart(aug.mix_colours(images, each(1.0, 4), 0 * jitter), images) < 1e-6
+    assert apart(aug.mix_colors(images, each(1.0, 4), 0 * jitter), images) < 1e-6
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 9])
@@ -197,7 +197,7 @@ def test_new_numbers_are_drawn_independently(drawn):
 
 
 def test_what_is_switched_on_leaves_the_other_numbers_as_they_were():
-    before = Augmentation(brightness=0.4, hue=0.1, grey_probability=0.2, blur_probability=0.5)
+    before = augmentation(brightness=0.4, hue=0.1, grey_probability=0.2, blur_probability=0.5)
     after = replace(before, blur_kernel=9, rotation=0.1, affine_brightness=0.5, affine_jitter=0.1)
     old, new = (aug.draw(50, policy, keras.random.SeedGenerator(4)) for policy in (before, after))
     assert set(new) - set(old) == {"rotation", "affine_scale", "affine_jitter"}
@@ -206,7 +206,7 @@ def test_what_is_switched_on_leaves_the_other_numbers_as_they_were():
 
 
 def test_a_saved_seed_goes_on_giving_the_same_numbers():
-    policy = Augmentation(brightness=0.4, hue=0.1, grey_probability=0.2, blur_probability=0.5)
+    policy = augmentation(brightness=0.4, hue=0.1, grey_probability=0.2, blur_probability=0.5)
     draws = aug.draw(9, policy, keras.random.SeedGenerator(4))
     seed = keras.random.SeedGenerator(4)
 
@@ -245,7 +245,7 @@ def test_the_order_is_crop_rotation_colours_blur():
     expected = aug.translate_and_zoom(
         images, *(draws[name] for name in ("down", "right", "height", "width", "mirror"))
     )
-    expected = aug.mix_colours(
+    expected = aug.mix_colors(
         aug.rotate(expected, draws["rotation"]), draws["affine_scale"], draws["affine_jitter"]
     )
     expected = aug.gaussian_blur(expected, draws["sigma"], 9)
@@ -253,7 +253,7 @@ def test_the_order_is_crop_rotation_colours_blur():
 
 
 POLICIES = st.builds(
-    Augmentation,
+    augmentation,
     crop=st.just("translated"),
     crop_area=st.tuples(st.floats(0.01, 0.5), st.floats(0.5, 1.0)),
     flip=st.booleans(),

@@ -343,7 +343,7 @@ def test_a_queue_of_another_width_is_refused(shape):
 @pytest.mark.parametrize("shape", [(4,), (1,), (2,), (), (2, 3), (1, 3)])
 def test_a_centre_of_another_shape_is_refused(shape):
     options = {"student_temperature": 0.1, "teacher_temperature": 0.04}
-    with pytest.raises(ValueError, match=r"^the centre must have the shape \(3,\), not \("):
+    with pytest.raises(ValueError, match=r"^the center must have the shape \(3,\), not \("):
         value(losses.dino, *pair(2, 3, 0), np.ones(shape, "float32"), **options)
 
 

@@ -18,13 +18,14 @@ from PIL import Image
 from components.ingest import ingest
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 from components.shared.registry.logged_model import log_classifier
 from components.shared.registry.versions import put_up_for_review
 from pipelines.__main__ import main
 from pipelines.inference import batches as file_answers
 from pipelines.inference.model import load_ready
 from tests.helpers.image_trees import encode, picture
+from tests.helpers.options import network
 from tests.helpers.repository import ROOT, make_root
 
 NAME, SIZE = "photos", 32
@@ -94,8 +95,8 @@ def place(tmp_path_factory, tracking_uri):
             ]
         )
         write_params(values, Path("params.yaml"))
-        ingest(Path("dataset"), only(params, "ingest"))
-        encoder = encoders.build("conv", SIZE, width=8)
+        ingest(Path("dataset"), select(params, "ingest"))
+        encoder = network("conv", SIZE, width=8)
         # features of an untrained network hardly differ: the head makes much of the little
         features = predict(encoders.deployable(encoder), Dataset(Path("dataset")).images("test"))
         kernel = 60 * np.random.default_rng(0).normal(size=(features.shape[1], len(CLASSES))).astype("float32")

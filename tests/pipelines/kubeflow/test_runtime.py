@@ -14,7 +14,7 @@ from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion
 from components.shared.evaluation.gate import read_blessing
 from components.shared.params.composing import compose as compose_params
-from components.shared.params.schema import only, params_digest, plain
+from components.shared.params.schema import params_digest, select, to_plain
 from components.shared.steps import STEPS
 from pipelines.kubeflow import pages, runtime
 from pipelines.kubeflow.versions import data_version
@@ -63,9 +63,9 @@ def test_each_step_gets_the_parameters_that_it_declares(composed):
     found = composed("runtime.epochs=7")
     assert list(found) == list(STEPS)
     for step, settings in found.items():
-        assert settings["params"] == plain(only(params, step))
-        restored = runtime.restore(settings["params"], step)
-        assert params_digest(restored) == params_digest(only(params, step))
+        assert settings["params"] == to_plain(select(params, step))
+        restored = runtime.from_plain(settings["params"], step)
+        assert params_digest(restored) == params_digest(select(params, step))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def trained(tmp_path_factory, tracking_uri):
     root = tmp_path_factory.mktemp("trained")
     folders = {"dataset": make_dataset(root / "dataset")}
     folders |= write_all(root, folders["dataset"], baseline=0.6, probe=0.7, finetune=0.65)
-    params = only(compose_params(["gate.min_accuracy=0.9", "gate.resamples=100"])[0], "evaluate")
+    params = select(compose_params(["gate.min_accuracy=0.9", "gate.resamples=100"])[0], "evaluate")
     folders["evaluation"] = root / "evaluation"
     evaluate(
         *(folders[name] for name in ("dataset", "probe", "baseline", "finetune", "champion", "evaluation")), params
@@ -156,7 +156,7 @@ def trained(tmp_path_factory, tracking_uri):
 
 
 def settings(step, *overrides):
-    return json.dumps({"params": plain(only(compose_params(overrides)[0], step))})
+    return json.dumps({"params": to_plain(select(compose_params(overrides)[0], step))})
 
 
 @pytest.fixture

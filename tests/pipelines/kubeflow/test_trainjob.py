@@ -82,7 +82,7 @@ def test_each_node_runs_the_step_on_jax_in_the_shared_folder():
     env = {entry["name"]: entry.get("value") for entry in trainer["env"]}
     assert env["KERAS_BACKEND"] == "jax"
     # the places of the processes come from the runtime
-    assert {processes.COUNT, processes.PLACE, processes.ADDRESS} <= GIVEN
+    assert {processes.COUNT, processes.RANK, processes.ADDRESS} <= GIVEN
     assert not GIVEN & set(env)
     limits = trainer["resourcesPerNode"]["limits"]
     assert trainer["numNodes"] > 1

@@ -11,7 +11,7 @@ import pytest
 
 from components.shared.errors import UserError
 from components.shared.registry.versions import find_champion
-from components.shared.tracking.run import connect
+from components.shared.tracking.client import connect
 from pipelines.__main__ import main
 from tests.helpers import reviewed
 from tests.helpers.repository import ROOT

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from components.shared.errors import UserError
-from components.shared.tracking.run import connect
+from components.shared.tracking.client import connect
 from pipelines.review import decide, write
 from pipelines.review.decide import Reviewer
 from pipelines.review.history import history, notes

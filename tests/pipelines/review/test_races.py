@@ -12,7 +12,7 @@ import mlflow
 import pytest
 import requests
 
-from components.shared.tracking.run import connect
+from components.shared.tracking.client import connect
 from pipelines.review import decide
 from pipelines.review.history import notes
 from pipelines.review.state import ReviewedModels, read

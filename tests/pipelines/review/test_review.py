@@ -12,7 +12,7 @@ import pytest
 from components.shared.errors import UserError
 from components.shared.params.composing import compose, write_params
 from components.shared.registry.versions import find_champion, resolve
-from components.shared.tracking.run import connect
+from components.shared.tracking.client import connect
 from pipelines.__main__ import main
 from tests.helpers import reviewed
 from tests.helpers.repository import ROOT, make_root

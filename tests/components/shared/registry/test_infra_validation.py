@@ -46,7 +46,7 @@ def sound(inputs: object) -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def answering(inputs_answered):
+def registry_client(inputs_answered):
     """A server whose `/invocations` answers with what a function makes of the request's inputs."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -74,7 +74,7 @@ def answering(inputs_answered):
 
 
 def test_a_sound_server_is_measured():
-    with answering(sound) as process:
+    with registry_client(sound) as process:
         found = validate_serving(process, IMAGES, EXPECTED)
     assert found["served_images"] == 32
     assert found["served_difference"] < 1e-6
@@ -134,7 +134,7 @@ def unchecked_pixels(inputs):
     ],
 )
 def test_a_server_that_misbehaves_is_unfit(answer, words):
-    with answering(answer) as process, pytest.raises(UnfitError, match=re.escape(words)) as caught:
+    with registry_client(answer) as process, pytest.raises(UnfitError, match=re.escape(words)) as caught:
         validate_serving(process, IMAGES, EXPECTED)
     assert "\n" not in str(caught.value)
 
@@ -170,7 +170,7 @@ def test_a_process_that_is_never_ready_is_ended():
 
 def test_a_port_that_is_taken_is_the_reason():
     with (
-        answering(sound) as other,
+        registry_client(sound) as other,
         pytest.raises(RuntimeError, match="Address already in use"),
         fresh_process("m", IMAGES, {}, port=other.port),
     ):

@@ -47,7 +47,7 @@ def rotate_hue(images, turns):
     return _mix(images, ops.transpose(matrix, (0, 2, 1)))
 
 
-def mix_colours(images, scale, jitter):
+def mix_colors(images, scale, jitter):
     """Multiply each pixel, a row of three, by its image's matrix; the result is clipped to [0, 1].
 
     Args:
@@ -61,7 +61,7 @@ def mix_colours(images, scale, jitter):
     return _mix(images, scale[:, None, None] * ops.eye(3, dtype="float32") + jitter)
 
 
-def drop_colour(images):
+def drop_color(images):
     """Each pixel's grey in all three channels."""
     return ops.repeat(_grey(images), 3, axis=-1)
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import keras
 from keras import layers
 
-from models.encoders.stem import small_stem
+from models.encoders.shared.stem import ResidualOptions, small_stem
+from models.options import options
 
 
-def resnet50v2(image_size: int, width: int = 128, stem: str = "auto") -> keras.Model:
+@options
+class Options(ResidualOptions):
+    """The widths are the published ones."""
+
+    name: Literal["resnet50v2"]
+
+
+def build(options: Options, image_size: int) -> keras.Model:
     """ResNet-50 V2: bottleneck blocks 3, 4, 6, 3; features are the mean of the last block, 2,048 wide.
 
     With the large stem it is `keras.applications.ResNet50V2` without its classifier, weight by weight: the stride
@@ -16,15 +26,13 @@ def resnet50v2(image_size: int, width: int = 128, stem: str = "auto") -> keras.M
     weights, padding and batch normalisation are Keras's.
 
     Args:
+        options: the stem.
         image_size: pixels.
-        width: not used; the widths are the published ones.
-        stem: `small` is 3×3 with stride 1 and no pooling, `large` the published 7×7 with stride 2 and max-pooling,
-            `auto` small below 64 pixels.
 
     Source: He et al. 2016, arXiv:1603.05027, figure 4e.
     """
     images = keras.Input((image_size, image_size, 3))
-    if small_stem(stem, image_size):
+    if small_stem(options.stem, image_size):
         x = layers.Conv2D(64, 3, padding="same")(images)
     else:
         x = layers.Conv2D(64, 7, 2)(layers.ZeroPadding2D(3)(images))

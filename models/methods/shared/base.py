@@ -3,37 +3,52 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import keras
 from keras import ops
 
 from models.augmentation import Augmentation, augment, scale
-from models.heads import head
+from models.heads import HeadOptions, head
 from models.metrics import contrastive_ranks, correlation_accuracy
+from models.optimizers import OptimizerOptions
+from models.options import options
 
 # what compares the two views of each image
 OF_TWO_VIEWS = ("contrastive_accuracy", "contrastive_top5", "positive_rank", "correlation_accuracy")
 
 
+@options
+class MethodOptions:
+    """What all methods have: a projection head, an optimiser, and the augmentation of the views."""
+
+    name: str
+    projection: HeadOptions
+    optimizer: OptimizerOptions
+    augmentation: Augmentation
+
+    def __post_init__(self) -> None:
+        """Where the checks of several bases end."""
+
+
+Chosen = TypeVar("Chosen", bound=MethodOptions, covariant=True)
+
+
 @dataclass(frozen=True)
-class Setup:
+class Setup(Generic[Chosen]):
     """What a method is built from.
 
     Args:
         encoder: as from `models.encoders.build`; it is trained in place.
-        options: the method's own hyperparameters, as in `conf/method/<name>.yaml`.
-        policy: augmentation of the views.
+        options: the method's own, as in `conf/method/<name>.yaml`.
         classes: number of classes of the online probe.
         seed: decides the augmentation.
         steps: of the whole training, for what changes in its course.
     """
 
     encoder: keras.Model
-    options: Mapping[str, Any]
-    policy: Augmentation
+    options: Chosen
     classes: int
     seed: int
     steps: int
@@ -56,14 +71,14 @@ class Method(keras.Model, ABC):
     # what to try when the embeddings collapse
     advice = "lower method.optimizer.learning_rate, or choose stronger views"
 
-    def __init__(self, setup: Setup):
+    def __init__(self, setup: Setup[MethodOptions]):
         # Its layers keep their own precision. With half precision of its own, Keras would round every weight that
         # the methods read directly: of momentum encoders, of prototypes.
         super().__init__(dtype="float32")
         features = setup.encoder.output_shape[-1]
         self.encoder = setup.encoder
-        self.policy = setup.policy
-        self.projection_head = head("projection_head", features, **setup.options["projection"])
+        self.policy = setup.options.augmentation
+        self.projection_head = head("projection_head", features, setup.options.projection)
         # float32: the softmax of a small probe gains nothing from half precision
         self.online_probe = keras.layers.Dense(setup.classes, dtype="float32", name="online_probe")
         self.online_probe.build((None, features))
@@ -122,7 +137,7 @@ class Method(keras.Model, ABC):
         loss = self.contrastive_loss(y_pred, y)
         self.means["contrastive_loss"].update_state(loss)
         if self.views == 2:
-            self._watch(*halves(y_pred["z"]))
+            self._watch(*split_views(y_pred["z"]))
         return loss + probe_loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -131,8 +146,8 @@ class Method(keras.Model, ABC):
 
     def get_metrics_result(self):
         """Name → mean over the epoch; without what compares two views where there is one."""
-        told = [name for name in self.means if self.views == 2 or name not in OF_TWO_VIEWS]
-        return {name: self.means[name].result() for name in told}
+        names = [name for name in self.means if self.views == 2 or name not in OF_TWO_VIEWS]
+        return {name: self.means[name].result() for name in names}
 
     def _watch(self, z1, z2):
         ranks = contrastive_ranks(z1, z2)
@@ -152,18 +167,18 @@ class Method(keras.Model, ABC):
         return ops.sum(losses * labelled) / ops.maximum(ops.sum(labelled), 1.0)
 
 
-def halves(rows) -> tuple[Any, Any]:
+def split_views(rows) -> tuple[Any, Any]:
     """First and second views: (2N, …) → two arrays (N, …)."""
     n = ops.shape(rows)[0] // 2
     return rows[:n], rows[n:]
 
 
-def both_ways(loss, one: tuple[Any, Any], other: tuple[Any, Any], symmetric: bool = True):
+def symmetrize(loss, one: tuple[Any, Any], other: tuple[Any, Any], symmetric: bool = True):
     """A loss of (first of `one`, second of `other`), averaged with the same for swapped views if `symmetric`.
 
     Args:
         loss: function of two arrays (N, D).
-        one, other: the two views' halves of two kinds of embedding, such as predictions and targets.
+        one, other: the two views' rows of two kinds of embedding, such as predictions and targets.
         symmetric: also compute it from the second of `one` and the first of `other`.
     """
     first = loss(one[0], other[1])
