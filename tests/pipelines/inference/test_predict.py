@@ -107,8 +107,9 @@ def place(tmp_path_factory, tracking_uri):
         ):
             Path(folder).mkdir()
             model.save(f"{folder}/{'classifier' if folder == 'finetune' else folder}.keras")
-        with mlflow.start_run(experiment_id=mlflow.get_experiment_by_name("contrastive-photos").experiment_id):
-            uri = log_classifier(Path("finetune/classifier.keras"), Dataset(Path("dataset")))
+        experiment = mlflow.get_experiment_by_name("contrastive-photos").experiment_id
+        with mlflow.start_run(experiment_id=experiment) as run:
+            uri = log_classifier(Path("finetune/classifier.keras"), Dataset(Path("dataset")), run.info.run_id)
         put_up_for_review(NAME, uri, "0" * 64, {}, "a network of random weights")
     return root
 
