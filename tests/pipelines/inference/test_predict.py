@@ -290,7 +290,7 @@ def test_a_local_model_takes_its_names_from_the_dataset_it_was_trained_on(here, 
     ("arguments", "words"),
     [
         (["predict", "nowhere"], "nowhere: no such file or folder"),
-        (["predict", "dataset"], "no image found"),
+        (["predict", "conf"], "no image found"),
         (["predict", "photos", "--out", "table.json"], "ends in .csv or .parquet"),
         (["predict", "photos", "--out", "no/table.csv"], "no folder no/"),
         (["predict", "photos", "--top", "0"], "--top = 0"),
