@@ -96,7 +96,7 @@ def test_a_wrong_option_ends_the_step_with_one_line(capsys):
 def test_kubernetes_is_told_the_reason(monkeypatch, tmp_path):
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setattr(runtime, "_TERMINATION_LOG", tmp_path / "termination-log")
-    with pytest.raises(SystemExit), runtime.told():
+    with pytest.raises(SystemExit), runtime.user_errors_in_one_line():
         raise UserError("dataset: blank\nimages")
     assert (tmp_path / "termination-log").read_text() == "dataset: blank images"
 
