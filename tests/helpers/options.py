@@ -49,7 +49,8 @@ def network(option, image_size, statistics=None, **changes):
 
 def method(option, policy=None, **changes):
     """A method's options; `changes` replace whole groups or single values."""
-    values = {**_read(f"method/{option}"), "augmentation": _read("augmentation/any_hue"), **changes}
+    groups = {"optimizer": _read("optimizer/adam"), "augmentation": _read("augmentation/any_hue")}
+    values = {**_read(f"method/{option}"), **groups, **changes}
     if policy is not None:
         values["augmentation"] = TypeAdapter(Augmentation).dump_python(policy)
     return checked(methods.options_type(values["name"]), values)
@@ -62,7 +63,7 @@ def head(**changes):
 
 def optimizer(name, learning_rate, **changes):
     """An optimiser's options, by default with a cosine and without warm-up."""
-    values = {**_read("method/simclr")["optimizer"], "warmup_epochs": 0, **changes}
+    values = {**_read("optimizer/adam"), "warmup_epochs": 0, **changes}
     return checked(OptimizerOptions, {**values, "name": name, "learning_rate": learning_rate})
 
 
