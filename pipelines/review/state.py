@@ -13,14 +13,24 @@ from typing import Any
 from components.shared.errors import UserError
 from components.shared.registry.uris import parse_uri, version_uri
 from components.shared.registry.version_tags import tagged_gain
-from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, find_model, registry_client
+from components.shared.registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    REJECTED,
+    ROLLED_BACK,
+    STATUS,
+    WITHDRAWN,
+    find_model,
+    registry_client,
+)
 from pipelines.review.record import Record
 
-BLESSED, REJECTED = "blessed", "rejected"
-# tags of the decided version, for people; `register` puts no decided version up again
-STATUS, BY, AT, REASON, OVERRIDE = "review.status", "review.by", "review.at", "review.reason", "review.override"
-# what `review.status` says after a decision
-OUTCOMES = {"approve": "approved", "reject": REJECTED, "rollback": "rolled back", "withdraw": "withdrawn"}
+BLESSED = "blessed"
+# tags of the decided version, for people, beside STATUS
+BY, AT, REASON, OVERRIDE = "review.by", "review.at", "review.reason", "review.override"
+# what STATUS says after a decision
+OUTCOMES = {"approve": "approved", "reject": REJECTED, "rollback": ROLLED_BACK, "withdraw": WITHDRAWN}
 # a search returns no more at once
 _PAGE = 1000
 

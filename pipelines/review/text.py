@@ -65,11 +65,11 @@ def outcome(result: Outcome) -> list[str]:
         return lines
     lines += _wrapped(f"{_who(mine)}, {_time(mine.at)}: {mine.reason}", "on record   ")
     lines += _wrapped(mine.override, "overridden  ") if mine.override else []
-    rivals = {rival.id for rival in result.rivals}
+    rivals = set() if result.overtaken else {rival.id for rival in result.rivals}
     for event in history(state):
         if event.decision and event.decision.id in rivals:
-            decision = event.decision
-            lines += _wrapped(f"at the same moment {decision.by} {event.what}: {decision.reason}", "also        ")
+            by, why = event.decision.by, event.decision.reason
+            lines += _wrapped(f"at the same moment {by} {event.what}: {why}", "also        ")
     for note in result.notes:
         lines += _wrapped(note, "note        ")
     if result.overtaken:

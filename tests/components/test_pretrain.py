@@ -355,3 +355,11 @@ def test_a_run_killed_several_times_ends_as_if_nothing_had_happened(
 
     history = mlflow.MlflowClient(tracking_uri).get_metric_history(record.mlflow_run_id, "contrastive_loss")
     assert {point.step for point in history} == set(range(1, EPOCHS + 1))
+
+
+def test_a_cache_that_can_not_be_written_is_refused_before_any_training(dataset, in_tmp):
+    """A new volume that belongs to root cost an epoch, which was then lost."""
+    (in_tmp / "file").touch()
+    with pytest.raises(UserError, match=r"file/pretrain: the state of the training can't be written there"):
+        pretrain(dataset, in_tmp / "encoder", params(), in_tmp / "file" / "pretrain")
+    assert not (in_tmp / "encoder").exists()
