@@ -92,7 +92,7 @@ def test_a_wrong_option_ends_the_step_with_one_line(capsys):
     with pytest.raises(SystemExit) as ended:
         runtime.compose(["runtime.epochs=x"], "")
     assert ended.value.code == 2
-    assert capsys.readouterr().err == 'error: runtime.epochs = "x": must be a whole number ≥ 0\n'
+    assert capsys.readouterr().err == 'error: runtime.epochs = "x": must be a valid integer\n'
 
 
 def test_kubernetes_is_told_the_reason(monkeypatch, tmp_path):
