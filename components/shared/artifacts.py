@@ -19,6 +19,8 @@ from components.shared.errors import UserError
 
 SPLITS = ("unlabelled", "train", "validation", "test")
 UNLABELLED = -1
+# what helps on a cluster, where a new volume belongs to root
+TO_WRITE = "let its volume belong to group 0 with mode 0770, or set the pod's fsGroup"
 CHAMPION_RECORD = "champion.json"
 # a finished folder holds one of them
 RECORDS = ("manifest.json", "result.json", CHAMPION_RECORD)
@@ -76,6 +78,29 @@ class Result(Record):
 RecordType = TypeVar("RecordType", bound=Record)
 
 
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there; what is missing in between can be made."""
+    path = path.absolute()
+    return next(found for found in (path, *path.parents) if found.exists())
+
+
+def require_writable(folder: Path, use: str) -> None:
+    """Refuse a folder that can't be written before work is done that would be lost.
+
+    Args:
+        folder: that will be written, there or still to be made.
+        use: what for, for the message.
+
+    Raises:
+        UserError: this user may not write there, or the file system is read-only.
+    """
+    nearest = nearest_existing(folder)
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+        return
+    user = f"user {os.geteuid()}, group {os.getegid()}"
+    raise UserError(f"{folder}: {use} can't be written there ({user} may not write {nearest}); {TO_WRITE}")
+
+
 @contextmanager
 def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]:
     """A folder to write into that takes the place of `out` only when the block ends without an error.
@@ -99,7 +124,7 @@ def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]
             shutil.rmtree(old)
         partial.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{out}: can't be written: {error.strerror}; check the path and its permissions") from None
+        raise UserError(f"{out}: can't be written: {error.strerror}; check the path, or {TO_WRITE}") from None
     with _locked(partial):
         try:
             yield partial

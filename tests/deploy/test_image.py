@@ -251,9 +251,9 @@ def test_health_tells_what_is_whole_and_what_is_not(monkeypatch, tmp_path, capsy
             main(["health"])
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "components.probe", None)
-        with pytest.raises(UserError, match=r"^components.probe: can't be imported: ModuleNotFoundError"):
+        with pytest.raises(UserError, match=r"^components.probe: is not there; install it anew"):
             main(["health"])
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.health.compose", lambda: compose(conf=tmp_path))
         with pytest.raises(UserError, match="Cannot find primary config"):
-            main(["health"])
+            main(["health", "--libraries"])

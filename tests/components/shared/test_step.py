@@ -162,7 +162,7 @@ def test_a_command_hands_the_step_its_folders_and_its_own_parameters(in_tmp, par
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("temperature: 0\n", "error: params.yaml: method.temperature = 0: must be a number > 0\n"),
+        ("temperature: 0\n", "error: params.yaml: method.temperature = 0: must be greater than 0\n"),
         ("tempratur: 0.1\n", "error: params.yaml: method.tempratur: no such parameter (did you mean "),
     ],
 )

@@ -92,13 +92,13 @@ def test_a_wrong_option_ends_the_step_with_one_line(capsys):
     with pytest.raises(SystemExit) as ended:
         runtime.compose(["runtime.epochs=x"], "")
     assert ended.value.code == 2
-    assert capsys.readouterr().err == 'error: runtime.epochs = "x": must be a whole number ≥ 0\n'
+    assert capsys.readouterr().err == 'error: runtime.epochs = "x": must be a valid integer\n'
 
 
 def test_kubernetes_is_told_the_reason(monkeypatch, tmp_path):
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setattr(runtime, "_TERMINATION_LOG", tmp_path / "termination-log")
-    with pytest.raises(SystemExit), runtime.told():
+    with pytest.raises(SystemExit), runtime.user_errors_in_one_line():
         raise UserError("dataset: blank\nimages")
     assert (tmp_path / "termination-log").read_text() == "dataset: blank images"
 
