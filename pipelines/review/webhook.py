@@ -25,7 +25,7 @@ from starlette.routing import Route
 from components.shared.errors import UserError, first_line
 from components.shared.registry.versions import CHALLENGER
 from components.shared.tracking.client import if_there, limit_requests
-from pipelines.inference.image_files import shown
+from pipelines.command_line import printable
 from pipelines.review.details import host
 from pipelines.review.state import ModelVersion
 from pipelines.review.text import announcement
@@ -92,7 +92,7 @@ class Receiver:
         except ValidationError:
             return PlainTextResponse("not a set alias", 400)
         except UserError as error:
-            print(f"error: {shown(str(error))}; MLflow sends it again", file=sys.stderr, flush=True)
+            print(f"error: {printable(str(error))}; MLflow sends it again", file=sys.stderr, flush=True)
             return PlainTextResponse("not announced yet", 503)
         return Response(status_code=204)
 
