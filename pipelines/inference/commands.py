@@ -25,7 +25,7 @@ def predict(
             "the registry section in params.yaml",
         ),
     ] = None,
-    top: Annotated[int, typer.Option(metavar="K", help="the K likeliest classes")] = 1,
+    top: Annotated[int, typer.Option(metavar="K", min=1, help="the K likeliest classes")] = 1,
     out: Annotated[
         Path | None, typer.Option(help="write a table, .csv or .parquet, instead of printing; K rows per image")
     ] = None,

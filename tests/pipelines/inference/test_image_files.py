@@ -42,7 +42,7 @@ def test_a_folder_gives_all_below_it_sorted_by_name(tmp_path):
     put(tmp_path / "b" / "notes", b"text")
     files = ImageFiles([tmp_path])
     assert names(files, tmp_path) == ["a.Jpg", "b/1.jpeg", "b/2.PNG", "b/deep/er/x.WebP", "c d/é 1.png"]
-    assert (files.refused, files.left_alone) == ([], 2)
+    assert (files.skipped, files.left_alone) == ([], 2)
 
 
 def test_a_named_file_counts_whatever_its_ending(tmp_path):
@@ -73,7 +73,7 @@ def test_images_of_other_kinds_in_a_folder_are_refused(tmp_path):
     put(tmp_path / "scan.TIFF")
     files = ImageFiles([tmp_path])
     assert names(files, tmp_path) == ["a.png"]
-    (line,) = files.refused
+    (line,) = files.skipped
     assert line.startswith(str(tmp_path / "scan.TIFF"))
     assert "convert it" in line
 
@@ -84,7 +84,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
         Path(name).write_bytes(encode(picture("a")))
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    (line,) = ImageFiles([tmp_path]).refused
+    ((_, line),) = read_images(ImageFiles([tmp_path]).paths, 8)
     assert "not UTF-8" in line
     printable(line).encode()
 
@@ -125,12 +125,12 @@ def test_what_may_not_be_read_is_told_and_the_rest_is_read():
         with without_privileges():
             files = ImageFiles([root])
             read = list(read_images(files.paths, 8))
-            inside = ImageFiles([root / "closed" / "0000.png"])
+            with pytest.raises(UserError, match="no such file or folder, or no permission"):
+                ImageFiles([root / "closed" / "0000.png"])
         (root / "closed").chmod(0o755)
-    assert files.refused == [f"{root / 'closed'}: can't be read: Permission denied"]
+    assert files.skipped == [f"{root / 'closed'}: can't be read: Permission denied"]
     assert read[0][1] == f"{root / 'open' / '0000.png'}: can't be read: Permission denied"
     assert read[1][1].shape == (8, 8, 3)
-    assert inside.refused == [f"{root / 'closed' / '0000.png'}: can't be read: Permission denied"]
 
 
 def huge_png() -> bytes:
