@@ -31,64 +31,59 @@ def write_answers(
     label: str,
     files: ImageFiles,
     model: ReadyModel,
-    network: Any,
     out: Path,
     schema: pa.Schema,
     columns: Callable[[list[str], np.ndarray], list[Any]],
-) -> None:
-    """Write a table of answers, and say so in one line.
+) -> int:
+    """Write a table of answers, and say so in one line; returns the exit status.
 
     Args:
         label: of the progress.
         files: to work on.
-        model: kept as the table's origin.
-        network: the part of the model that is asked.
+        model: to ask; its name is kept as the table's origin.
         out: of the table.
         schema: of the table.
         columns: of each batch, in the order of the schema.
     """
     with closing(Progress(label, len(files.paths), "image")) as progress:
-        batches = (
-            pa.record_batch(columns(*answers), schema=schema)
-            for answers in apply(network, files, model.size, progress)
-        )
+        batches = (pa.record_batch(columns(*answers), schema=schema) for answers in apply(model, files, progress))
         rows = write_table(out, schema.with_metadata({"model": model.name}), batches)
     if rows:
         skipped = f", {len(files.skipped):,} skipped" if files.skipped else ""
         print(f"{out}: {rows:,} rows by {model.name}{skipped}", flush=True)
     else:
         print(f"{out}: not written: no image could be read", file=sys.stderr)
+    return files.finish()
 
 
-def apply(network: Any, files: ImageFiles, size: int, progress: Progress | None = None) -> Iterator[Answers]:
+def apply(model: ReadyModel, files: ImageFiles, progress: Progress | None = None) -> Iterator[Answers]:
     """Apply a model to image files, batch by batch, in their order; those that can't be read are skipped.
 
     Args:
-        network: from uint8 images, shape (N, size, size, 3).
+        model: to ask.
         files: to work on.
-        size: height and width in pixels.
         progress: counts the files, read or not.
 
     Raises:
         UserError: an answer is not a number.
     """
-    length = max(1, min(_LARGEST_BATCH, _BATCH_PIXELS // size**2, len(files.paths)))
-    reading = read_images(files.paths, size)
+    length = max(1, min(_LARGEST_BATCH, _BATCH_PIXELS // model.size**2, len(files.paths)))
+    reading = read_images(files.paths, model.size)
     while batch := list(islice(reading, length)):
         images = {str(path): image for path, image in batch if not isinstance(image, str)}
         for _, why in batch:
             if isinstance(why, str):
                 files.skip(why)
         if images:
-            yield list(images), _answers(network, list(images.values()), length)
+            yield list(images), _answers(model, list(images.values()), length)
         if progress is not None:
             progress.step(count=len(batch))
 
 
-def _answers(network: Any, images: list[np.ndarray], length: int) -> np.ndarray:
+def _answers(model: ReadyModel, images: list[np.ndarray], length: int) -> np.ndarray:
     # batches of one shape: a smaller one is filled up, so that nothing is compiled a second time
     batch = np.stack([*images, *[images[-1]] * (length - len(images))])
-    answers = np.asarray(network.predict_on_batch(batch))[: len(images)].astype(np.float32)
+    answers = np.asarray(model.network.predict_on_batch(batch))[: len(images)].astype(np.float32)
     if not np.isfinite(answers).all():
-        raise UserError(f"{network.name}: answers with NaN or infinity; train it again, or choose another model")
+        raise UserError(f"{model.name}: answers with NaN or infinity; train it again, or choose another model")
     return answers

@@ -36,9 +36,7 @@ def embed_files(images: Sequence[str], model_address: str | None, out: Path) -> 
     check_table(out, (".parquet",))
     address = model_address or str(in_repository("encoder/encoder.keras"))
     files = ImageFiles(images)
-    model = load_ready(address)
-    write_answers("embed", files, model, model.encoder(), out, SCHEMA, _columns)
-    return files.finish()
+    return write_answers("embed", files, load_ready(address).encoder(), out, SCHEMA, _columns)
 
 
 def _columns(paths: list[str], features: np.ndarray) -> list[Any]:

@@ -49,14 +49,14 @@ class ImageFiles:
         for path in map(Path, arguments):
             if not os.path.lexists(path):
                 raise UserError(f"{printable(path)}: no such file or folder, or no permission; check the path")
-            for image in sorted(self._below(path)) if path.is_dir() else [path]:
+            # Path.is_dir raises where a link leads into a closed folder
+            is_folder = os.path.isdir(path)  # noqa: PTH112
+            for image in sorted(self._below(path)) if is_folder else [path]:
                 found.setdefault((os.path.realpath(image.parent), image.name), image)
         self.paths = list(found.values())
         if not self.paths and not self.skipped:
             named = ", ".join(map(str, arguments))
-            raise UserError(
-                f"{printable(named)}: no image found (.jpg, .jpeg, .png or .webp); name files or folders"
-            )
+            raise UserError(f"{printable(named)}: no image found (.jpg, .jpeg, .png or .webp); name other files")
 
     def skip(self, line: str) -> None:
         """Say why a file is not in the result."""
@@ -79,11 +79,9 @@ class ImageFiles:
             self._folders.add(real)
             folders[:] = sorted(name for name in folders if _is_shown(name))
             for path in (Path(folder, name) for name in sorted(names) if _is_shown(name)):
-                ending = path.suffix.lower()
-                if ending in ENDINGS:
+                # others are skipped, and told, when they are read
+                if path.suffix.lower() in ENDINGS | OTHER_IMAGES:
                     yield path
-                elif ending in OTHER_IMAGES:
-                    self.skip(f"{path}: {ending} images are not read; convert it to JPEG, PNG or WebP")
                 else:
                     self.left_alone += 1
 
@@ -116,16 +114,12 @@ def _read(path: Path, size: int) -> tuple[Path, np.ndarray | str]:
         str(path).encode()
         if not stat.S_ISREG(status.st_mode):
             why = "not a file; remove it"
-        elif not status.st_size:
-            why = "is empty; repair or remove it"
         elif status.st_size > LARGEST_FILE:
             why = f"too large: {status.st_size >> 20} MiB, at most {LARGEST_FILE >> 20} are read"
         else:
             return path, decode(path.read_bytes(), size, str(path))
     except UnicodeEncodeError:
         why = "its name is not UTF-8; rename it"
-    except FileNotFoundError:
-        why = "is gone, or a link to nothing"
     except OSError as error:
         why = f"can't be read: {error.strerror}"
     except UserError as error:

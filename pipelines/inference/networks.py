@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ class ReadyModel:
     size: int
     class_names: list[str] | None
 
-    def classifier(self) -> Any:
-        """The network from images to class probabilities, shape (N, classes).
+    def classifier(self) -> ReadyModel:
+        """The same, checked to give class probabilities, shape (N, classes).
 
         Raises:
             UserError: its outputs are no probabilities.
@@ -41,7 +41,7 @@ class ReadyModel:
                 f"{self.name}: its last layer ({last.name}) is no softmax, so it gives no probabilities; "
                 "choose a classifier, or write its features with `contrastive embed`"
             )
-        return self.network
+        return self
 
     def labels(self) -> list[str]:
         """Names of the classes; their numbers, from 0, where they are not known."""
@@ -50,17 +50,17 @@ class ReadyModel:
             return self.class_names
         return [str(number) for number in range(outputs)]
 
-    def encoder(self) -> Any:
-        """The network from images to features, shape (N, D): of a classifier, what its head is given.
+    def encoder(self) -> ReadyModel:
+        """The model that gives features, shape (N, D): of a classifier, what its head is given.
 
         Raises:
             UserError: it is a classifier whose head can't be told from the rest, or its outputs are no vectors.
         """
         if _is_softmax(_last_layer(self.network)):
-            return _without_head(self.network, self.size, self.name)
+            return replace(self, network=_without_head(self.network, self.size, self.name))
         if len(self.network.output_shape) != 2:
             raise UserError(f"{self.name}: gives {self.network.output_shape}, not features of shape (N, D)")
-        return self.network
+        return self
 
 
 def load(path: Path, name: str, class_names: list[str] | None) -> ReadyModel:

@@ -40,8 +40,8 @@ def predict_files(images: Sequence[str], model_address: str | None, top: int, ou
         check_table(out, (".csv", ".parquet"))
     address = model_address or _champion()
     files = ImageFiles(images)
-    model = load_ready(address)
-    network, labels = model.classifier(), model.labels()
+    model = load_ready(address).classifier()
+    labels = model.labels()
     if labels != model.class_names:
         print(f"note: {model.name} does not name its classes; they are numbered from 0", file=sys.stderr)
 
@@ -53,10 +53,9 @@ def predict_files(images: Sequence[str], model_address: str | None, top: int, ou
         return [np.repeat(np.array(paths, object), best.shape[1]), classes, likeliest]
 
     if out is not None:
-        write_answers("predict", files, model, network, out, SCHEMA, columns)
-        return files.finish()
+        return write_answers("predict", files, model, out, SCHEMA, columns)
     try:
-        for answers in apply(network, files, model.size):
+        for answers in apply(model, files):
             for path, name, probability in zip(*columns(*answers), strict=True):
                 print(f"{printable(path)}  {printable(name)}  {probability:.4f}")
             sys.stdout.flush()

@@ -25,10 +25,8 @@ def check_table(path: Path, endings: Sequence[str]) -> None:
     """
     if path.suffix.lower() not in endings:
         raise UserError(f"{path}: a table ends in {' or '.join(endings)}; choose the format by the ending")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}/; make it first")
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; choose another name")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"{path}: is a folder, or there is no folder {path.parent}/; choose another place")
 
 
 def write_table(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
