@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import yaml
 
 from components.shared.artifacts import Result
 from components.shared.digests import value_digest
@@ -10,11 +11,10 @@ from components.shared.evaluation.champion import Champion
 from components.shared.evaluation.gate import Blessing, decide
 from components.shared.evaluation.predictions import Candidate, Truth
 from components.shared.params.schema import GateParams
+from tests.helpers.repository import ROOT
 from tests.helpers.trained import simulate
 
-GATE = GateParams(
-    min_gain=0.02, min_accuracy=0.5, max_class_drop=0.1, champion_tolerance=0.01, confidence=0.95, resamples=2000
-)
+GATE = GateParams(**yaml.safe_load((ROOT / "conf" / "gate" / "default.yaml").read_text()))
 CLASSES = 4
 NO_CHAMPION = Champion(model="pets")
 NAMES = ["ant", "bee", "cat", "dog"]
