@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import yaml
 
 from components.shared.artifacts import Result
 from components.shared.digests import value_digest
 from components.shared.evaluation.champion import Champion
 from components.shared.evaluation.gate import Blessing, decide
 from components.shared.evaluation.predictions import Candidate, Truth
-from components.shared.params.schema import GateParams
-from tests.helpers.repository import ROOT
+from components.shared.params.composing import compose
 from tests.helpers.trained import simulate
 
-GATE = GateParams(**yaml.safe_load((ROOT / "conf" / "gate" / "default.yaml").read_text()))
+GATE = compose(["gate=default"])[0].gate
 CLASSES = 4
 NO_CHAMPION = Champion(model="pets")
 NAMES = ["ant", "bee", "cat", "dog"]
