@@ -23,7 +23,12 @@ from components.shared.params.schema import select
 IMAGES = {"train": 10_000, "test": 2_000}
 OVERRIDES = {
     "sample": ["data=sample"],
-    "cifar10": ["data=parquet", "views=photographs", "data.labels_per_class=100", "data.split.validation=0.1"],
+    "cifar10": [
+        "data=parquet",
+        "augmentation=photographs",
+        "data.labels_per_class=100",
+        "data.split.validation=0.1",
+    ],
 }
 
 

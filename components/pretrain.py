@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.shared.artifacts import Dataset, Result
+from components.shared.artifacts import Dataset, Result, require_writable
 from components.shared.errors import UserError
 from components.shared.params.schema import Params
 from components.shared.step import command_line, working
@@ -31,8 +31,8 @@ def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDE
         The record that is written to `result.json`.
 
     Raises:
-        UserError: the images do not suit the encoder, there are fewer than two, the devices can't be used, or the
-            loss is no longer a number.
+        UserError: `checkpoints` can't be written, the images do not suit the encoder, there are fewer than two, the
+            devices can't be used, or the loss is no longer a number.
     """
     start_backend()
     # imported here: Keras, only now that its announcements are muted
@@ -40,6 +40,7 @@ def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDE
     from components.shared.training.pretraining import PARTS, Pretraining
 
     data = Dataset(dataset)
+    require_writable(checkpoints, "the state of the training")
     images = sum(data.manifest.counts.get(split, 0) for split in PARTS)
     if images < 2:
         raise UserError(f"{data.folder}: {images} images to pretrain on; at least 2 are needed")

@@ -19,6 +19,8 @@ from components.shared.errors import UserError
 
 SPLITS = ("unlabelled", "train", "validation", "test")
 UNLABELLED = -1
+# what helps on a cluster, where a new volume belongs to root
+TO_WRITE = "let its volume belong to group 0 with mode 0770, or set the pod's fsGroup"
 CHAMPION_RECORD = "champion.json"
 # a finished folder holds one of them
 RECORDS = ("manifest.json", "result.json", CHAMPION_RECORD)
@@ -74,6 +76,30 @@ class Result(Record):
 
 
 RecordType = TypeVar("RecordType", bound=Record)
+ModelType = TypeVar("ModelType", bound=BaseModel)
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there; what is missing in between can be made."""
+    path = path.absolute()
+    return next(found for found in (path, *path.parents) if found.exists())
+
+
+def require_writable(folder: Path, use: str) -> None:
+    """Refuse a folder that can't be written before work is done that would be lost.
+
+    Args:
+        folder: that will be written, there or still to be made.
+        use: what for, for the message.
+
+    Raises:
+        UserError: this user may not write there, or the file system is read-only.
+    """
+    nearest = nearest_existing(folder)
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+        return
+    user = f"user {os.geteuid()}, group {os.getegid()}"
+    raise UserError(f"{folder}: {use} can't be written there ({user} may not write {nearest}); {TO_WRITE}")
 
 
 @contextmanager
@@ -99,7 +125,7 @@ def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]
             shutil.rmtree(old)
         partial.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{out}: can't be written: {error.strerror}; check the path and its permissions") from None
+        raise UserError(f"{out}: can't be written: {error.strerror}; check the path, or {TO_WRITE}") from None
     with _locked(partial):
         try:
             yield partial
@@ -170,18 +196,26 @@ def read_record(folder: Path, kind: type[RecordType]) -> RecordType:
     Raises:
         UserError: the folder was not written by its step, or its record does not fit this version.
     """
-    folder = Path(folder)
-    path = folder / ("manifest.json" if issubclass(kind, Manifest) else "result.json")
+    return read_json(Path(folder) / ("manifest.json" if issubclass(kind, Manifest) else "result.json"), kind)
+
+
+def read_json(path: Path, kind: type[ModelType]) -> ModelType:
+    """Read a JSON file of a step's output folder and check it.
+
+    Raises:
+        UserError: it is missing, can't be read, or does not fit this version; the line names the field.
+    """
+    step = f"the step that writes {path.parent.name}/"
     try:
         return kind.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: missing; run the step that writes {folder.name}/ first (`dvc repro`)") from None
+        raise UserError(f"{path}: missing; run {step} first (`dvc repro`)") from None
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "content"
-        raise UserError(f"{path}: {field}: {first['msg'].lower()}; run the step again") from None
+        raise UserError(f"{path}: {field}: {first['msg'].lower()}; run {step} again") from None
 
 
 class Dataset:

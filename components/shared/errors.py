@@ -15,6 +15,10 @@ class UserError(Exception):
     """
 
 
+class RefusedError(Exception):
+    """Why a model is not registered, in one line. It is what a step finds, not a failure of the step."""
+
+
 def redacted(text: str) -> str:
     """A text without the passwords in its addresses, nor MLflow's password and token wherever they stand."""
     text = re.sub(r"(\w://[^/\s:@]*):[^\s'\"]+@", r"\1:***@", text)

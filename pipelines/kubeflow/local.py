@@ -22,8 +22,8 @@ from kfp.local.status import Status
 from components.shared.code import ROOT
 from components.shared.environment import environment
 from components.shared.errors import UserError
+from pipelines.kubeflow import RUN
 from pipelines.kubeflow.pipeline import build_pipeline
-from pipelines.kubeflow.runtime import RUN
 
 
 @dataclass

@@ -8,8 +8,8 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from components.shared.steps import Task
+from pipelines.kubeflow import CACHE, PAGE, RUN
 from pipelines.kubeflow.cluster import Cluster, Source, Toleration, Volume
-from pipelines.kubeflow.runtime import CACHE, PAGE, RUN
 
 WRITABLE = "/tmp/pipeline-cache"
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlparse
+from urllib.parse import quote
 
 import mlflow
 
@@ -17,7 +17,7 @@ from components.shared.errors import UserError, first_line, without_account
 from components.shared.evaluation.gate import BLESSING, Check, read_blessing
 from components.shared.registry.versions import registry_client
 from components.shared.steps import STEPS
-from components.shared.tracking.client import if_there
+from components.shared.tracking.client import if_there, local_path
 from pipelines.review.state import ModelVersion, State
 
 REPORT = "report.html"
@@ -95,8 +95,7 @@ def _runs(version: ModelVersion) -> dict[str, str]:
 def _page(run: Any, file: str = "") -> str:
     """Address of a run, or of one of its files; without a server, the path."""
     if host() is None:
-        parsed = urlparse(run.info.artifact_uri)
-        folder = unquote(parsed.path) if parsed.scheme in ("", "file") else run.info.artifact_uri
+        folder = str(local_path(run.info.artifact_uri) or run.info.artifact_uri)
         return f"{folder}/{file}" if file else folder
     page = f"{host()}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     return f"{page}/artifacts/{quote(file)}" if file else page

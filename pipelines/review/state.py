@@ -12,14 +12,25 @@ from typing import Any
 
 from components.shared.errors import UserError
 from components.shared.registry.uris import parse_uri, version_uri
-from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, find_model, registry_client
+from components.shared.registry.version_tags import tagged_gain
+from components.shared.registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    REJECTED,
+    ROLLED_BACK,
+    STATUS,
+    WITHDRAWN,
+    find_model,
+    registry_client,
+)
 from pipelines.review.record import Record
 
-BLESSED, REJECTED = "blessed", "rejected"
-# tags of the decided version, for people; `register` puts no decided version up again
-STATUS, BY, AT, REASON, OVERRIDE = "review.status", "review.by", "review.at", "review.reason", "review.override"
-# what `review.status` says after a decision
-OUTCOMES = {"approve": "approved", "reject": REJECTED, "rollback": "rolled back", "withdraw": "withdrawn"}
+BLESSED = "blessed"
+# tags of the decided version, for people, beside STATUS
+BY, AT, REASON, OVERRIDE = "review.by", "review.at", "review.reason", "review.override"
+# what STATUS says after a decision
+OUTCOMES = {"approve": "approved", "reject": REJECTED, "rollback": ROLLED_BACK, "withdraw": WITHDRAWN}
 # a search returns no more at once
 _PAGE = 1000
 
@@ -89,15 +100,9 @@ class ModelVersion:
         return (found[0], found[1]) if len(found) == 2 else None
 
     @property
-    def gain_in_words(self) -> str | None:
-        """The gain over the baseline with its interval; None where it is not known."""
-        gain, interval, confidence = self.number_in("gain"), self.interval, self.number_in("confidence")
-        if gain is None:
-            return None
-        words = f"{100 * gain:+.1f} points"
-        if interval is None or confidence is None:
-            return words
-        return f"{words} ({100 * confidence:g} % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
+    def gain_in_words(self) -> str:
+        """The gain over the baseline with its interval; empty where it is not known."""
+        return tagged_gain(self.tags)
 
 
 @dataclass(frozen=True)

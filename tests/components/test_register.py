@@ -14,11 +14,10 @@ from components.evaluate import evaluate
 from components.register import register
 from components.shared.artifacts import Dataset, Result, read_record, save_predictions
 from components.shared.digests import file_digest
-from components.shared.errors import UserError
+from components.shared.errors import RefusedError, UserError
 from components.shared.evaluation.champion import Champion
 from components.shared.evaluation.gate import read_blessing
 from components.shared.params.schema import select
-from components.shared.registry.infra_validation import UnfitError
 from components.shared.registry.logged_model import requirements
 from components.shared.registry.versions import find_champion, find_version
 from components.shared.steps import STEPS
@@ -184,7 +183,7 @@ def check_description(version, result, manifest):
     assert f"[register](#/experiments/{experiment}/runs/{result.mlflow_run_id})" in version.description
     # the runs of the steps before are simulated, so MLflow does not know them, but their ids are told
     assert f"baseline `{'0' * 32}`" in version.description
-    assert set(result.details["runs"]) >= set(STEPS) - {"validate", "pretrain"}
+    assert set(result.details["runs"]) >= set(STEPS) - {"validate", "pretrain", "champion"}
     assert version.tags["run.register"] == result.mlflow_run_id
 
 
@@ -220,7 +219,7 @@ def evaluated_anew(run: Path) -> None:
 
 def test_a_model_that_fails_the_validation_is_not_registered(do_register, monkeypatch, run):
     def fail(*arguments):
-        raise UnfitError("over HTTP the model answers images of another size with status 500")
+        raise RefusedError("over HTTP the model answers images of another size with status 500")
 
     monkeypatch.setattr(module, "validate_infrastructure", fail)
     result = do_register("colours-unfit")

@@ -15,7 +15,7 @@ from tests.helpers.pipeline_graph import FOLDERS, covers, downstream, load
 from tests.helpers.repository import ROOT
 
 STAGES = load()["stages"]
-METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("[!_]*.yaml"))
 
 
 def code(stage, values):

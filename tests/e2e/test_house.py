@@ -1,4 +1,4 @@
-"""The rules of the house: which package may import which, and what may be tracked."""
+"""The rules of the house: which package may import which, where tests stand, and what may be tracked."""
 
 from __future__ import annotations
 
@@ -100,6 +100,16 @@ def test_bad_input_is_never_an_assert():
         if isinstance(node, ast.Assert)
     ]
     assert asserting == []
+
+
+def test_tests_mirror_the_source_and_share_helpers_only():
+    tests = [path.relative_to(ROOT / "tests") for path in sources("tests") if path.name.startswith("test_")]
+    folders = {path.parent for path in tests if path.parts[0] in ("models", "components", "pipelines")}
+    mirrored = [ROOT / folder for folder in folders]
+    assert [path for path in mirrored if not path.is_dir() and not path.with_suffix(".py").is_file()] == []
+    assert {path.parts[0] for path in tests} == {"models", "components", "pipelines", "deploy", "e2e"}
+    shared = re.compile(r"^(?:from|import) tests\.(?!helpers)", re.MULTILINE)
+    assert [str(path) for path in tests if shared.search((ROOT / "tests" / path).read_text())] == []
 
 
 def test_nothing_large_is_tracked():

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from models.augmentation import Augmentation
+from tests.helpers.options import STILL, augmentation
 
-NOTHING = Augmentation(crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False)
+NOTHING = augmentation(**STILL)
 
 
 def floats(count=3, height=7, width=10, low=0.0, high=1.0, seed=0):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from functools import cache
 
-import yaml
 from pydantic import TypeAdapter
 
+from components.shared.params.composing import compose_settings
 from models import encoders, methods
 from models.augmentation import Augmentation
 from models.classifier import SupervisedOptions
 from models.heads import HeadOptions
 from models.optimizers import OptimizerOptions
 from models.probes import MiniBatchOptions
-from tests.helpers.repository import ROOT
 
 # what changes nothing in an image but the place that it is cropped from, and its side
 COLORS_OFF = dict.fromkeys(("brightness", "contrast", "saturation", "hue", "grey_probability"), 0.0)
@@ -23,7 +22,9 @@ STILL = {"crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
 
 @cache
 def _read(name):
-    return yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text())
+    values = compose_settings(name, [])
+    group = name.split("/")[0]
+    return values["method"][group] if group in ("augmentation", "optimizer") else values[group]
 
 
 def checked(kind, values):
@@ -49,7 +50,8 @@ def network(option, image_size, statistics=None, **changes):
 
 def method(option, policy=None, **changes):
     """A method's options; `changes` replace whole groups or single values."""
-    values = {**_read(f"method/{option}"), "augmentation": _read("augmentation/any_hue"), **changes}
+    groups = {"optimizer": _read("optimizer/adam"), "augmentation": _read("augmentation/any_hue")}
+    values = {**_read(f"method/{option}"), **groups, **changes}
     if policy is not None:
         values["augmentation"] = TypeAdapter(Augmentation).dump_python(policy)
     return checked(methods.options_type(values["name"]), values)
@@ -62,7 +64,7 @@ def head(**changes):
 
 def optimizer(name, learning_rate, **changes):
     """An optimiser's options, by default with a cosine and without warm-up."""
-    values = {**_read("method/simclr")["optimizer"], "warmup_epochs": 0, **changes}
+    values = {**_read("optimizer/adam"), "warmup_epochs": 0, **changes}
     return checked(OptimizerOptions, {**values, "name": name, "learning_rate": learning_rate})
 
 

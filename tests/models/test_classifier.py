@@ -21,12 +21,12 @@ from tests.helpers.options import STILL, augmentation, network, supervised
 OPTIONS = supervised(augmentation(crop_area=(0.5, 1.0), brightness=0.2, hue=0.1), epochs=3, batch_size=12)
 
 
-def tiny():
+def tiny(image_size=32, width=8):
     """An encoder with batch normalisation that compiles in a second."""
     return keras.Sequential(
         [
-            keras.Input((32, 32, 3)),
-            keras.layers.Conv2D(8, 3, strides=4),
+            keras.Input((image_size, image_size, 3)),
+            keras.layers.Conv2D(width, 3, strides=4),
             keras.layers.BatchNormalization(momentum=0.5),
             keras.layers.ReLU(),
             keras.layers.GlobalAveragePooling2D(),

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 Location = tuple[int | str, ...]
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def explain(error: ValidationError, values: Any, where: Sequence[str] = ()) -> str:
@@ -25,13 +26,13 @@ def explain(error: ValidationError, values: Any, where: Sequence[str] = ()) -> s
         Such as `method.temperature = 0: must be greater than 0`.
     """
     problems = error.errors(include_url=False)
-    first = problems[0]
+    # a misspelt name is one too many and one missing, of which the first says more
+    first = next((problem for problem in problems if problem["type"] in UNKNOWN), problems[0])
     location = _location(first["loc"], values)
     field, kind = ".".join(map(str, (*where, *location))), first["type"]
     if kind == "missing":
         return f"{field}: missing; see conf/ for its values"
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        # the right name is among its neighbours, or missing
+    if kind in UNKNOWN:
         names = [*_at(values, location[:-1]), *(p["loc"][-1] for p in problems if p["type"] == "missing")]
         known = [".".join(map(str, (*where, *location[:-1], name))) for name in names if name != location[-1]]
         return f"{field}: no such parameter{did_you_mean(field, known)}; see conf/ for the names"
@@ -62,11 +63,11 @@ def shown(value: Any) -> str:
 
 
 def _location(parts: Location, values: Any) -> Location:
-    """Where in the values; without the parts that name a member of a union, which no user knows."""
+    """Where in the values; without the parts that name a member of a union or say "key", which no user knows."""
     found: list[int | str] = []
     for index, part in enumerate(parts):
         here = _at(values, tuple(found))
-        there = isinstance(here, dict) and (part in here or index == len(parts) - 1)
+        there = isinstance(here, dict) and part != "[key]" and (part in here or index == len(parts) - 1)
         if there or (isinstance(here, list) and isinstance(part, int)):
             found.append(part)
     return tuple(found)

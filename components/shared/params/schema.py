@@ -201,6 +201,7 @@ def validate_params(values: Any, where: str = "", sections: Iterable[str] = SECT
     prefix = f"{where}: " if where else ""
     if not isinstance(values, dict):
         raise UserError(f"{prefix}expected a mapping of sections such as data, method and encoder")
+    _start_if_needed(sections)
     try:
         for name in values:
             if name not in SECTIONS:
@@ -265,6 +266,7 @@ def from_plain(values: Mapping[str, Any], step: str) -> Params:
     declared = _declared(step)
     if values.keys() != declared.keys():
         raise UserError(f"parameters of {step}: {', '.join(values)}: must be {', '.join(declared)}")
+    _start_if_needed(declared)
     try:
         return Params(
             {
@@ -294,12 +296,16 @@ def _declared(step: str) -> dict[str, list[str]]:
     return found
 
 
+def _start_if_needed(sections: Iterable[str]) -> None:
+    if any(name not in _TYPES for name in sections):
+        start_backend()
+
+
 def _type(name: str, values: Any) -> Any:
     """The type of a section; of those that have one for each choice, the chosen one's."""
     if name in _TYPES:
         return _TYPES[name]
     # imported here: Keras takes seconds and memory, and steps that learn nothing do without
-    start_backend()
     from models import classifier, encoders, methods, probes
 
     if name in ("probe", "supervised"):
@@ -320,10 +326,13 @@ def _part(section: str, *fields: str) -> type[Section]:
     return create_model(section, __base__=Section, **chosen)
 
 
+_adapter = cache(TypeAdapter)
+
+
 def _checked(name: str, kind: Any, values: Any) -> Any:
     try:
         # as JSON: strict about types, and yet a list becomes a tuple and a mapping a group of options
-        return TypeAdapter(kind).validate_json(json.dumps(values, default=str))
+        return _adapter(kind).validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise UserError(explain(error, values, [name])) from None
 

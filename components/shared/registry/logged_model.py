@@ -17,15 +17,11 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from components.shared.artifacts import Dataset
-from components.shared.errors import UserError, first_line
+from components.shared.errors import RefusedError, UserError, first_line
 from components.shared.registry.uris import parse_uri
 from components.shared.training.backend import start_backend
 
 _REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
-
-
-class NoClassifierError(Exception):
-    """The file is no classifier of the dataset's images; the message is one line."""
 
 
 def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
@@ -40,7 +36,7 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
         The logged model's address, `models:/m-…`.
 
     Raises:
-        NoClassifierError: Keras can't load the file, or it takes or gives something else.
+        RefusedError: Keras can't load the file, or it takes or gives something else.
         UserError: MLflow does not take it.
     """
     _check(path, data)
@@ -51,10 +47,13 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, data.classes))]),
     )
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    client = mlflow.MlflowClient()
     try:
+        run = client.get_run(run_id)
+        made = client.create_logged_model(run.info.experiment_id, "classifier", run_id, params=run.data.params)
         logged = Model.log(
             artifact_path=None,
-            name="classifier",
+            model_id=made.model_id,
             run_id=run_id,
             flavor=_KerasFlavor,
             flavor_name=mlflow.keras.__name__,
@@ -137,8 +136,8 @@ def _check(path: Path, data: Dataset) -> None:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # the archive, its JSON and its HDF5 each have their own exceptions
-        raise NoClassifierError(f"{path}: Keras can't load it: {first_line(error)}") from None
+        raise RefusedError(f"{path}: Keras can't load it: {first_line(error)}") from None
     if tuple(model.output_shape) != (None, data.classes):
-        raise NoClassifierError(
+        raise RefusedError(
             f"{path}: gives {model.output_shape}, not probabilities of the dataset's {data.classes} classes"
         )

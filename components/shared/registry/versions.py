@@ -28,18 +28,32 @@ from components.shared.tracking.client import (
 )
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
+# tag of a decided version, and its values where the decision was against it
+STATUS = "review.status"
+REJECTED, ROLLED_BACK, WITHDRAWN = DECIDED_AGAINST = ("rejected", "rolled back", "withdrawn")
 # the registry stores no longer descriptions
 _LONGEST_DESCRIPTION = 5000
 
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a registered model."""
+    """One version of a registered model; `status` is what its reviewer decided, None before that."""
 
     name: str
     number: str
     aliases: tuple[str, ...]
     uri: str
+    status: str | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing to review: it waits for review already, passed it, or did not."""
+        return bool({CHALLENGER, CHAMPION} & set(self.aliases)) or self.status in DECIDED_AGAINST
+
+    @property
+    def standing(self) -> str:
+        """Where it stands, in words."""
+        return " and ".join(self.aliases) or self.status or "not up for review"
 
 
 def find_champion(name: str) -> Champion:
@@ -79,7 +93,7 @@ def find_version(name: str, artifact_digest: str) -> Version | None:
             return None
         number = str(found[0].version)
         aliases = tuple(sorted(alias for alias, at in model.aliases.items() if str(at) == number))
-    return Version(name, number, aliases, version_uri(name, number))
+    return Version(name, number, aliases, version_uri(name, number), found[0].tags.get(STATUS))
 
 
 def put_up_for_review(
@@ -88,11 +102,13 @@ def put_up_for_review(
     artifact_digest: str,
     tags: Mapping[str, str],
     description: str | Callable[[str], str],
+    champion_model: str | None = None,
 ) -> Version:
     """Register a logged model, or find the version it already is, and make it the challenger.
 
     Calling it again with the same digest leaves one version, with the latest tags and description, also where two
-    call it at once. A version that is already champion needs no review and does not become challenger again.
+    call it at once. The alias is left alone where there is nothing to review: the version is challenger already, is
+    champion or what was copied as champion, or a reviewer has decided against it.
 
     Args:
         name: of the registered model; made on first use.
@@ -100,6 +116,7 @@ def put_up_for_review(
         artifact_digest: SHA-256 of the model file; the version's identity.
         tags: further tags of the version.
         description: Markdown, or what makes it of the version's number; cut at 5,000 characters.
+        champion_model: the registered model whose alias `champion` counts; None is the same one.
 
     Raises:
         UserError: the registry does not answer.
@@ -117,11 +134,18 @@ def put_up_for_review(
                 client.set_model_version_tag(name, number, key, value)
         text = description if isinstance(description, str) else description(number)
         client.update_model_version(name, number, text[:_LONGEST_DESCRIPTION])
-        if found is None or CHAMPION not in found.aliases:
-            client.set_registered_model_alias(name, CHALLENGER, number)
+        version = _require_version(name, artifact_digest)
+        reigns = find_champion(champion_model or name).artifact_digest == artifact_digest
+        if reigns or version.is_settled:
+            return version
+        client.set_registered_model_alias(name, CHALLENGER, number)
+    return _require_version(name, artifact_digest)
+
+
+def _require_version(name: str, artifact_digest: str) -> Version:
     version = find_version(name, artifact_digest)
     if version is None:
-        raise UserError(f"registry: model {name}: version {number} is gone; was it deleted just now? run again")
+        raise UserError(f"registry: model {name}: its version is gone; was it deleted just now? run again")
     return version
 
 
@@ -163,19 +187,19 @@ def resolve(uri: str) -> str:
     if model is None:
         raise UserError(
             f"{uri}: the registry has no model {name}; run the pipeline, or check MLFLOW_TRACKING_URI "
-            "(a production model is made by the first `python -m pipelines review approve`)"
+            "(a production model is made by the first `contrastive review approve`)"
         )
     if alias in model.aliases:
         return version_uri(name, str(model.aliases[alias]))
     if CHALLENGER in model.aliases:
         number = model.aliases[CHALLENGER]
         hint = (
-            f"version {number} waits for review: approve it with `python -m pipelines review approve {number} "
+            f"version {number} waits for review: approve it with `contrastive review approve {number} "
             f"--reason …`, or use it as it is with --model {alias_uri(name, CHALLENGER)}"
         )
     else:
         hint = (
-            "`python -m pipelines review list` shows what can be approved; "
+            "`contrastive review list` shows what can be approved; "
             f"or name a version with --model {version_uri(name, '<number>')}"
         )
     raise UserError(f"{uri}: no version is {alias}; {hint}")

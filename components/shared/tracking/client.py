@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from components.shared.artifacts import nearest_existing
 from components.shared.environment import environment
 from components.shared.errors import UserError, first_line, redacted
 from components.shared.repository import in_repository
@@ -109,10 +111,22 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(name)
 
 
+def local_path(uri: str) -> Path | None:
+    """The folder of an artifact address on this machine, None where a server or a store holds it."""
+    parsed = urlparse(uri)
+    return Path(unquote(parsed.path)) if parsed.scheme in ("", "file") else None
+
+
 def absolute_uri(uri: str) -> str:
     """The same tracking or registry address for a process in another folder: a SQLite path made absolute."""
     file = sqlite_file(uri)
     return uri if file is None else f"sqlite:///{file.resolve()}"
+
+
+def server_variables() -> dict[str, str]:
+    """Environment variables that point a process in another folder at the servers that are used here."""
+    servers = {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri()}
+    return {name: absolute_uri(uri) for name, uri in servers.items()}
 
 
 def _check_writable(uri: str) -> None:
@@ -120,10 +134,8 @@ def _check_writable(uri: str) -> None:
     file = sqlite_file(uri)
     if file is None:
         return
-    file = file.absolute()
-    # folders that are not there yet are made
-    nearest = next(path for path in (file, *file.parents) if path.exists())
-    if not os.access(nearest, os.W_OK) or not (nearest == file or nearest.is_dir()):
+    nearest = nearest_existing(file)
+    if not os.access(nearest, os.W_OK, effective_ids=True) or not (nearest == file.absolute() or nearest.is_dir()):
         raise UserError(
             f"MLFLOW_TRACKING_URI = {uri}: {nearest} can't be written; set it to a server, or to a file that can"
         )

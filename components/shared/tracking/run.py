@@ -21,9 +21,9 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
-from components.shared.artifacts import Dataset
+from components.shared.artifacts import Dataset, require_writable
 from components.shared.errors import UserError, first_line
-from components.shared.tracking.client import connect, experiment_id
+from components.shared.tracking.client import connect, experiment_id, local_path
 from components.shared.tracking.journal import FILE, Journal, Kind, Unsent
 from components.shared.tracking.lineage import lineage
 
@@ -135,6 +135,8 @@ def tracked(
     status = "FAILED"
     try:
         with _terminated_as_exit():
+            if (artifacts := local_path(made.info.artifact_uri)) is not None:
+                require_writable(artifacts, "what MLflow keeps of the step")
             run.params(flatten(params))
             inputs_tags = {f"input.{key}": value for key, value in inputs.items()}
             run.tags({"step": step, "params.digest": digest, **inputs_tags, **lineage()})

@@ -19,7 +19,7 @@ from tests.helpers.repository import ROOT
 
 # option → module
 METHODS = {
-    path.stem: yaml.safe_load(path.read_text())["name"] for path in (ROOT / "conf" / "method").glob("*.yaml")
+    path.stem: yaml.safe_load(path.read_text())["name"] for path in (ROOT / "conf" / "method").glob("[!_]*.yaml")
 }
 
 

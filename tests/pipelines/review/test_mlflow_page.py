@@ -189,6 +189,8 @@ def test_a_challenger_set_by_hand_or_put_up_again_after_rejection(models, client
     decide.reject(models, "3", "wrong", ANNA)
     assert read(models).challenger == "1"
     reviewed.put_up(models.model, logged, "3")
+    assert read(models).challenger == "1"
+    client.set_registered_model_alias(models.model, "challenger", "3")
     assert "version 3 was rejected, and has been put up for review again" in noted(models)
     assert "version 3 is rejected" in decide.reject(models, "3", "still wrong", BEN).done
     assert read(models).challenger is None
