@@ -1,4 +1,4 @@
-"""What all commands share: how groups look, how options are shared, what an override is."""
+"""What all commands share: how groups look, how options are shared, what an override is, how tables are printed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -34,15 +35,20 @@ def new_group(about: str, completion: bool = False) -> typer.Typer:
     )
 
 
+def printable(text: str | Path) -> str:
+    """A path or message in one line that any terminal shows: unprintable characters escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text under headings: on a terminal as wide as it is, elsewhere a line per row."""
     if sys.stdout.isatty():
         from rich import box, console, table, text
 
-        shown = table.Table(*headings, box=box.SIMPLE_HEAD)
+        grid = table.Table(*headings, box=box.SIMPLE_HEAD)
         for row in rows:
-            shown.add_row(*map(text.Text, row))
-        console.Console().print(shown)
+            grid.add_row(*map(text.Text, row))
+        console.Console().print(grid)
         return
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     for row in [headings, *rows]:

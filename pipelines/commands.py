@@ -81,10 +81,11 @@ def resend(
 def health(
     libraries: Annotated[bool, typer.Option("--libraries", help="also start the libraries; 20 seconds")] = False,
 ) -> None:
-    """Check that this installation is whole: steps import, options compose, /tmp is writable.
+    """Check that this installation is whole: steps and options are there, /tmp is writable.
 
     It needs neither a server nor data, and works in any folder. A container's
-    health check calls it. With --libraries it also says which devices they see.
+    health check calls it. With --libraries the options compose, the steps
+    import, and the last lines say which devices they see.
     """
     from pipelines.health import check_health
 

@@ -10,26 +10,28 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path, PurePosixPath
 
-from components.shared.digests import value_digest
+from components.shared.digests import file_digest, value_digest
 from components.shared.params.schema import Params
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("components", "models")
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # They check, explain, track, watch, resume, draw and choose where to compute: what a step learns or decides is not
 # theirs, and a better message must not cost a training.
 AROUND = tuple(
     f"components/shared/{name}"
     for name in (
-        *("code.py", "errors.py", "params", "progress.py", "step.py", "steps.py", "tracking"),
+        *("code.py", "errors.py", "git.py", "params", "progress.py", "step.py", "steps.py", "tracking"),
         *("plots/grids.py", "plots/probe.py"),
         *(f"training/{name}.py" for name in ("checkpoints", "devices", "distributed", "monitor")),
     )
 )
-# packages whose modules are found by name → the parameter that names the one that counts
+# packages whose modules are found by name → the parameter that names the one that counts; None: all count
 CHOSEN_BY = {
+    "components/shared/evaluation/rules": None,
     "models/methods": "method.name",
     "models/encoders": "encoder.name",
     "components/shared/sources": "data.source",
@@ -48,36 +50,26 @@ def code_digest(step: str, params: Params, root: Path = ROOT) -> str:
 
 
 def shaping(step: str, params: Params, root: Path = ROOT) -> list[str]:
-    """The modules that shape a step's result, as paths below `root`; arguments as of `code_digest`."""
+    """The modules that shape a step's result, and their templates, as paths below `root`.
+
+    Arguments as of `code_digest`.
+    """
     found: set[str] = set()
     todo = [f"components/{step}.py"]
     while todo:
         file = todo.pop()
         if file not in found and not any(PurePosixPath(file).is_relative_to(around) for around in AROUND):
             found.add(file)
-            package = file.removesuffix("/__init__.py")
-            found_here = [
-                path
-                for path in imported(file, root)
-                if package not in CHOSEN_BY or str(PurePosixPath(path).parent) != package
-            ]
-            todo += [*found_here, *_chosen(file, params, root)]
-    return sorted(found)
+            todo += [*imported(file, root), *_chosen(file, params, root)]
+    return sorted(found.union(*(_templates(file, root) for file in found)))
 
 
 def imported(file: str, root: Path = ROOT) -> Iterator[str]:
     """Modules of this project that a module imports, at its top or inside its functions."""
-    for node in ast.walk(ast.parse((root / file).read_bytes())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for parts in (name.split(".") for name in names):
-            for path in ("/".join(parts) + ".py", "/".join(parts) + "/__init__.py"):
-                if parts[0] in PACKAGES and (root / path).exists():
-                    yield path
+    for parts in (name.split(".") for name in _imports((root / file).read_bytes())):
+        for path in ("/".join(parts) + ".py", "/".join(parts) + "/__init__.py"):
+            if parts[0] in PACKAGES and (root / path).exists():
+                yield path
 
 
 def _chosen(file: str, params: Params, root: Path) -> Iterable[str]:
@@ -85,17 +77,44 @@ def _chosen(file: str, params: Params, root: Path) -> Iterable[str]:
     package, _, name = file.rpartition("/")
     if name != "__init__.py" or package not in CHOSEN_BY:
         return []
+    option = CHOSEN_BY[package]
     try:
-        chosen = reduce(getattr, CHOSEN_BY[package].split("."), params)
+        chosen = reduce(getattr, option.split("."), params) if option else "*"
     except AttributeError:
+        chosen = "*"
+    if chosen == "*":
         return [f"{package}/{path.name}" for path in (root / package).glob("*.py")]
-    return [path for path in [f"{package}/{chosen}.py"] if (root / path).exists()]
+    return [f"{package}/{chosen}.py"]
+
+
+def _templates(file: str, root: Path) -> set[str]:
+    """Templates that a module names; they lie in a folder beside it."""
+    text = (root / file).read_text(encoding="utf-8")
+    folder = root / PurePosixPath(file).parent / "templates"
+    return {path.relative_to(root).as_posix() for path in folder.glob("*") if path.name in text}
 
 
 def _digest(file: Path) -> str:
-    tree = ast.parse(file.read_bytes())
+    return _meaning(file.read_bytes()) if file.suffix == ".py" else file_digest(file)
+
+
+@cache
+def _imports(source: bytes) -> list[str]:
+    """Names of all modules that might be meant by the import statements."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+@cache
+def _meaning(source: bytes) -> str:
+    """Digest of a module without its comments and docstrings."""
+    tree = ast.parse(source)
     for node in ast.walk(tree):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node, clean=False) is not None:
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()

@@ -11,7 +11,8 @@ import numpy as np
 
 from components.shared.errors import UserError
 from components.shared.progress import Progress
-from pipelines.inference.image_files import ImageFiles, read_images, shown
+from pipelines.command_line import printable
+from pipelines.inference.image_files import ImageFiles, read_images
 from pipelines.inference.table import new_table
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class FileWork:
 
     def _skip(self, line: str) -> None:
         self.skipped += 1
-        line = f"skipped: {shown(line)}"
+        line = f"skipped: {printable(line)}"
         if self._progress is not None:
             self._progress.note(line)
         else:

@@ -14,8 +14,9 @@ from components.shared.params.schema import load_params
 from components.shared.registry.uris import alias_uri
 from components.shared.registry.versions import CHAMPION
 from components.shared.repository import in_repository
+from pipelines.command_line import printable
 from pipelines.inference.batches import FileWork, write_answers
-from pipelines.inference.image_files import ImageFiles, shown
+from pipelines.inference.image_files import ImageFiles
 from pipelines.inference.model import load_ready, quiet
 from pipelines.inference.table import NUMBER, TEXT, check_table
 
@@ -70,7 +71,7 @@ def _print(files: ImageFiles, predictions: Callable[[FileWork], Iterator[list[Ro
     try:
         for rows in predictions(work):
             for path, name, probability in rows:
-                print(f"{shown(path)}  {shown(name)}  {probability:.4f}")
+                print(f"{printable(path)}  {printable(name)}  {probability:.4f}")
             sys.stdout.flush()
     except BrokenPipeError:
         # the reader has seen enough, as `head` does; Python would complain again when it flushes at its end

@@ -267,13 +267,12 @@ def _refused(error: ApiException, host: str, secrets: list[str]) -> ClusterError
         advice = "failed; try again, or read the log of the pod ml-pipeline"
     else:
         advice = _ADVICE.get(status, "refused")
-    said = " ".join(_message(error.body).split())
+    message = " ".join(_message(error.body).split())
     for secret in secrets:
-        said = said.replace(secret, "…")
-    said = said if len(said) <= 300 else f"{said[:299]}…"
-    return ClusterError(
-        f"{host}: {advice} [{status}{f': {said}' if said else ''}]", status=status, sent=status >= 500
-    )
+        message = message.replace(secret, "…")
+    message = message if len(message) <= 300 else f"{message[:299]}…"
+    detail = f"{status}: {message}" if message else str(status)
+    return ClusterError(f"{host}: {advice} [{detail}]", status=status, sent=status >= 500)
 
 
 def _message(body: Any) -> str:

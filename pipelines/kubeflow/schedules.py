@@ -67,7 +67,7 @@ def parse_cron(text: str) -> Cron:
     Raises:
         UserError: it is not one, names the field and what is allowed there; or the time never comes.
     """
-    fields = [_plain(field) for field in NICKNAMES.get(text.strip().lower(), text).split()]
+    fields = [_unambiguous(field) for field in NICKNAMES.get(text.strip().lower(), text).split()]
     if len(fields) != 5:
         raise UserError(
             f"cron = {text!r}: must have 5 fields (minute, hour, day of month, month, day of week), such as "
@@ -77,9 +77,11 @@ def parse_cron(text: str) -> Cron:
     fields[4] = re.sub("(?i)(?<!sun)-sun", "-7", fields[4])
     try:
         parsed = CronSim(" ".join(fields), datetime.now(UTC))
-        if not all(isinstance(day, int) and day >= 0 for day in parsed.days):
-            raise CronSimError("Bad day-of-month")  # "last", which Kubeflow does not know
-        if not all(isinstance(day, int) for day in parsed.weekdays):
+        weekdays = {day for day in parsed.weekdays if isinstance(day, int)}
+        # "the last one", which Kubeflow does not know
+        if min(parsed.days) < 0:
+            raise CronSimError("Bad day-of-month")
+        if weekdays != parsed.weekdays:
             raise CronSimError("Bad day-of-week")
     except CronSimError as error:
         name = str(error).removeprefix("Bad ")
@@ -92,9 +94,9 @@ def parse_cron(text: str) -> Cron:
             f"cron = {text!r}: programs disagree on * within one of the two days when the other is given too; "
             "write the days as a list"
         )
-    if of_week != "*" and 7 in parsed.weekdays:
+    if of_week != "*" and 7 in weekdays:
         # Kubeflow's week ends on Saturday
-        of_week = ",".join(str(day) for day in sorted({day % 7 for day in parsed.weekdays}))
+        of_week = ",".join(str(day) for day in sorted({day % 7 for day in weekdays}))
     return Cron(" ".join(fields), " ".join(["0", *fields[:4], of_week]))
 
 
@@ -109,7 +111,7 @@ def parse_kubeflow(text: str) -> Cron | None:
         return None
 
 
-def _plain(field: str) -> str:
+def _unambiguous(field: str) -> str:
     """A field without what programs read differently: a step of one, and a step in a range of one number."""
     return "*" if field == "*/1" else re.sub(r"\b(\w+)-\1/\d+", r"\1", field)
 

@@ -142,7 +142,7 @@ def history(models: ModelOptions, as_json: Json = False) -> None:
 @webhook_app.command()
 def serve(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="NUMBER")] = 8008,
+    port: Annotated[int, typer.Option(metavar="NUMBER", min=1, max=65535)] = 8008,
     page: Annotated[
         str | None,
         typer.Option(metavar="URL", help="MLflow's page for people; default: MLFLOW_TRACKING_URI"),

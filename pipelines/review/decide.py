@@ -10,13 +10,12 @@ import getpass
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mlflow.utils.credentials import read_mlflow_creds
 
 from components.shared.errors import UserError
 from pipelines.review.history import in_words
-from pipelines.review.record import Decision
+from pipelines.review.record import Action, Decision
 from pipelines.review.state import ReviewedModels, State, read
 from pipelines.review.write import copy_to_production, move_champion, put_on_record, show_in_page
 
@@ -175,7 +174,7 @@ def _against(state: State, number: str) -> Iterator[str]:
         yield f"it was rejected{by}"
 
 
-def _decide(before: State, who: Reviewer, action: Any, reason: str, **what: str | None) -> Outcome:
+def _decide(before: State, who: Reviewer, action: Action, reason: str, **what: str | None) -> Outcome:
     """Move the alias `champion`, put the decision on record, and look what became of it."""
     moves = action != "reject"
     if moves:

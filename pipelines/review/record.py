@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 KEY = "review.log."
+Action = Literal["approve", "reject", "withdraw", "rollback"]
 
 
 class Decision(BaseModel):
@@ -36,7 +37,7 @@ class Decision(BaseModel):
     at: str = Field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
     by: str
     account: str | None = None
-    action: Literal["approve", "reject", "withdraw", "rollback"]
+    action: Action
     version: str | None = None
     reason: str
     override: str | None = None

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
-from pipelines.inference.image_files import shown
+from pipelines.command_line import printable
 from pipelines.review.decide import Outcome
 from pipelines.review.details import Details, host, version_page
 from pipelines.review.history import OUTSIDE, Event, history, notes
@@ -65,11 +65,11 @@ def outcome(result: Outcome) -> list[str]:
         return lines
     lines += _wrapped(f"{_who(mine)}, {_time(mine.at)}: {mine.reason}", "on record   ")
     lines += _wrapped(mine.override, "overridden  ") if mine.override else []
-    rivals = {rival.id for rival in result.rivals}
+    rivals = set() if result.overtaken else {rival.id for rival in result.rivals}
     for event in history(state):
         if event.decision and event.decision.id in rivals:
-            decision = event.decision
-            lines += _wrapped(f"at the same moment {decision.by} {event.what}: {decision.reason}", "also        ")
+            by, why = event.decision.by, event.decision.reason
+            lines += _wrapped(f"at the same moment {by} {event.what}: {why}", "also        ")
     for note in result.notes:
         lines += _wrapped(note, "note        ")
     if result.overtaken:
@@ -163,13 +163,15 @@ def _row(state: State, found: ModelVersion, number: str | None) -> dict[str, str
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    sizes = {name: max(len(name), *(len(shown(row[name])) for row in rows)) for name in _COLUMNS if name in rows[0]}
+    sizes = {
+        name: max(len(name), *(len(printable(row[name])) for row in rows)) for name in _COLUMNS if name in rows[0]
+    }
     for name in _OPTIONAL:
         if sum(sizes.values()) + 2 * (len(sizes) - 1) > _width():
             sizes.pop(name, None)
 
     def line(row: Mapping[str, str]) -> str:
-        cells = {name: shown(row[name]) for name in sizes}
+        cells = {name: printable(row[name]) for name in sizes}
         return "  ".join(
             cell.rjust(sizes[name]) if name in _TO_THE_RIGHT else cell.ljust(sizes[name])
             for name, cell in cells.items()
@@ -218,7 +220,7 @@ def _card(description: str) -> list[str]:
         program ^= fence
         # programs, tables and headings keep their lines
         whole = program or fence or line.lstrip().startswith(("|", "#"))
-        lines += [f"  {shown(line)}".rstrip()] if whole else _wrapped(line, "  ")
+        lines += [f"  {printable(line)}".rstrip()] if whole else _wrapped(line, "  ")
     return lines
 
 
@@ -238,8 +240,10 @@ def _who(decision: Decision) -> str:
 
 
 def _links(title: str, links: Mapping[str, str]) -> list[str]:
-    size = max(map(len, links), default=0)
-    return ["", title, *(f"  {shown(name):{size}}  {shown(link)}" for name, link in links.items())] if links else []
+    if not links:
+        return []
+    size = max(map(len, links))
+    return ["", title, *(f"  {printable(name):{size}}  {printable(link)}" for name, link in links.items())]
 
 
 def _next(state: State, number: str | None = None) -> list[str]:
@@ -261,7 +265,7 @@ def _wrapped(text: str, label: str = "") -> list[str]:
     """A text in lines as wide as the terminal, under each other behind a label."""
     after = " " * len(label)
     return textwrap.wrap(
-        shown(text),
+        printable(text),
         _width(),
         initial_indent=label,
         subsequent_indent=after,
@@ -302,4 +306,4 @@ def announcement(model: str, found: ModelVersion, page: str) -> str:
     gain = f", gain {found.gain_in_words}" if found.gain_in_words else ""
     command = f"contrastive review show {found.number} --model {shlex.quote(model)}"
     said = f"{model} version {found.number} waits for review: {verdict}{gain}"
-    return shown(f"{said} | {version_page(model, found.number, page)} | {command}")
+    return printable(f"{said} | {version_page(model, found.number, page)} | {command}")

@@ -1,8 +1,4 @@
-"""Announce new challengers to a reviewer, through a webhook of the MLflow server: docs/webhook.md.
-
-A delivery is answered when it is dealt with, so that MLflow's own retries are the queue: what can't be announced
-just now is answered with 503 and comes again.
-"""
+"""Announce new challengers to a reviewer, through a webhook of the MLflow server: docs/webhook.md."""
 
 from __future__ import annotations
 
@@ -20,7 +16,6 @@ from typing import Any, Literal
 import mlflow
 import requests
 import uvicorn
-from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -30,37 +25,33 @@ from starlette.routing import Route
 from components.shared.errors import UserError, first_line
 from components.shared.registry.versions import CHALLENGER
 from components.shared.tracking.client import if_there, limit_requests
+from pipelines.command_line import printable
 from pipelines.review.details import host
 from pipelines.review.state import ModelVersion
 from pipelines.review.text import announcement
 
 EVENT = "model_version_alias.created"
-# as many characters as 18 random bytes have in Base64; MLflow sends some 200 bytes
-SHORTEST_SECRET, LARGEST_BODY = 24, 65536
-# TOLERANCE is for clocks and retries, SECONDS for whatever a delivery waits for: MLflow gives up after 30
-TOLERANCE, SECONDS = 300, 10
+TOLERANCE = 300  # seconds that clocks may differ by and MLflow's retries may take
+TIMEOUT = 10  # seconds of a request; MLflow gives up on a delivery after 30
+SHORTEST_SECRET = 24  # characters, as 18 random bytes have in Base64
+LARGEST_BODY = 65536  # MLflow sends some 200 bytes
 
 
-class Alias(BaseModel):
-    """A set alias; the number goes into a command, so it must be one."""
-
+class _Alias(BaseModel):
     name: str = Field(min_length=1)
     alias: str
-    version: str = Field(pattern=r"^[0-9]{1,18}$")
+    version: str = Field(pattern=r"^[0-9]{1,18}$")  # it goes into a command
 
 
-class Event(BaseModel):
-    """What MLflow sends when an alias is set."""
-
+class _Event(BaseModel):
     entity: Literal["model_version_alias"]
     action: Literal["created"]
-    data: Alias
+    data: _Alias
 
 
 def sign(secret: str, delivery: str, timestamp: str, body: bytes) -> str:
     """The signature that MLflow sends with a delivery. Source: mlflow.webhooks.delivery."""
-    # headers come as Latin-1
-    signed = f"{delivery}.{timestamp}.".encode("latin-1", "replace") + body
+    signed = f"{delivery}.{timestamp}.".encode("latin-1", "replace") + body  # headers come as Latin-1
     return f"v1,{base64.b64encode(hmac.digest(secret.encode(), signed, hashlib.sha256)).decode()}"
 
 
@@ -86,32 +77,27 @@ class Receiver:
         self.one_at_a_time = asyncio.Lock()
 
     async def receive(self, request: Request) -> Response:
-        """Answer one delivery."""
+        """Answer one delivery, when it is dealt with: MLflow's own retries are the queue, 503 brings it again."""
         body = b""
-        try:
-            async with asyncio.timeout(SECONDS):
-                async for part in request.stream():
-                    body += part
-                    if len(body) > LARGEST_BODY:
-                        return PlainTextResponse(f"more than {LARGEST_BODY} bytes", 413)
-        except TimeoutError:
-            return PlainTextResponse("too slow", 408)
+        async for part in request.stream():
+            body += part
+            if len(body) > LARGEST_BODY:
+                return PlainTextResponse(f"more than {LARGEST_BODY} bytes", 413)
         if why := distrust(request.headers, body, self.secrets):
             print(f"refused: {why}", file=sys.stderr, flush=True)
             return PlainTextResponse(why, 401)
         try:
             async with self.one_at_a_time:
-                await asyncio.to_thread(self.announce, body)
+                await asyncio.to_thread(self._announce, body)
         except ValidationError:
             return PlainTextResponse("not a set alias", 400)
         except UserError as error:
-            print(f"error: {error}; MLflow sends it again", file=sys.stderr, flush=True)
+            print(f"error: {printable(str(error))}; MLflow sends it again", file=sys.stderr, flush=True)
             return PlainTextResponse("not announced yet", 503)
         return Response(status_code=204)
 
-    def announce(self, body: bytes) -> None:
-        """Announce the challenger that was set; other aliases, and versions that are gone, are none."""
-        alias = Event.model_validate_json(body).data
+    def _announce(self, body: bytes) -> None:
+        alias = _Event.model_validate_json(body).data
         if alias.alias != CHALLENGER:
             return
         with _server() as client:
@@ -130,7 +116,7 @@ def post(address: str, text: str) -> None:
     # these three mean something there: without it, a model's name could call a whole channel
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     try:
-        answer = requests.post(address, json={"text": escaped}, timeout=SECONDS, allow_redirects=False)
+        answer = requests.post(address, json={"text": escaped}, timeout=TIMEOUT, allow_redirects=False)
     except requests.RequestException as error:
         raise UserError(f"not forwarded ({type(error).__name__}): {text}") from None
     if not 200 <= answer.status_code < 300:
@@ -193,8 +179,7 @@ def test(name: str) -> None:
 def _secret(name: str) -> str:
     secret = os.environ.get(name, "")
     if len(secret) < SHORTEST_SECRET:
-        why = f"{len(secret)} characters; set it to at least {SHORTEST_SECRET}"
-        raise UserError(f"{name}: {why}, such as `openssl rand -hex 32` makes")
+        raise UserError(f"{name}: {len(secret)} characters; set it to at least {SHORTEST_SECRET} random ones")
     return secret
 
 
@@ -206,14 +191,10 @@ def _named(client: mlflow.MlflowClient, name: str) -> list[Any]:
 def _server() -> Iterator[mlflow.MlflowClient]:
     """A client of the server; what goes wrong with it is said in one line."""
     if host() is None:
-        raise UserError(
-            f"MLFLOW_TRACKING_URI = {mlflow.get_registry_uri()}: only a server has webhooks; set it to one"
-        )
-    limit_requests(retries=1, seconds=SECONDS)
+        raise UserError(f"MLFLOW_TRACKING_URI = {mlflow.get_registry_uri()}: only a server has webhooks; name one")
+    limit_requests(retries=1, seconds=TIMEOUT)
     try:
         yield mlflow.MlflowClient()
-    except (MlflowException, OSError) as error:
-        hint = "check the address and the account: webhooks are for administrators"
-        if "500 error" in str(error):
-            hint = "see its log: was it started with another MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY?"
+    except (mlflow.MlflowException, OSError) as error:
+        hint = "check the address, the account (webhooks are for administrators) and the server's log"
         raise UserError(f"{host()}: {first_line(error)}; {hint}") from None

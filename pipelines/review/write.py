@@ -82,7 +82,8 @@ def show_in_page(state: State, decision: Decision) -> tuple[State, list[str]]:
     Returns:
         The state afterwards, and what this account may not change.
     """
-    models, number, refused = state.models, decision.version, list[str]()
+    models, number = state.models, decision.version
+    refused: list[str] = []
     versions = {models.model: state.versions.get(number or "")}
     if models.production is not None:
         versions[models.production] = state.champion_versions.get(state.copy_of(number or "") or "")

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import yaml
@@ -146,8 +147,6 @@ def test_folder_and_archives_give_the_same_dataset(tree, tmp_path):
 
 
 def test_the_run_is_tracked(ingested):
-    import mlflow
-
     manifest = ingested[1].manifest
     run = mlflow.get_run(manifest.mlflow_run_id)
     assert run.info.status == "FINISHED"

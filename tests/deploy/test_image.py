@@ -244,16 +244,16 @@ def test_health_tells_what_is_whole_and_what_is_not(monkeypatch, tmp_path, capsy
     monkeypatch.setenv("GIT_COMMIT", "abc")
     monkeypatch.chdir(tmp_path)
     main(["health"])
-    assert re.fullmatch(r"ok: 8 steps, \d+ options, commit abc\n", capsys.readouterr().out)
+    assert re.fullmatch(r"ok: 9 steps, \d+ options, commit abc\n", capsys.readouterr().out)
     with monkeypatch.context() as patch:
         patch.setenv("HOME", "/proc/nowhere")
         with pytest.raises(UserError, match=r"^/proc/nowhere: can't be written: .*; mount a volume there"):
             main(["health"])
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "components.probe", None)
-        with pytest.raises(UserError, match=r"^components.probe: can't be imported: ModuleNotFoundError"):
+        with pytest.raises(UserError, match=r"^components.probe: is not there; install it anew"):
             main(["health"])
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.health.compose", lambda: compose(conf=tmp_path))
         with pytest.raises(UserError, match="Cannot find primary config"):
-            main(["health"])
+            main(["health", "--libraries"])

@@ -1,4 +1,4 @@
-"""The rules of the house: which package may import which, and what may be tracked."""
+"""The rules of the house: which package may import which, where tests stand, and what may be tracked."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from tests.helpers.repository import ROOT, tracked_files
@@ -53,6 +55,43 @@ def test_locks_have_hashes_and_no_addresses():
         assert len(pinned) == len(re.findall(r"^[A-Za-z0-9]", text, re.MULTILINE)) > 100
 
 
+# declared for what imports nothing here
+NEEDED = {"dvc": "its command line", "importlib-resources": "tensorflow-datasets needs it and does not declare it"}
+
+
+def distribution(requirement):
+    """Name of a requirement such as `tensorflow[and-cuda]==2.21.0`, as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_needed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {distribution(line) for line in project["dependencies"]}
+    # backends of Keras that a module imports only if it is the one in use
+    backends = {distribution(line) for name in ("cpu", "gpu") for line in project["optional-dependencies"][name]}
+    providers = packages_distributions()
+    used, undeclared = set(), set()
+    for path in sources("models", "components", "pipelines"):
+        for name in imports(path) - sys.stdlib_module_names - {"models", "components", "pipelines"}:
+            found = {distribution(provider) for provider in providers.get(name, [])}
+            used |= found
+            if not found & (declared | backends):
+                undeclared.add(f"{path.relative_to(ROOT)}: {name}")
+    assert undeclared == set()
+    assert declared - used == set(NEEDED)
+
+
+def imports(path):
+    """Top names of the packages that a module imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
 def test_bad_input_is_never_an_assert():
     asserting = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
@@ -61,6 +100,16 @@ def test_bad_input_is_never_an_assert():
         if isinstance(node, ast.Assert)
     ]
     assert asserting == []
+
+
+def test_tests_mirror_the_source_and_share_helpers_only():
+    tests = [path.relative_to(ROOT / "tests") for path in sources("tests") if path.name.startswith("test_")]
+    folders = {path.parent for path in tests if path.parts[0] in ("models", "components", "pipelines")}
+    mirrored = [ROOT / folder for folder in folders]
+    assert [path for path in mirrored if not path.is_dir() and not path.with_suffix(".py").is_file()] == []
+    assert {path.parts[0] for path in tests} == {"models", "components", "pipelines", "deploy", "e2e"}
+    shared = re.compile(r"^(?:from|import) tests\.(?!helpers)", re.MULTILINE)
+    assert [str(path) for path in tests if shared.search((ROOT / "tests" / path).read_text())] == []
 
 
 def test_nothing_large_is_tracked():

@@ -9,6 +9,7 @@ import json
 import re
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import yaml
@@ -221,8 +222,6 @@ def test_a_failing_validation_stops_the_run_with_its_reason_in_one_line(unfit):
 
 
 def test_mlflow_keeps_how_each_run_ended(project, unfit, monkeypatch):
-    import mlflow
-
     client = mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("contrastive-sample").experiment_id
     runs = client.search_runs([experiment], "tags.step = 'pipeline'", order_by=["attributes.start_time ASC"])

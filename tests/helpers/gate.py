@@ -9,12 +9,10 @@ from components.shared.digests import value_digest
 from components.shared.evaluation.champion import Champion
 from components.shared.evaluation.gate import Blessing, decide
 from components.shared.evaluation.predictions import Candidate, Truth
-from components.shared.params.schema import GateParams
+from components.shared.params.composing import compose
 from tests.helpers.trained import simulate
 
-GATE = GateParams(
-    min_gain=0.02, min_accuracy=0.5, max_class_drop=0.1, champion_tolerance=0.01, confidence=0.95, resamples=2000
-)
+GATE = compose(["gate=default"])[0].gate
 CLASSES = 4
 NO_CHAMPION = Champion(model="pets")
 NAMES = ["ant", "bee", "cat", "dog"]

@@ -15,7 +15,7 @@ from models.training import precision
 from tests.helpers.options import augmentation, checked, method
 from tests.helpers.repository import ROOT
 
-FILES = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
+FILES = sorted(path.stem for path in (ROOT / "conf" / "method").glob("[!_]*.yaml"))
 SIZE, FEATURES, WIDTH, CLASSES, ROWS = 8, 6, 5, 3, 8
 # as in conf/method/, but for their size
 SMALLER = {

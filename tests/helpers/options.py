@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from functools import cache
 
-import yaml
 from pydantic import TypeAdapter
 
+from components.shared.params.composing import compose_settings
 from models import encoders, methods
 from models.augmentation import Augmentation
 from models.classifier import SupervisedOptions
 from models.heads import HeadOptions
 from models.optimizers import OptimizerOptions
 from models.probes import MiniBatchOptions
-from tests.helpers.repository import ROOT
 
 # what changes nothing in an image but the place that it is cropped from, and its side
 COLORS_OFF = dict.fromkeys(("brightness", "contrast", "saturation", "hue", "grey_probability"), 0.0)
@@ -23,7 +22,9 @@ STILL = {"crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
 
 @cache
 def _read(name):
-    return yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text())
+    values = compose_settings(name, [])
+    group = name.split("/")[0]
+    return values["method"][group] if group in ("augmentation", "optimizer") else values[group]
 
 
 def checked(kind, values):

@@ -71,7 +71,7 @@ def options(conf: Path = CONF, every: bool = False) -> dict[str, list[str]]:
     Those of `APART` only with `every`.
     """
     return {
-        group.name: sorted(file.stem for file in group.glob("*.yaml"))
+        group.name: sorted(file.stem for file in group.glob("[!_]*.yaml"))
         for group in sorted(conf.iterdir())
         if group.is_dir() and (every or group.name not in APART)
     }

@@ -63,11 +63,11 @@ def shown(value: Any) -> str:
 
 
 def _location(parts: Location, values: Any) -> Location:
-    """Where in the values; without the parts that name a member of a union, which no user knows."""
+    """Where in the values; without the parts that name a member of a union or say "key", which no user knows."""
     found: list[int | str] = []
     for index, part in enumerate(parts):
         here = _at(values, tuple(found))
-        there = isinstance(here, dict) and (part in here or index == len(parts) - 1)
+        there = isinstance(here, dict) and part != "[key]" and (part in here or index == len(parts) - 1)
         if there or (isinstance(here, list) and isinstance(part, int)):
             found.append(part)
     return tuple(found)

@@ -187,19 +187,19 @@ def resolve(uri: str) -> str:
     if model is None:
         raise UserError(
             f"{uri}: the registry has no model {name}; run the pipeline, or check MLFLOW_TRACKING_URI "
-            "(a production model is made by the first `python -m pipelines review approve`)"
+            "(a production model is made by the first `contrastive review approve`)"
         )
     if alias in model.aliases:
         return version_uri(name, str(model.aliases[alias]))
     if CHALLENGER in model.aliases:
         number = model.aliases[CHALLENGER]
         hint = (
-            f"version {number} waits for review: approve it with `python -m pipelines review approve {number} "
+            f"version {number} waits for review: approve it with `contrastive review approve {number} "
             f"--reason …`, or use it as it is with --model {alias_uri(name, CHALLENGER)}"
         )
     else:
         hint = (
-            "`python -m pipelines review list` shows what can be approved; "
+            "`contrastive review list` shows what can be approved; "
             f"or name a version with --model {version_uri(name, '<number>')}"
         )
     raise UserError(f"{uri}: no version is {alias}; {hint}")

@@ -13,8 +13,8 @@ from components.shared import git
 def lineage() -> dict[str, str]:
     """Tags that say which code, data and pipeline run this is."""
     tags = {"git.commit": git.commit() or "unknown"}
-    # dvc.lock changes while the pipeline runs; it tells what was made, not by which code
-    if git.is_dirty(".", ":!dvc.lock"):
+    # these two change while the pipeline runs; they tell what was made, not by which code
+    if git.is_dirty(".", ":!dvc.lock", ":!metrics.json"):
         tags["git.dirty"] = "true"
     pointer = Path("data.dvc")
     if pointer.exists():

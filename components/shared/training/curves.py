@@ -7,11 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.shared.tracking.run import Run
+if TYPE_CHECKING:
+    from components.shared.tracking.run import Run
 
 MEASURES = ("accuracy", "validation_accuracy", "loss")
 PRETRAINING_PROBE = "pretraining probe"

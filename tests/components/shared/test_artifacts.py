@@ -233,7 +233,7 @@ def test_a_missing_record_says_which_step_to_run(tmp_path):
         (b'{"step": ', r"result\.json: content: "),
         (b"\xff\xfe\x00", r"result\.json: content: "),
         (b"[]", r"result\.json: content: "),
-        (b"{}", r"result\.json: step: field required; run the step again"),
+        (b"{}", r"result\.json: step: field required; run the step that writes"),
     ],
 )
 def test_a_damaged_record_is_named(tmp_path, content, message):
@@ -247,7 +247,7 @@ def test_a_damaged_record_is_named(tmp_path, content, message):
 def test_a_record_of_another_version_is_refused_with_the_field(tmp_path, field, value):
     written = json.loads(result().model_dump_json())
     (tmp_path / "result.json").write_text(json.dumps({**written, field: value}))
-    with pytest.raises(UserError, match=rf"result\.json: {field}: .*; run the step again"):
+    with pytest.raises(UserError, match=rf"result\.json: {field}: .*; run the step that writes"):
         read_record(tmp_path, Result)
 
 

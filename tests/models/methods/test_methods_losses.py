@@ -16,6 +16,7 @@ from tests.helpers.method_cases import (
     assert_equal,
     batch,
     build,
+    composed,
     contrastive_loss,
     options,
     step,
@@ -123,7 +124,7 @@ EXPECTED = {
     f.__name__: f for f in (simclr, dcl, nnclr, moco, byol, simsiam, barlow_twins, vicreg, swav, dino, supcon)
 }
 VARIANTS = [
-    *((file, {}) for file in FILES),
+    *((file, {}) for file in FILES if composed(file).name in EXPECTED),
     ("simclr", {"negatives": "cross_view"}),
     ("simclr", {"learnable_temperature": True, "temperature": 0.2}),
     ("moco", {"symmetric": False}),

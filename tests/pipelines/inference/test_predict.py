@@ -107,8 +107,9 @@ def place(tmp_path_factory, tracking_uri):
         ):
             Path(folder).mkdir()
             model.save(f"{folder}/{'classifier' if folder == 'finetune' else folder}.keras")
-        with mlflow.start_run(experiment_id=mlflow.get_experiment_by_name("contrastive-photos").experiment_id):
-            uri = log_classifier(Path("finetune/classifier.keras"), Dataset(Path("dataset")))
+        experiment = mlflow.get_experiment_by_name("contrastive-photos").experiment_id
+        with mlflow.start_run(experiment_id=experiment) as run:
+            uri = log_classifier(Path("finetune/classifier.keras"), Dataset(Path("dataset")), run.info.run_id)
         put_up_for_review(NAME, uri, "0" * 64, {}, "a network of random weights")
     return root
 
@@ -289,7 +290,7 @@ def test_a_local_model_takes_its_names_from_the_dataset_it_was_trained_on(here, 
     ("arguments", "words"),
     [
         (["predict", "nowhere"], "nowhere: no such file or folder"),
-        (["predict", "dataset"], "no image found"),
+        (["predict", "conf"], "no image found"),
         (["predict", "photos", "--out", "table.json"], "ends in .csv or .parquet"),
         (["predict", "photos", "--out", "no/table.csv"], "no folder no/"),
         (["predict", "photos", "--top", "0"], "--top = 0"),

@@ -276,7 +276,7 @@ def test_the_models_are_those_of_the_parameters(name, compose_params, in_tmp, ca
 
 
 def test_hints_name_the_command_that_approves(name):
-    with pytest.raises(UserError, match=r"`python -m pipelines review approve 3 --reason …`"):
+    with pytest.raises(UserError, match=r"`contrastive review approve 3 --reason …`"):
         resolve(f"models:/{name}@champion")
 
 

@@ -13,15 +13,16 @@ from tests.helpers.repository import ROOT
 
 def test_every_source_has_an_option_and_every_option_a_source():
     options = [yaml.safe_load(path.read_text())["source"] for path in (ROOT / "conf" / "data").glob("*.yaml")]
-    assert set(options) == set(source_names()) == {"cifar10", "folder", "parquet", "stl10"}
+    assert set(options) == set(source_names())
 
 
 def test_what_does_not_exist_is_refused_with_the_nearest_name():
-    expected = 'data.source = "cifar": must be one of cifar10, folder, parquet, stl10 (did you mean cifar10?)'
-    with pytest.raises(UserError) as caught:
+    expected = r'^data\.source = "cifar": must be .*parquet.* \(did you mean cifar10\?\)$'
+    with pytest.raises(UserError, match=expected):
         compose(["data.source=cifar"])
-    assert str(caught.value) == expected
 
 
-def test_only_published_data_sets_never_change():
-    assert [name for name in source_names() if is_published(name)] == ["cifar10", "stl10"]
+def test_every_source_says_whether_its_images_may_change():
+    published = {name: is_published(name) for name in source_names()}
+    assert published["cifar10"] and published["stl10"]
+    assert not published["folder"] and not published["parquet"]

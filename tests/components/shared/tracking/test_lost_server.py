@@ -263,7 +263,7 @@ def test_a_call_at_which_the_server_breaks_does_not_hold_up_the_others(pointed_a
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (None, r"dataset/tracking\.json: can't be read: No such file or directory; name a step's folder"),
+        (None, r"dataset/tracking\.json: missing; name the folder of a step"),
         ("{", r"dataset/tracking\.json: content: invalid json"),
         ('{"schema_version": 2}', r"dataset/tracking\.json: schema_version: input should be 1"),
     ],
