@@ -6,6 +6,8 @@ help and completion come at once.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 
 import typer
@@ -38,8 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     Raises:
         UserError: the command line, or what it asks for, can't be done.
     """
+    command = typer.main.get_command(app)
     try:
-        status: int | None = typer.main.get_command(app).main(arguments, NAME, standalone_mode=False)
+        with command.make_context(NAME, list(sys.argv[1:] if arguments is None else arguments)) as context:
+            status: int | None = command.invoke(context)
+            return status
+    except typer.Exit as left:
+        return left.exit_code
     except TyperException as error:
         message = error.format_message().strip().removesuffix(".")
         if not message:
@@ -47,14 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
             return error.exit_code
         path = getattr(getattr(error, "ctx", None), "command_path", NAME)
         raise UserError(f"{message}; see {path} --help") from None
-    if status == 130:
-        # what typer makes of Ctrl-C
-        raise KeyboardInterrupt
-    return status
 
 
 def cli() -> None:
     """Run the process's command line, and exit."""
+    if f"_{NAME.upper()}_COMPLETE" in os.environ:
+        # the shell asks what may follow
+        app(prog_name=NAME)
     exit_cleanly(main)
 
 

@@ -56,7 +56,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     Several commands share such a dataclass; each is called with an object of it.
     """
     own = _parameters(command)
-    groups = {one.name: one.annotation for one in own if dataclasses.is_dataclass(one.annotation)}
+    groups: dict[str, Any] = {one.name: one.annotation for one in own if dataclasses.is_dataclass(one.annotation)}
     parameters = [part for one in own for part in (_parameters(groups[one.name]) if one.name in groups else [one])]
 
     @functools.wraps(command)

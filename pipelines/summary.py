@@ -60,6 +60,6 @@ def table(evaluation: Result, blessing: Blessing, registration: Result | None, r
 
 
 def _wrapped(label: str, text: str) -> list[str]:
-    indents = {"initial_indent": f"{label:10}", "subsequent_indent": " " * 10}
     # a path must stay whole
-    return textwrap.wrap(text, WIDTH, **indents, break_long_words=False, break_on_hyphens=False)
+    wrapper = textwrap.TextWrapper(WIDTH, f"{label:10}", " " * 10, break_long_words=False, break_on_hyphens=False)
+    return wrapper.wrap(text)

@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 from components.shared.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 CHUNK = 8  # images a thread decodes at a time: few enough that a window of large photographs fits in memory
 
 

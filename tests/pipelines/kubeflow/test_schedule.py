@@ -184,7 +184,7 @@ def test_schedules_are_listed(kubeflow):
     kubeflow("schedule", "weekly", "0 5 * * sun")
     [nightly, weekly] = kubeflow.api.all("recurring_runs")
     weekly["mode"] = "DISABLE"
-    lines = kubeflow("schedules").out.splitlines()
+    lines = [line.rstrip() for line in kubeflow("schedules").out.splitlines()]
     assert lines[0].split("  ")[0] == "NAME" and len(lines) == 3
     assert re.match(rf"nightly +0 3 \* \* \* +20\S+ 03:00 +on +{COMMIT}-\w+ +runtime.epochs=3$", lines[1])
     assert re.match(rf"weekly +0 5 \* \* sun +paused +{COMMIT}-\w+ +the default options$", lines[2])
