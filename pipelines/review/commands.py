@@ -12,10 +12,6 @@ from pipelines.command_line import new_group, shared_options
 app = new_group(
     """Review registered models: list, show, approve, reject, withdraw, roll back, history.
 
-    $ contrastive review list
-    $ contrastive review show 3
-    $ contrastive review approve 3 --reason "better on stripes and dots"
-
     The models are those of params.yaml's section `registry`; the registry is
     MLFLOW_TRACKING_URI. The same can be done on MLflow's page: the version
     with the alias `champion` is the champion, whoever set it.
@@ -24,13 +20,7 @@ app = new_group(
 webhook_app = new_group(
     """Announce new challengers to a reviewer, through a webhook of the MLflow server.
 
-    $ export MLFLOW_TRACKING_URI=https://mlflow.example.org WEBHOOK_SECRET=…
-    $ contrastive webhook serve                                    # where the server can reach it
-    $ contrastive webhook add https://review.example.org/webhook   # once
-    $ contrastive webhook test
-
-    The secret (at least 24 characters) comes from WEBHOOK_SECRET alone;
-    `serve` also takes what WEBHOOK_PREVIOUS_SECRET holds, while it is changed.
+    The secret (at least 24 characters) comes from WEBHOOK_SECRET alone.
     docs/webhook.md says the rest.
     """
 )
@@ -43,8 +33,7 @@ class ModelOptions:
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME",
-            help="that versions are put up in; default: registry.model_name in params.yaml",
+            metavar="NAME", help="that versions are put up in; default: registry.model_name in params.yaml"
         ),
     ] = None
     production_model: Annotated[
@@ -56,14 +45,19 @@ class ModelOptions:
     ] = None
 
 
-Number = Annotated[str, typer.Argument(metavar="N", help="number of the version")]
+@dataclass(frozen=True)
+class DecisionOptions(ModelOptions):
+    """Which registered models are reviewed, and by whom."""
+
+    reviewer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="who decides; default: MLFLOW_TRACKING_USERNAME, else the login name"),
+    ] = None
+
+
+Number = Annotated[int, typer.Argument(metavar="N", min=1, help="number of the version")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="why; goes on record")]
-ReviewerName = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="who decides; default: MLFLOW_TRACKING_USERNAME, else the login name"),
-]
 Json = Annotated[bool, typer.Option("--json", help="for programs")]
-WebhookName = Annotated[str, typer.Option(metavar="NAME", help="of the webhook")]
 
 
 @app.command(name="list")
@@ -72,16 +66,16 @@ def list_versions(models: ModelOptions, as_json: Json = False) -> None:
     """Challenger, champion and all other versions side by side."""
     from pipelines.review import actions
 
-    actions.list_versions(models.model, models.production_model, as_json)
+    actions.list_versions(models, as_json)
 
 
 @app.command()
 @shared_options
 def show(number: Number, models: ModelOptions) -> None:
-    """One version: its card, the gate's checks, decisions, links to runs and pictures."""
+    """One version: its card, the gate's checks, decisions, and where its report and pictures are."""
     from pipelines.review import actions
 
-    actions.show(models.model, models.production_model, number)
+    actions.show(models, str(number))
 
 
 @app.command()
@@ -89,45 +83,42 @@ def show(number: Number, models: ModelOptions) -> None:
 def approve(
     number: Number,
     reason: Reason,
-    models: ModelOptions,
+    by: DecisionOptions,
     override: Annotated[
         bool, typer.Option("--override", help="although the gate did not pass, or the version was rejected")
     ] = False,
-    reviewer: ReviewerName = None,
 ) -> int:
     """Make a version champion; the one before is kept for rollback."""
     from pipelines.review import actions
 
-    return actions.decide(
-        "approve", models.model, models.production_model, reviewer, number, reason, override=override
-    )
+    return actions.decide("approve", by, str(number), reason, override=override)
 
 
 @app.command()
 @shared_options
-def reject(number: Number, reason: Reason, models: ModelOptions, reviewer: ReviewerName = None) -> int:
+def reject(number: Number, reason: Reason, by: DecisionOptions) -> int:
     """Put on record that a version is not wanted."""
     from pipelines.review import actions
 
-    return actions.decide("reject", models.model, models.production_model, reviewer, number, reason)
+    return actions.decide("reject", by, str(number), reason)
 
 
 @app.command()
 @shared_options
-def withdraw(number: Number, reason: Reason, models: ModelOptions, reviewer: ReviewerName = None) -> int:
+def withdraw(number: Number, reason: Reason, by: DecisionOptions) -> int:
     """Take the champion out of service; none is champion until one is approved or rolled back to."""
     from pipelines.review import actions
 
-    return actions.decide("withdraw", models.model, models.production_model, reviewer, number, reason)
+    return actions.decide("withdraw", by, str(number), reason)
 
 
 @app.command()
 @shared_options
-def rollback(models: ModelOptions, reason: Reason = "no reason given", reviewer: ReviewerName = None) -> int:
+def rollback(by: DecisionOptions, reason: Reason = "no reason given") -> int:
     """Make the previous champion champion again."""
     from pipelines.review import actions
 
-    return actions.decide("rollback", models.model, models.production_model, reviewer, None, reason)
+    return actions.decide("rollback", by, None, reason)
 
 
 @app.command()
@@ -136,7 +127,7 @@ def history(models: ModelOptions, as_json: Json = False) -> None:
     """Who decided what, when and why; and what was changed without a decision."""
     from pipelines.review import actions
 
-    actions.show_history(models.model, models.production_model, as_json)
+    actions.show_history(models, as_json)
 
 
 @webhook_app.command()
@@ -147,56 +138,8 @@ def serve(
         str | None,
         typer.Option(metavar="URL", help="MLflow's page for people; default: MLFLOW_TRACKING_URI"),
     ] = None,
-    forward: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="also post each line to this incoming webhook, as Slack's; default: WEBHOOK_FORWARD in the "
-            "environment, which keeps it out of the list of processes",
-        ),
-    ] = None,
 ) -> None:
     """Receive what the server sends, and print a line for each challenger."""
     from pipelines.review import webhook
 
-    webhook.serve(host, port, page, forward)
-
-
-@webhook_app.command()
-def add(
-    url: Annotated[
-        str,
-        typer.Argument(
-            metavar="URL", help="where the server reaches `serve`, such as https://review.example.org/webhook"
-        ),
-    ],
-    name: WebhookName = "challenger",
-) -> None:
-    """Register the webhook, or bring it to a new address or secret."""
-    from pipelines.review import webhook
-
-    webhook.add(url, name)
-
-
-@webhook_app.command(name="list")
-def list_webhooks() -> None:
-    """All webhooks of the server."""
-    from pipelines.review import webhook
-
-    webhook.list_all()
-
-
-@webhook_app.command()
-def remove(name: WebhookName = "challenger") -> None:
-    """Remove the webhook."""
-    from pipelines.review import webhook
-
-    webhook.remove(name)
-
-
-@webhook_app.command()
-def test(name: WebhookName = "challenger") -> None:
-    """Let the server send a signed example to the receiver."""
-    from pipelines.review import webhook
-
-    webhook.test(name)
+    webhook.serve(host, port, page)

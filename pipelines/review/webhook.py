@@ -7,11 +7,11 @@ import base64
 import hashlib
 import hmac
 import os
+import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 import mlflow
 import requests
@@ -22,15 +22,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from components.shared.errors import UserError, first_line
-from components.shared.registry.versions import CHALLENGER
+from components.shared.errors import UserError, one_line
+from components.shared.registry.version_tags import tagged_gain
+from components.shared.registry.versions import CHALLENGER, registry_client
 from components.shared.tracking.client import if_there, limit_requests
 from pipelines.command_line import printable
-from pipelines.review.details import host
-from pipelines.review.state import ModelVersion
-from pipelines.review.text import announcement
+from pipelines.review.details import host, version_page
 
-EVENT = "model_version_alias.created"
 TOLERANCE = 300  # seconds that clocks may differ by and MLflow's retries may take
 TIMEOUT = 10  # seconds of a request; MLflow gives up on a delivery after 30
 SHORTEST_SECRET = 24  # characters, as 18 random bytes have in Base64
@@ -92,7 +90,7 @@ class Receiver:
         except ValidationError:
             return PlainTextResponse("not a set alias", 400)
         except UserError as error:
-            print(f"error: {printable(str(error))}; MLflow sends it again", file=sys.stderr, flush=True)
+            print(f"error: {printable(one_line(error))}; MLflow sends it again", file=sys.stderr, flush=True)
             return PlainTextResponse("not announced yet", 503)
         return Response(status_code=204)
 
@@ -100,11 +98,11 @@ class Receiver:
         alias = _Event.model_validate_json(body).data
         if alias.alias != CHALLENGER:
             return
-        with _server() as client:
+        with registry_client(alias.name) as client:
             found = if_there(client.get_model_version, alias.name, alias.version)
         if found is None or (alias.name, alias.version, found.creation_timestamp) in self.announced:
             return
-        line = announcement(alias.name, ModelVersion.of(found), self.page)
+        line = announcement(alias.name, alias.version, found.tags, self.page)
         if self.forward:
             post(self.forward, line)
         print(line, flush=True)
@@ -123,57 +121,27 @@ def post(address: str, text: str) -> None:
         raise UserError(f"not forwarded (answered {answer.status_code}): {text}")
 
 
-def serve(address: str, port: int, page: str | None, forward: str | None) -> None:
+def announcement(model: str, number: str, tags: Mapping[str, str], page: str) -> str:
+    """A new challenger in one line: verdict, gain, where to look, and the command that shows it."""
+    verdict, gain = tags.get("verdict", "verdict unknown, not registered by the pipeline"), tagged_gain(tags)
+    said = f"{model} version {number} waits for review: {verdict}{', gain ' if gain else ''}{gain}"
+    command = f"contrastive review show {number} --model {shlex.quote(model)}"
+    return printable(f"{said} | {version_page(page, model, number)} | {command}")
+
+
+def serve(address: str, port: int, page: str | None) -> None:
     """Receive what the server sends to `/webhook`, until the process is ended."""
     secrets = [_secret("WEBHOOK_SECRET")]
     if os.environ.get("WEBHOOK_PREVIOUS_SECRET"):
         secrets.append(_secret("WEBHOOK_PREVIOUS_SECRET"))
-    with _server():
-        receiver = Receiver(secrets, page or str(host()), forward or os.environ.get("WEBHOOK_FORWARD"))
+    server = host()
+    if server is None:
+        raise UserError(f"MLFLOW_TRACKING_URI = {mlflow.get_registry_uri()}: only a server has webhooks; name one")
+    limit_requests(retries=1, seconds=TIMEOUT)
+    receiver = Receiver(secrets, page or server, os.environ.get("WEBHOOK_FORWARD"))
     health = Route("/health", lambda request: PlainTextResponse("ok"))
     app = Starlette(routes=[Route("/webhook", receiver.receive, methods=["POST"]), health])
     uvicorn.run(app, host=address, port=port, access_log=False, server_header=False, limit_concurrency=100)
-
-
-def add(url: str, name: str) -> None:
-    """Register the webhook, or bring it to a new address or secret."""
-    secret = _secret("WEBHOOK_SECRET")
-    with _server() as client:
-        known = _named(client, name)
-        if known:
-            client.update_webhook(known[0].webhook_id, url=url, events=[EVENT], secret=secret, status="ACTIVE")
-        else:
-            client.create_webhook(name, url, [EVENT], secret=secret)
-    print(f"{name}: {'updated' if known else 'added'}; the server uses it within a minute: {url}")
-
-
-def list_all() -> None:
-    """Print all webhooks of the server."""
-    with _server() as client:
-        for webhook in client.list_webhooks(max_results=1000):
-            print(f"{webhook.name}  {webhook.status}  {webhook.url}  {', '.join(map(str, webhook.events))}")
-
-
-def remove(name: str) -> None:
-    """Remove the webhook."""
-    with _server() as client:
-        known = _named(client, name)
-        for webhook in known:
-            client.delete_webhook(webhook.webhook_id)
-    print(f"{name}: {f'removed {len(known)}' if known else 'there is none'}")
-
-
-def test(name: str) -> None:
-    """Let the server send a signed example to the receiver."""
-    with _server() as client:
-        known = _named(client, name)
-        if not known:
-            raise UserError(f"{name}: the server has no webhook of this name; `webhook add` registers it")
-        result = client.test_webhook(known[0].webhook_id, EVENT)
-    answer = f"{result.response_status or ''} {result.response_body or result.error_message or ''}".strip()
-    if not result.success:
-        raise UserError(f"{name}: {known[0].url} answered {answer}; check the receiver and its secret")
-    print(f"{name}: the receiver took a signed example and answered {answer}")
 
 
 def _secret(name: str) -> str:
@@ -181,20 +149,3 @@ def _secret(name: str) -> str:
     if len(secret) < SHORTEST_SECRET:
         raise UserError(f"{name}: {len(secret)} characters; set it to at least {SHORTEST_SECRET} random ones")
     return secret
-
-
-def _named(client: mlflow.MlflowClient, name: str) -> list[Any]:
-    return [webhook for webhook in client.list_webhooks(max_results=1000) if webhook.name == name]
-
-
-@contextmanager
-def _server() -> Iterator[mlflow.MlflowClient]:
-    """A client of the server; what goes wrong with it is said in one line."""
-    if host() is None:
-        raise UserError(f"MLFLOW_TRACKING_URI = {mlflow.get_registry_uri()}: only a server has webhooks; name one")
-    limit_requests(retries=1, seconds=TIMEOUT)
-    try:
-        yield mlflow.MlflowClient()
-    except (mlflow.MlflowException, OSError) as error:
-        hint = "check the address, the account (webhooks are for administrators) and the server's log"
-        raise UserError(f"{host()}: {first_line(error)}; {hint}") from None

@@ -83,7 +83,7 @@ def test_the_groups_hold_what_the_design_names():
             for name in ("compile", "run", "submit", "status", "cancel", "schedule", "schedules", "unschedule")
         ),
         *(f"review {name}" for name in ("list", "show", "approve", "reject", "withdraw", "rollback", "history")),
-        *(f"webhook {name}" for name in ("serve", "add", "list", "remove", "test")),
+        "webhook serve",
     }
 
 
