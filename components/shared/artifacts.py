@@ -76,6 +76,7 @@ class Result(Record):
 
 
 RecordType = TypeVar("RecordType", bound=Record)
+ModelType = TypeVar("ModelType", bound=BaseModel)
 
 
 def nearest_existing(path: Path) -> Path:
@@ -195,18 +196,26 @@ def read_record(folder: Path, kind: type[RecordType]) -> RecordType:
     Raises:
         UserError: the folder was not written by its step, or its record does not fit this version.
     """
-    folder = Path(folder)
-    path = folder / ("manifest.json" if issubclass(kind, Manifest) else "result.json")
+    return read_json(Path(folder) / ("manifest.json" if issubclass(kind, Manifest) else "result.json"), kind)
+
+
+def read_json(path: Path, kind: type[ModelType]) -> ModelType:
+    """Read a JSON file of a step's output folder and check it.
+
+    Raises:
+        UserError: it is missing, can't be read, or does not fit this version; the line names the field.
+    """
+    step = f"the step that writes {path.parent.name}/"
     try:
         return kind.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: missing; run the step that writes {folder.name}/ first (`dvc repro`)") from None
+        raise UserError(f"{path}: missing; run {step} first (`dvc repro`)") from None
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "content"
-        raise UserError(f"{path}: {field}: {first['msg'].lower()}; run the step again") from None
+        raise UserError(f"{path}: {field}: {first['msg'].lower()}; run {step} again") from None
 
 
 class Dataset:

@@ -360,7 +360,7 @@ def test_a_champion_that_can_not_be_read_is_an_error_and_writes_nothing(run, do_
     (run / "champion" / "champion.json").unlink()
     if content is not None:
         (run / "champion" / "champion.json").write_text(content)
-    with pytest.raises(UserError, match=r"champion/champion\.json: .*run the champion step") as caught:
+    with pytest.raises(UserError, match=r"champion/champion\.json: .*run the step that writes champion/") as caught:
         do_evaluate()
     assert "\n" not in str(caught.value)
     assert not (run / "evaluation").exists()

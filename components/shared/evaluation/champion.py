@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from components.shared.artifacts import CHAMPION_RECORD
-from components.shared.errors import UserError
+from components.shared.artifacts import CHAMPION_RECORD, read_json
 
 
 class Champion(BaseModel):
@@ -41,12 +40,4 @@ def read_champion(folder: Path) -> Champion:
     Raises:
         UserError: it is missing or damaged.
     """
-    path = Path(folder) / CHAMPION_RECORD
-    try:
-        return Champion.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: missing; run the champion step first (`dvc repro champion`)") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "content"
-        raise UserError(f"{path}: {field}: {first['msg'].lower()}; run the champion step again") from None
+    return read_json(Path(folder) / CHAMPION_RECORD, Champion)

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from components.shared.artifacts import read_json
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion
 from components.shared.evaluation.evidence import Check, Evidence, Scores
@@ -93,15 +94,7 @@ def read_blessing(folder: Path) -> Blessing:
     Raises:
         UserError: it is missing, or contradicts itself.
     """
-    path = Path(folder) / BLESSING
-    try:
-        return Blessing.model_validate_json(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: missing; run the evaluate step first (`dvc repro evaluate`)") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "content"
-        raise UserError(f"{path}: {field}: {first['msg'].lower()}; run the evaluate step again") from None
+    return read_json(Path(folder) / BLESSING, Blessing)
 
 
 def score(candidates: Mapping[str, Candidate], truth: Truth) -> dict[str, Scores]:

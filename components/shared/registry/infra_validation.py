@@ -32,7 +32,7 @@ def validate_infrastructure(
         images: to ask about: uint8, shape (N, size, size, 3).
         expected: what it answered in training, shape (N, classes).
         environment: variables that the process needs to reach the tracking server.
-        say: told of each part that is done.
+        say: called with a line about each part that is done.
 
     Returns:
         `compared_images`, `largest_difference`, `served_images`, `served_difference`, `refused_requests`, and what

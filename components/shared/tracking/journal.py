@@ -126,7 +126,7 @@ class Journal:
         if self.waiting:
             self._next_try = time.monotonic() + PAUSE
         else:
-            self._tell_recovery()
+            self._report_recovery()
 
     def end(self, status: str, when: int, patience: float) -> bool:
         """End the run once the server has all of it, which it is given `patience` seconds for.
@@ -153,9 +153,9 @@ class Journal:
             with requests_within(None, retries=1):
                 MlflowClient().set_terminated(self.run_id, status, when)
         except Exception as error:
-            self._tell_trouble(error)
+            self._warn_of_loss(error)
             return False
-        self._tell_recovery()
+        self._report_recovery()
         return True
 
     def _send_all(self) -> list[Call]:
@@ -167,9 +167,9 @@ class Journal:
                     call.send(self.run_id)
             except Exception as error:
                 if is_refusal(error):
-                    self._tell_refusal(call, error)
+                    self._warn_of_refusal(call, error)
                     continue
-                self._tell_trouble(error)
+                self._warn_of_loss(error)
                 if not self._answers():
                     return left + self.waiting[index:]
                 left.append(call)
@@ -183,7 +183,7 @@ class Journal:
             return is_refusal(error)
         return True
 
-    def _tell_trouble(self, error: Exception) -> None:
+    def _warn_of_loss(self, error: Exception) -> None:
         if not self.troubled:
             print(
                 f"warning: MLflow no longer answers ({first_line(error)}); the step goes on, and what it logs "
@@ -192,12 +192,12 @@ class Journal:
             )
         self.troubled = True
 
-    def _tell_recovery(self) -> None:
+    def _report_recovery(self) -> None:
         if self.troubled:
             print("MLflow answers again and has got all that was logged meanwhile", file=sys.stderr)
         self.troubled, self._next_try = False, 0.0
 
-    def _tell_refusal(self, call: Call, error: Exception) -> None:
+    def _warn_of_refusal(self, call: Call, error: Exception) -> None:
         why = first_line(error)
         if why not in self._refused:
             print(f"warning: MLflow refused {call.kind} ({why}); the rest is tracked", file=sys.stderr)

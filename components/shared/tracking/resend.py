@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from pydantic import ValidationError
 
+from components.shared.artifacts import read_json
 from components.shared.errors import UserError, first_line
 from components.shared.tracking.client import experiment_id, if_there
 from components.shared.tracking.journal import FILE, Call, Unsent, is_refusal
@@ -37,7 +37,9 @@ def resend(folder: Path) -> str:
     Raises:
         UserError: there is no such file or it can't be read, or the server does not take all of it.
     """
-    unsent = _read(folder)
+    if not (folder / FILE).is_file():
+        raise UserError(f"{folder / FILE}: missing; name the folder of a step that could not log all")
+    unsent = read_json(folder / FILE, Unsent)
     client = MlflowClient()
     try:
         run_id = _find_or_make(client, unsent)
@@ -49,18 +51,6 @@ def resend(folder: Path) -> str:
         raise UserError(f"{folder}: not all was sent ({first_line(error)}); run the same command again") from None
     refusals = f"; MLflow refused {len(refused)} calls ({refused[0]})" if refused else ""
     return f"{folder}: run {run_id} is whole now{refusals}"
-
-
-def _read(folder: Path) -> Unsent:
-    path = folder / FILE
-    try:
-        return Unsent.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: can't be read: {error.strerror}; name a step's folder that holds it") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "content"
-        raise UserError(f"{path}: {field}: {first['msg'].lower()}; run the step again") from None
 
 
 def _find_or_make(client: MlflowClient, unsent: Unsent) -> str:

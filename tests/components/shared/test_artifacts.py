@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 
 import numpy as np
@@ -137,18 +138,20 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 
 @pytest.fixture
-def foreign(tmp_path):
+def foreign():
     """A folder that belongs to somebody else, as a new volume does to root."""
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    folder.chmod(0o555)
     before = os.geteuid()
-    if before == 0:  # who may write everywhere
-        for path in (tmp_path, *tmp_path.parents[:2]):
-            path.chmod(0o755)
-        os.seteuid(65534)
-    yield folder
-    os.seteuid(before)
+    # pytest's own folders are closed to others
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        folder = Path(place) / "cache"
+        folder.mkdir(0o555)
+        if before == 0:  # who may write everywhere
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            os.seteuid(before)
 
 
 def test_a_folder_of_somebody_else_is_refused_with_what_helps_in_a_cluster(foreign):
@@ -233,7 +236,7 @@ def test_a_missing_record_says_which_step_to_run(tmp_path):
         (b'{"step": ', r"result\.json: content: "),
         (b"\xff\xfe\x00", r"result\.json: content: "),
         (b"[]", r"result\.json: content: "),
-        (b"{}", r"result\.json: step: field required; run the step again"),
+        (b"{}", r"result\.json: step: field required; run the step that writes"),
     ],
 )
 def test_a_damaged_record_is_named(tmp_path, content, message):
@@ -247,7 +250,7 @@ def test_a_damaged_record_is_named(tmp_path, content, message):
 def test_a_record_of_another_version_is_refused_with_the_field(tmp_path, field, value):
     written = json.loads(result().model_dump_json())
     (tmp_path / "result.json").write_text(json.dumps({**written, field: value}))
-    with pytest.raises(UserError, match=rf"result\.json: {field}: .*; run the step again"):
+    with pytest.raises(UserError, match=rf"result\.json: {field}: .*; run the step that writes"):
         read_record(tmp_path, Result)
 
 

@@ -201,7 +201,7 @@ def test_what_the_block_raises_ends_the_process_and_those_it_started(monkeypatch
         "numpy.save('answers.npy', numpy.zeros(1))\n"
         "other = subprocess.Popen(['sleep', '60'])\n"
         "pathlib.Path('partial').write_text(json.dumps({'measured': {}, 'port': other.pid}))\n"
-        "pathlib.Path('partial').rename('told.json')\n"
+        "pathlib.Path('partial').rename('ready.json')\n"
         "other.wait()\n"
     )
     monkeypatch.setattr(program, "__file__", str(ready))

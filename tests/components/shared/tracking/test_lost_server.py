@@ -52,9 +52,6 @@ def story(tmp_path_factory, tracking_uri):
     place = make_root(tmp_path_factory.mktemp("lost"))
     dataset = make_dataset(place / "data" / "dataset", name="lost")
     write_params(compose(SMALL)[1], place / "params.yaml")
-    # what makes it a repository
-    (place / "dvc.yaml").touch()
-    (place / "conf").mkdir()
     log = place / "training.log"
     told = SimpleNamespace(place=place, errors=io.StringIO(), printed=io.StringIO())
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(told.errors):
@@ -263,7 +260,7 @@ def test_a_call_at_which_the_server_breaks_does_not_hold_up_the_others(pointed_a
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (None, r"dataset/tracking\.json: can't be read: No such file or directory; name a step's folder"),
+        (None, r"dataset/tracking\.json: missing; name the folder of a step"),
         ("{", r"dataset/tracking\.json: content: invalid json"),
         ('{"schema_version": 2}', r"dataset/tracking\.json: schema_version: input should be 1"),
     ],
