@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from components.shared.errors import UserError
+from components.shared.evaluation.wording import points
 from components.shared.params.schema import load_params
 from components.shared.registry.version_tags import tagged_gain, tagged_numbers
 from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, open_registry
@@ -26,7 +27,7 @@ def list_versions(models: ModelOptions, as_json: bool) -> None:
     """Print all versions side by side."""
     state = read(_find_models(models))
     if as_json:
-        _print_json(_state_json(state))
+        print(json.dumps(_state_json(state), indent=2, ensure_ascii=False))
         return
     _print_heading(state)
     rows = [_row(state, number) for number in _ordered(state)]
@@ -42,7 +43,7 @@ def show(models: ModelOptions, number: str) -> None:
     state = read(_find_models(models))
     version = state.version(number)
     _print_heading(state)
-    for label, value in _row(state, number).items():
+    for label, value in {**_row(state, number), "gain": tagged_gain(version.tags) or "-"}.items():
         _say(label, value)
     page = host()
     if page is not None:
@@ -59,7 +60,7 @@ def show(models: ModelOptions, number: str) -> None:
     for line in (version.description or "the version has no description").splitlines():
         print(f"  {printable(line)}".rstrip())
     print("\ndecisions")
-    _print_events(event for event in history(state) if event.decision and event.decision.version == number)
+    _print_events([event for event in history(state) if event.decision and event.decision.version == number])
     _print_notes(state)
 
 
@@ -99,7 +100,7 @@ def show_history(models: ModelOptions, as_json: bool) -> None:
     """Print the decisions, oldest first."""
     state = read(_find_models(models))
     if as_json:
-        _print_json([_event_json(event) for event in history(state)])
+        print(json.dumps([_event_json(event) for event in history(state)], indent=2, ensure_ascii=False))
         return
     _print_heading(state)
     _print_events(history(state))
@@ -189,24 +190,20 @@ def _ordered(state: State) -> list[str]:
 
 def _row(state: State, number: str) -> dict[str, str]:
     """What a person reads of a version first: heading → text."""
-    version, decision = state.versions[number], state.record.latest.get(number)
-    gate = "passed" if passed_gate(version) else "overridden" if decision and decision.override else "not passed"
-    accuracy = _numbers(state, number, "test_accuracy")[0]
+    found, decision = _version_json(state, number), state.record.latest.get(number)
+    accuracy, gain, low, high = (found[key] for key in ("accuracy", "gain", "gain_low", "gain_high"))
+    interval = "" if low is None else f" ({100 * low:+.1f} to {100 * high:+.1f})"
     row = {
         "version": number,
-        "status": state.status(number),
-        "gate": gate,
+        "status": found["status"],
+        "gate": "passed" if found["blessed"] else "overridden" if found["override"] else "not passed",
         "accuracy": "-" if accuracy is None else f"{100 * accuracy:.1f} %",
-        "gain": tagged_gain(version.tags) or "-",
+        "gain": "-" if gain is None else f"{points(gain, '+')}{interval}",
         "decided": printable(f"{decision.at[:10]} {decision.by}") if decision else "-",
     }
     if state.models.production is not None:
         row["production"] = state.copy_of(number) or "-"
     return row
-
-
-def _print_json(found: Any) -> None:
-    print(json.dumps(found, indent=2, ensure_ascii=False))
 
 
 def _print_heading(state: State) -> None:
@@ -215,7 +212,9 @@ def _print_heading(state: State) -> None:
     print(f"{state.models.model}{production}{where} (times are UTC)\n")
 
 
-def _print_events(events: Iterable[Event]) -> None:
+def _print_events(events: Sequence[Event]) -> None:
+    if not events:
+        print("  none yet")
     for event in events:
         decision = event.decision
         print(f"  {printable(_who(decision)) if decision else 'time not known'}")
