@@ -44,7 +44,8 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     # only here: the line must stay light
     from rich import console, table, text
 
-    grid = table.Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    columns = [table.Column(name, overflow="fold") for name in headings]
+    grid = table.Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
         grid.add_row(*map(text.Text, row))
     console.Console(width=None if sys.stdout.isatty() else 10_000).print(grid)
