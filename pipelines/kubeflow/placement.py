@@ -6,7 +6,7 @@ from kfp import dsl, kubernetes
 
 from components.shared.steps import Task
 from pipelines.kubeflow import CACHE, PAGE, RUN
-from pipelines.kubeflow.cluster import Cluster
+from pipelines.kubeflow.cluster import Cluster, Gpu
 
 WRITABLE = "/tmp/pipeline-cache"
 
@@ -50,7 +50,7 @@ def _resources(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
 
 
 def _scheduling(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
-    groups = [cluster, cluster.gpu] if cluster.on_gpu(step.name) else [cluster]
+    groups: list[Cluster | Gpu] = [cluster, cluster.gpu] if cluster.on_gpu(step.name) else [cluster]
     for group in groups:
         for key, value in group.node_selector.items():
             kubernetes.add_node_selector(task, label_key=key, label_value=value)
