@@ -300,7 +300,7 @@ def test_an_encoder_of_another_dataset_is_refused(encoder, tracking_uri, tmp_pat
 
 
 def test_an_encoder_of_another_network_is_refused(dataset, encoder, tracking_uri, tmp_path):
-    message = r"params.encoder = {'name': 'conv', 'width': 8, .*}: another network than .*'width': 16, .*}; run "
+    message = r"params.encoder = {'name': 'conv', .*'width': 8}: another network than .*'width': 16}; run "
     assert_refused("finetune", dataset, encoder, tmp_path / "finetune", message, "encoder.width=16")
 
 

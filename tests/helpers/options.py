@@ -23,6 +23,8 @@ STILL = {"crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
 @cache
 def _read(name):
     values = compose_settings(name, [])
+    if name == "config":
+        return values
     group = name.split("/")[0]
     return values["method"][group] if group in ("augmentation", "optimizer") else values[group]
 

@@ -96,7 +96,9 @@ class _Search:
                 self.rate, self.weights = rate, trained
         progress.close()
         if not self.weights:
-            raise UserError(f"supervised.learning_rates = {rates}: the loss became NaN with each; add smaller ones")
+            raise UserError(
+                f"supervised.learning_rates = {list(rates)}: the loss became NaN with each; add smaller ones"
+            )
 
     def finish(self, devices: int) -> Result:
         data, out, run = self.data, self.work.out, self.work.run

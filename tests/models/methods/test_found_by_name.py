@@ -26,7 +26,7 @@ print(json.dumps([name.removeprefix("models.") for name in sys.modules if name.s
 def test_each_module_has_options_that_name_it(name):
     kind = methods.options_type(name)
     assert issubclass(kind, MethodOptions)
-    assert kind.__annotations__["name"] == f'Literal["{name}"]'
+    assert kind.__annotations__["name"] == f"Literal[{name!r}]"
 
 
 def test_one_method_and_one_loss_bring_no_other():

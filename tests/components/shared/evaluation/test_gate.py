@@ -251,7 +251,8 @@ def test_one_more_rule_than_this_version_knows_does_no_harm(blessed):
 
 
 def test_the_rules_are_found_and_ordered_by_what_they_say():
-    assert CHECKS == ("inputs", "gain", "certainty", "floor", "slices", "champion")
+    known = ["inputs", "gain", "certainty", "floor", "slices", "champion"]
+    assert [name for name in CHECKS if name in known] == known
     for name, rule in rules().items():
         assert rule.__doc__.strip().endswith("?"), name
         assert set(rule.Options.model_fields) <= set(GateParams.model_fields), name

@@ -17,7 +17,7 @@ def test_every_source_has_an_option_and_every_option_a_source():
 
 
 def test_what_does_not_exist_is_refused_with_the_nearest_name():
-    expected = r'^data\.source = "cifar": must be .*parquet.* \(did you mean cifar10\?\)$'
+    expected = r'^data\.source = "cifar": must be .*stl10.* \(did you mean cifar10\?\)$'
     with pytest.raises(UserError, match=expected):
         compose(["data.source=cifar"])
 

@@ -52,9 +52,6 @@ def story(tmp_path_factory, tracking_uri):
     place = make_root(tmp_path_factory.mktemp("lost"))
     dataset = make_dataset(place / "data" / "dataset", name="lost")
     write_params(compose(SMALL)[1], place / "params.yaml")
-    # what makes it a repository
-    (place / "dvc.yaml").touch()
-    (place / "conf").mkdir()
     log = place / "training.log"
     told = SimpleNamespace(place=place, errors=io.StringIO(), printed=io.StringIO())
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(told.errors):
