@@ -72,7 +72,7 @@ def resend(
     folder, as tracking.json. MLFLOW_TRACKING_URI then gets what it lacks.
     Doing it again changes nothing, and nothing changes in the folder.
     """
-    from pipelines.resend import resend_all
+    from components.shared.tracking.resend import resend_all
 
     resend_all(folders or ())
 
