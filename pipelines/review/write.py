@@ -12,7 +12,8 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from components.shared.registry.uris import version_uri
-from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, is_forbidden, registry_client
+from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, registry_client
+from components.shared.tracking.client import is_forbidden
 from pipelines.review.record import Decision
 from pipelines.review.state import (
     AT,

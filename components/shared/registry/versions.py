@@ -14,7 +14,7 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from components.shared.errors import UserError, first_line
+from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion
 from components.shared.registry.uris import alias_uri, parse_uri, version_uri
 from components.shared.registry.version_tags import tag_numbers
@@ -25,6 +25,7 @@ from components.shared.tracking.client import (
     if_there,
     limit_requests,
     sqlite_file,
+    why_not,
 )
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
@@ -225,24 +226,7 @@ def registry_client(name: str) -> Iterator[Any]:
     try:
         yield mlflow.MlflowClient()
     except (MlflowException, OSError) as error:
-        where = mlflow.get_registry_uri()
-        if is_forbidden(error):
-            account = os.environ.get("MLFLOW_TRACKING_USERNAME", "in use")
-            raise UserError(
-                f"registry {where}: model {name}: the account {account} may not do this (403); use an account that "
-                "may, with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-            ) from None
-        first = first_line(error)
-        raise UserError(f"registry {where}: model {name}: {first}; check the address and run again") from None
-
-
-def is_forbidden(error: BaseException | None) -> bool:
-    """Whether the server said that this account may not do that, itself or as the cause of what was raised."""
-    while error is not None:
-        if getattr(error, "error_code", "") == "PERMISSION_DENIED":
-            return True
-        error = error.__cause__
-    return False
+        raise UserError(f"registry {mlflow.get_registry_uri()}: model {name}: {why_not(error)}") from None
 
 
 def find_model(client: Any, name: str) -> Any:
