@@ -45,7 +45,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if sys.stdout.isatty():
         from rich import box, console, table, text
 
-        grid = table.Table(*headings, box=box.SIMPLE_HEAD)
+        grid = table.Table(*(table.Column(name, overflow="fold") for name in headings), box=box.SIMPLE_HEAD)
         for row in rows:
             grid.add_row(*map(text.Text, row))
         console.Console().print(grid)

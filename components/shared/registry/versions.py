@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion
 from components.shared.registry.uris import alias_uri, parse_uri, version_uri
-from components.shared.registry.version_tags import tag_numbers
+from components.shared.registry.version_tags import tagged_numbers
 from components.shared.tracking.client import (
     absolute_uri,
     connect,
@@ -73,7 +73,7 @@ def find_champion(name: str) -> Champion:
         model=name,
         version=number,
         test_digest=tags.get("test_digest"),
-        test_accuracy=next(iter(tag_numbers(tags, "test_accuracy")), None),
+        test_accuracy=next(iter(tagged_numbers(tags, "test_accuracy")), None),
         artifact_digest=tags.get("artifact_digest"),
     )
 
