@@ -6,6 +6,7 @@ writes `ready.npz` (answers, measurements, port) when it serves, and ends when i
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ import time
 import timeit
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +46,7 @@ def _main(model_uri: str) -> None:
     answers = np.asarray(model.predict(images))
     for size in BATCHES:
         batch = images[np.arange(size) % len(images)]
-        found[f"latency_ms_batch_{size}"] = milliseconds(lambda batch=batch: model.predict(batch))
+        found[f"latency_ms_batch_{size}"] = milliseconds(functools.partial(model.predict, batch))
     found |= _memory()
 
     import uvicorn
@@ -52,7 +54,8 @@ def _main(model_uri: str) -> None:
 
     # taken by this process, so that nobody else can answer in the model's place; requests wait in its queue
     listening = socket.create_server((HOST, 0))
-    np.savez("partial.npz", answers=answers, port=listening.getsockname()[1], **found)
+    arrays: dict[str, Any] = {"answers": answers, "port": listening.getsockname()[1], **found}
+    np.savez("partial.npz", **arrays)
     Path("partial.npz").rename("ready.npz")
     # what `mlflow models serve` runs
     uvicorn.Server(uvicorn.Config(scoring_server.init(model), log_level="warning")).run(sockets=[listening])

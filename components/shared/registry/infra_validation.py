@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +174,7 @@ def validate_serving(model: Served, images: np.ndarray, expected: np.ndarray) ->
             raise RefusedError(f"{answered} ({first_line(said)}), where 400 is due")
     for size in fresh_process.BATCHES:
         body = as_json(images[np.arange(size) % len(images)])
-        found[f"http_latency_ms_batch_{size}"] = fresh_process.milliseconds(lambda body=body: model.post(body))
+        found[f"http_latency_ms_batch_{size}"] = fresh_process.milliseconds(partial(model.post, body))
     return found
 
 
