@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +124,8 @@ def _try_out(uri: str, data: Dataset, winner: Candidate) -> dict[str, float]:
 def _put_up(uri: str, digest: str, subject: Subject, params: Params) -> dict[str, Any]:
     """Make the logged model a version that waits for review; returns the record's details."""
     name = params.registry.model_name
-    version = put_up_for_review(
-        name,
-        uri,
-        digest,
-        version_tags(subject),
-        lambda number: model_card(subject, name, number),
-        params.registry.champion_model,
-    )
+    card, champion = partial(model_card, subject, name), params.registry.champion_model
+    version = put_up_for_review(name, uri, digest, version_tags(subject), card, champion)
     return {
         "registered": True,
         "why": f"{name} version {version.number} is {version.standing}",

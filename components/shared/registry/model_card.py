@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.evaluation.predictions import CANDIDATES
-from components.shared.evaluation.wording import TITLES, gain_in_words
+from components.shared.evaluation.wording import TITLES
 from components.shared.registry.uris import version_uri
-from components.shared.registry.version_tags import MEASURED, Subject, recorded_name
+from components.shared.registry.version_tags import MEASURED, Subject, recorded_name, tagged_gain, version_tags
 from components.shared.templates import render
 
 LONGEST = 5000
@@ -41,7 +41,7 @@ def model_card(subject: Subject, name: str, number: str) -> str:
         "candidates": CANDIDATES,
         "intervals": details.get("intervals", {}),
         "seeds": len(details.get("accuracies", {}).get(blessing.winner, [])),
-        "gain": blessing.gain is not None and gain_in_words(blessing.gain, blessing.interval, blessing.confidence),
+        "gain": tagged_gain(version_tags(subject)),
         "encoder": recorded_name(subject, "encoder"),
         "method": recorded_name(subject, "method"),
         "scored": len(changes),
@@ -52,7 +52,7 @@ def model_card(subject: Subject, name: str, number: str) -> str:
     card = ""
     for classes, ends in _SHORTER:
         slices = changes if len(changes) <= 2 * ends else [*changes[:ends], *changes[len(changes) - ends :]]
-        card = render(_TEMPLATE, **facts, classes=classes, slices=slices)
+        card = render(_TEMPLATE, **facts, classes=classes, slices=slices).strip()
         if len(card) <= LONGEST:
             break
     return card

@@ -176,10 +176,9 @@ def test_a_card_is_made_of_what_there_is():
         evaluation=subject.evaluation.model_copy(update={"details": {}}),
         lineage={"git.commit": "unknown", "git.dirty": "true"},
         runs={"ingest": StepRun("9" * 32, None)},
-        measured={},
     )
     said = sections(model_card(bare, "m", "1"))
-    assert set(SECTIONS) - set(said) == {"Slices", "In use"}
+    assert set(SECTIONS) - set(said) == {"Slices"}
     assert f"ingest `{'9' * 32}`" in said["Runs"]
     assert "git checkout" not in said["Reproduce"]
     assert "with changes that were not committed" in said["Reproduce"]
