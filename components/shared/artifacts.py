@@ -66,6 +66,11 @@ class Manifest(Record):
     digest: str
     test_digest: str
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of each image."""
+        return self.image_size, self.image_size, 3
+
 
 class Result(Record):
     """`result.json` of every other step. `dataset_digest` names the dataset that the step worked on."""
@@ -240,11 +245,11 @@ class Dataset:
     def images(self, split: str) -> np.ndarray:
         """Images of a split: uint8, shape (N, H, W, 3), memory-mapped and read-only."""
         images = self._load(f"{split}.images.npy", mmap_mode="r")
-        size = self.manifest.image_size
-        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+        shape = self.manifest.image_shape
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
             raise UserError(
                 f"{self.folder / split}.images.npy: {images.dtype} {images.shape}; "
-                f"expected uint8 (N, {size}, {size}, 3); run the ingest step again"
+                f"expected uint8 (N, {', '.join(map(str, shape))}); run the ingest step again"
             )
         return images
 
