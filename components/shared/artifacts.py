@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -310,18 +309,6 @@ def input_digest(folder: Path) -> str:
     names = ("encoder.keras", "classifier.keras", "predictions.npz", "blessing.json", CHAMPION_RECORD)
     files = [path for name in names if (path := Path(folder) / name).exists()]
     return files_digest(files)
-
-
-class Stopwatch:
-    """Seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Elapsed wall-clock time, rounded to a millisecond."""
-        return round(time.monotonic() - self._start, 3)
 
 
 def replace_file(path: Path, data: bytes) -> None:
