@@ -2,8 +2,8 @@
 
 Reads `dataset/`; writes `validation/`: `verdict.json` (what holds and what does not), `statistics.json`,
 `schema.json` (classes, sizes, ranges, all expectations with their bounds), `docs/` (Data Docs: open
-`docs/index.html`), pictures and `result.json`. Of a dataset that fails, the same files but the record lie in
-`validation.failed/`, until the next one that passes.
+`docs/index.html`), a picture of the classes and `result.json`. Of a dataset that fails, the same files but the
+record lie in `validation.failed/`, until the next one that passes.
 
 `verdict.json` holds no times, ids or bounds: it changes only with what was found in the images, so that a loosened
 bound does not make the stages that wait for the verdict train again.
@@ -17,9 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Result, output_folder, refuse_foreign
 from components.shared.checks.checker import Checker
@@ -125,32 +123,10 @@ def _describe(work: Work, data: Dataset, outcomes: Sequence[Outcome], tables: Ma
     if tables:
         work.run.dataset(data, "validation")
         _write(out / "statistics.json", _statistics(tables["splits"], tables["classes"]))
-        draw_counts(tables["classes"]).savefig(out / "class_counts.png", dpi=110)
         draw_rows(class_means(data, MAX_CLASSES_DRAWN), titles=LABELLED).savefig(out / "class_means.png", dpi=160)
     for path in sorted(out.glob("*.*")):
         work.run.file(path, "pictures" if path.suffix == ".png" else None)
     work.run.folder(out / "docs", "docs")
-
-
-def draw_counts(classes: pd.DataFrame) -> Figure:
-    """Bars of the number of images of each class (at most 20), one panel per split.
-
-    Args:
-        classes: table of `components.shared.checks.image_table.class_table`.
-    """
-    drawn = classes[classes["label"] < MAX_CLASSES_DRAWN]
-    height = 1.2 + 0.24 * drawn["label"].nunique()
-    figure = Figure(figsize=(9, height), layout="constrained")
-    panels: Any = figure.subplots(1, len(LABELLED), sharey=True)
-    for panel, split in zip(panels, LABELLED, strict=True):
-        part = drawn[drawn["split"] == split]
-        positions = np.arange(len(part))
-        panel.bar_label(panel.barh(positions, part["images"], color="#0072B2"), padding=2, fontsize=8)
-        panel.set_yticks(positions, [name[:24] for name in part["class_name"]])
-        panel.margins(x=0.18)
-        panel.set(title=split, xlabel="images")
-    panels[0].invert_yaxis()  # shared by all panels
-    return figure
 
 
 def _schema(data: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:

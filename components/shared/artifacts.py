@@ -124,7 +124,12 @@ def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]
     old = out.parent / f".{out.name}.old"
     refuse_foreign(out, records)
     try:
-        _remove_stale(partial, out)
+        if partial.exists():
+            # what a killed run left; a living run holds a lock on it
+            with _locked(partial) as locked:
+                if not locked:
+                    raise UserError(f"{out}: another process is writing it; wait until it ends, or end it")
+                shutil.rmtree(partial)
         if old.exists():
             shutil.rmtree(old)
         partial.mkdir(parents=True)
@@ -139,8 +144,7 @@ def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]
         if out.exists():
             out.rename(old)
         partial.rename(out)
-    if old.exists():
-        shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def refuse_foreign(out: Path, records: Sequence[str] = RECORDS) -> None:
@@ -155,29 +159,19 @@ def refuse_foreign(out: Path, records: Sequence[str] = RECORDS) -> None:
         raise UserError(f"{out}: exists and was not written by a step; remove it or choose another folder")
 
 
-def _remove_stale(partial: Path, out: Path) -> None:
-    """Remove what a killed run left; a living run holds a lock on it."""
-    if not partial.exists():
-        return
-    with _locked(partial) as locked:
-        if not locked:
-            raise UserError(f"{out}: another process is writing it; wait until it ends, or end it")
-        shutil.rmtree(partial)
-
-
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
     """Lock a folder until the block or the process ends; False if another process has it locked."""
     descriptor = os.open(folder, os.O_RDONLY)
+    locked = True
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        except OSError:  # a file system without locks
-            yield True
-        else:
-            yield True
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        locked = False
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield locked
     finally:
         os.close(descriptor)
 
