@@ -67,15 +67,9 @@ def ingest(out: Path, params: Params) -> Manifest:
             work.run.params({"class_names": ", ".join(manifest.class_names)[:500]})
             sample_grid(dataset).savefig(work.out / "samples.png")
             work.run.file(work.out / "samples.png")
-    print(f"{out}: {summary(manifest)}", flush=True)
+    counts, size = ", ".join(f"{manifest.counts[split]:,} {split}" for split in SPLITS), data.image_size
+    print(f"{out}: {counts} images of {len(manifest.class_names)} classes, {size}×{size} pixels", flush=True)
     return manifest
-
-
-def summary(manifest: Manifest) -> str:
-    """What a dataset holds, in one line."""
-    counts = ", ".join(f"{manifest.counts[split]:,} {split}" for split in SPLITS)
-    size = manifest.image_size
-    return f"{counts} images of {len(manifest.class_names)} classes, {size}×{size} pixels"
 
 
 def sample_grid(dataset: Dataset) -> Figure:

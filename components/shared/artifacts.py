@@ -286,14 +286,12 @@ def save_predictions(path: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarr
         splits: name of split → (probabilities float32 (seeds, N, classes), labels int64 (N,)). The file holds
             `<split>_probabilities` and `<split>_labels`; `probabilities` and `labels` repeat the test split.
     """
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for split, (probabilities, labels) in splits.items():
         arrays[f"{split}_probabilities"] = probabilities.astype(np.float32)
         arrays[f"{split}_labels"] = labels.astype(np.int64)
-    arrays["probabilities"] = arrays["test_probabilities"]
-    arrays["labels"] = arrays["test_labels"]
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    shortcuts = {kind: arrays[f"test_{kind}"] for kind in ("probabilities", "labels")}
+    np.savez_compressed(path, **arrays, **shortcuts)
 
 
 def input_digest(folder: Path) -> str:
@@ -301,8 +299,7 @@ def input_digest(folder: Path) -> str:
     if (Path(folder) / "manifest.json").exists():
         return read_record(folder, Manifest).digest
     names = ("encoder.keras", "classifier.keras", "predictions.npz", "blessing.json", CHAMPION_RECORD)
-    files = [path for name in names if (path := Path(folder) / name).exists()]
-    return files_digest(files)
+    return files_digest(path for name in names if (path := Path(folder) / name).exists())
 
 
 def replace_file(path: Path, data: bytes) -> None:

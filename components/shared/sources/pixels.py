@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import numpy as np
@@ -15,7 +14,7 @@ from PIL import Image, ImageOps
 from components.shared.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-CHUNK = 8  # images a thread decodes at a time: few enough that a window of large photographs fits in memory
+CHUNK = 8  # images a thread decodes of each window: few enough that one of large photographs fits in memory
 
 
 def decode(data: bytes, size: int, name: str) -> np.ndarray:
@@ -68,18 +67,9 @@ def decode_all(files: Iterable[tuple[str, bytes]], size: int) -> Iterator[np.nda
     """Decode (name, content) pairs on all processors, in order, holding only a few at a time; see `decode`."""
     workers = os.cpu_count() or 1
     source = iter(files)
-    pending: deque[Future[list[np.ndarray]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        while chunk := list(islice(source, CHUNK)):
-            pending.append(pool.submit(_decode_chunk, chunk, size))
-            if len(pending) > 2 * workers:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
-
-
-def _decode_chunk(chunk: list[tuple[str, bytes]], size: int) -> list[np.ndarray]:
-    return [decode(data, size, name) for name, data in chunk]
+        while window := list(islice(source, CHUNK * workers)):
+            yield from pool.map(lambda file: decode(file[1], size, file[0]), window)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
