@@ -126,7 +126,7 @@ def _describe(work: Work, data: Dataset, outcomes: Sequence[Outcome], tables: Ma
         draw_rows(class_means(data, MAX_CLASSES_DRAWN), titles=LABELLED).savefig(out / "class_means.png", dpi=160)
     for path in sorted(out.glob("*.*")):
         work.run.file(path, "pictures" if path.suffix == ".png" else None)
-    work.run.folder(out / "docs", "docs")
+    work.run.file(out / "docs", "docs")
 
 
 def _schema(data: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,6 +15,8 @@ from PIL import Image, ImageOps
 from components.shared.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 CHUNK = 8  # images a thread decodes of each window: few enough that one of large photographs fits in memory
 
 
@@ -65,11 +68,16 @@ def fit(image: Image.Image, size: int) -> np.ndarray:
 
 def decode_all(files: Iterable[tuple[str, bytes]], size: int) -> Iterator[np.ndarray]:
     """Decode (name, content) pairs on all processors, in order, holding only a few at a time; see `decode`."""
+    return in_threads(lambda file: decode(file[1], size, file[0]), files)
+
+
+def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Do `work` for each item on all processors; yields the results in order, holding only a few at a time."""
     workers = os.cpu_count() or 1
-    source = iter(files)
+    source = iter(items)
     with ThreadPoolExecutor(workers) as pool:
         while window := list(islice(source, CHUNK * workers)):
-            yield from pool.map(lambda file: decode(file[1], size, file[0]), window)
+            yield from pool.map(work, window)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
