@@ -156,7 +156,7 @@ def content_expectations(
     def at_most(parameter: str) -> dict[str, Any]:
         return {"high": getattr(params, parameter), "parameter": parameter}
 
-    within = {"low": UNLABELLED, "high": classes - 1, "expected": f"0 to {classes - 1}"}
+    within: dict[str, Any] = {"low": UNLABELLED, "high": classes - 1, "expected": f"0 to {classes - 1}"}
     present = set(tables["splits"]["split"])
     expectations = [
         Expectation("labels_within_classes", "images", "label", "critical",

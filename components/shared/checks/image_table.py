@@ -92,7 +92,7 @@ def split_table(images: pd.DataFrame) -> pd.DataFrame:
     shares = images.groupby("split", sort=False)[["blank", "repeated"]].mean()
     table[["blank_fraction", "repeated_fraction"]] = shares
     seen = images[~images["blank"]]
-    digests = {split: part["digest"] for split, part in seen.groupby("split", sort=False)}
+    digests: dict[Any, Any] = {split: part["digest"] for split, part in seen.groupby("split", sort=False)}
     for split, count in table["images"].items():
         own = digests.get(split, pd.Series(dtype=object))
         found = pd.DataFrame({other: own.isin(theirs) for other, theirs in digests.items() if other != split})
