@@ -33,9 +33,10 @@ COPY conf ./conf
 COPY models ./models
 COPY components ./components
 COPY pipelines ./pipelines
+COPY benchmarks/textures10.py ./benchmarks/
 # the built-in sample, for a first run on a cluster; then code and data for any user, whatever the umask of the checkout
 RUN mkdir -p data/sample \
- && /opt/venv/bin/python -m components.shared.textures10 data/sample/textures10.zip \
+ && /opt/venv/bin/python -m benchmarks.textures10 data/sample/textures10.zip \
  && /opt/venv/bin/python -m compileall -q . \
  && chmod -R u=rwX,go=rX .
 

@@ -20,7 +20,7 @@ GPU ?=
 TAG ?=
 # what shapes it
 IN_IMAGE := Dockerfile .dockerignore requirements.lock requirements-cpu.lock requirements-gpu.lock \
-  params.yaml dvc.yaml conf models components pipelines
+  params.yaml dvc.yaml conf models components pipelines benchmarks/textures10.py
 ENGINE ?= $(shell for name in docker podman nerdctl; do command -v $$name >/dev/null && echo $$name && break; done)
 
 # the stages in dvc.yaml call `python`, and DVC takes the first one on PATH

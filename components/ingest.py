@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +20,6 @@ from components.shared.sources import Source, open_source
 from components.shared.sources.splitting import check_labels, plan_splits
 from components.shared.step import command_line, working
 
-REPORT_EVERY = 100  # images
 GRID_ROWS, GRID_COLUMNS = 20, 8
 
 
@@ -68,15 +67,9 @@ def ingest(out: Path, params: Params) -> Manifest:
             work.run.params({"class_names": ", ".join(manifest.class_names)[:500]})
             sample_grid(dataset).savefig(work.out / "samples.png")
             work.run.file(work.out / "samples.png")
-    print(f"{out}: {summary(manifest)}", flush=True)
+    counts, size = ", ".join(f"{manifest.counts[split]:,} {split}" for split in SPLITS), data.image_size
+    print(f"{out}: {counts} images of {len(manifest.class_names)} classes, {size}×{size} pixels", flush=True)
     return manifest
-
-
-def summary(manifest: Manifest) -> str:
-    """What a dataset holds, in one line."""
-    counts = ", ".join(f"{manifest.counts[split]:,} {split}" for split in SPLITS)
-    size = manifest.image_size
-    return f"{counts} images of {len(manifest.class_names)} classes, {size}×{size} pixels"
 
 
 def sample_grid(dataset: Dataset) -> Figure:
@@ -101,10 +94,8 @@ def _counts(plan: Mapping[str, np.ndarray]) -> dict[str, int]:
 def _write_images(folder: Path, source: Source, plan: Mapping[str, np.ndarray], size: int) -> None:
     """Write the images one by one to where the plan says, in the order in which the source gives them."""
     counts = _counts(plan)
-    progress = Progress("ingest", sum(counts.values()), "image")
-    done = 0
     try:
-        with ExitStack() as stack:
+        with closing(Progress("ingest", sum(counts.values()), "image")) as progress, ExitStack() as stack:
             # not a memory map: with these the process stays small, and a full disk is an error instead of a crash
             files = [
                 stack.enter_context(_image_file(folder / f"{split}.images.npy", counts[split], size))
@@ -113,15 +104,11 @@ def _write_images(folder: Path, source: Source, plan: Mapping[str, np.ndarray], 
             for split in SPLITS:
                 for image, destination in zip(source.images(split), plan[split], strict=True):
                     files[destination].write(image.tobytes())
-                    done += 1
-                    if done % REPORT_EVERY == 0 or done == progress.total:
-                        progress.step(count=done - progress.done)
+                    progress.step()
     except OSError as error:
         raise UserError(
             f"{folder.parent}: can't write the images: {error.strerror}; make room and run again"
         ) from None
-    finally:
-        progress.close()
 
 
 def _image_file(path: Path, count: int, size: int) -> BinaryIO:

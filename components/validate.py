@@ -2,8 +2,8 @@
 
 Reads `dataset/`; writes `validation/`: `verdict.json` (what holds and what does not), `statistics.json`,
 `schema.json` (classes, sizes, ranges, all expectations with their bounds), `docs/` (Data Docs: open
-`docs/index.html`), pictures and `result.json`. Of a dataset that fails, the same files but the record lie in
-`validation.failed/`, until the next one that passes.
+`docs/index.html`), a picture of the classes and `result.json`. Of a dataset that fails, the same files but the
+record lie in `validation.failed/`, until the next one that passes.
 
 `verdict.json` holds no times, ids or bounds: it changes only with what was found in the images, so that a loosened
 bound does not make the stages that wait for the verdict train again.
@@ -13,23 +13,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Result, output_folder, refuse_foreign
-from components.shared.checks import expectations as expect
 from components.shared.checks.checker import Checker
-from components.shared.checks.expectations import Outcome
+from components.shared.checks.expectations import Outcome, Table, array_expectations, content_expectations
 from components.shared.checks.image_table import (
     LABELLED,
-    MeanImages,
     array_table,
+    class_means,
     class_table,
     image_table,
     split_table,
@@ -37,7 +33,6 @@ from components.shared.checks.image_table import (
 from components.shared.errors import UserError
 from components.shared.params.schema import Params, ValidationParams
 from components.shared.plots.grids import draw_rows
-from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
 
 MAX_CLASSES_DRAWN = 20
@@ -66,33 +61,30 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
         outcomes, tables = examine(data, params.validation, checker)
         checker.write_docs()
         _describe(work, data, outcomes, tables)
+        failures: dict[str, list[Outcome]] = {"critical": [], "warning": []}
         for outcome in outcomes:
-            if not outcome.success and outcome.expectation.severity == "warning":
-                print(f"validate: warning: {outcome.line()}", flush=True)
-        critical = [o for o in outcomes if not o.success and o.expectation.severity == "critical"]
+            if not outcome.success:
+                failures[outcome.expectation.severity].append(outcome)
+        critical, warnings = failures["critical"], failures["warning"]
+        for outcome in warnings:
+            print(f"validate: warning: {outcome.line()}", flush=True)
         if critical:
             with output_folder(failed, [VERDICT]) as kept:
                 shutil.copytree(work.out, kept, dirs_exist_ok=True)
             more = f" ({len(critical) - 1} more critical)" if len(critical) > 1 else ""
             raise UserError(f"{dataset}: {critical[0].line()}{more}; see {failed / 'docs' / 'index.html'}")
-        result = work.finish(data.manifest.digest, _metrics(outcomes), expectations=[o.verdict() for o in outcomes])
+        passed = len(outcomes) - len(warnings)
+        metrics = {"expectations": len(outcomes), "passed": passed, "warnings": len(warnings), "critical": 0}
+        result = work.finish(data.manifest.digest, metrics, expectations=[o.verdict() for o in outcomes])
     if failed.exists():
         shutil.rmtree(failed)
-    passed = sum(o.success for o in outcomes)
     print(f"{out}: {passed} of {len(outcomes)} expectations hold, none critical fails", flush=True)
     return result
 
 
-@dataclass(frozen=True)
-class Tables:
-    """What was measured on the images: one row per split, one row per class of a split, and the mean images."""
-
-    splits: pd.DataFrame
-    classes: pd.DataFrame
-    means: MeanImages
-
-
-def examine(data: Dataset, params: ValidationParams, checker: Checker) -> tuple[list[Outcome], Tables | None]:
+def examine(
+    data: Dataset, params: ValidationParams, checker: Checker
+) -> tuple[list[Outcome], dict[Table, pd.DataFrame]]:
     """Hold a dataset against what is expected of it.
 
     Args:
@@ -101,80 +93,47 @@ def examine(data: Dataset, params: ValidationParams, checker: Checker) -> tuple[
         checker: a new one; it keeps the results for the Data Docs.
 
     Returns:
-        What became of each expectation, and the tables. Where the arrays are not what the manifest promises, only
-        that was looked at, and there are no tables.
+        What became of each expectation, and the tables (images, splits, classes). Where the arrays are not what the
+        manifest promises, only that was looked at, and there are no tables.
 
     Raises:
         UserError: an array is missing or unreadable.
     """
-    manifest = data.manifest
-    outcomes = checker.check("arrays", array_table(data), expect.array_expectations(manifest))
+    outcomes = checker.check("arrays", array_table(data), array_expectations(data.manifest))
     if not all(outcome.success for outcome in outcomes):
-        return outcomes, None
-    means = MeanImages(min(data.classes, MAX_CLASSES_DRAWN), manifest.image_size)
-    progress = Progress("validate", sum(manifest.counts.values()), "image")
-    try:
-        images = image_table(data, params.min_pixel_std, means, lambda count: progress.step(count=count))
-    finally:
-        progress.close()
-    splits, classes = split_table(images), class_table(images, manifest)
-    about_images = [*expect.image_expectations(data.classes, params), *expect.drift_expectations(splits, params)]
-    outcomes += checker.check("images", images, about_images)
-    outcomes += checker.check("splits", splits, expect.split_expectations(splits, params))
-    outcomes += checker.check("classes", classes, expect.class_expectations(params))
-    return outcomes, Tables(splits, classes, means)
+        return outcomes, {}
+    images = image_table(data, params.min_pixel_std)
+    tables: dict[Table, pd.DataFrame] = {
+        "images": images,
+        "splits": split_table(images),
+        "classes": class_table(images, data.manifest),
+    }
+    expectations = content_expectations(tables, data.classes, params)
+    for name, table in tables.items():
+        outcomes += checker.check(name, table, [e for e in expectations if e.table == name])
+    return outcomes, tables
 
 
-def _describe(work: Work, data: Dataset, outcomes: Sequence[Outcome], tables: Tables | None) -> None:
+def _describe(work: Work, data: Dataset, outcomes: Sequence[Outcome], tables: Mapping[Table, pd.DataFrame]) -> None:
     """Write and log everything that is known."""
     out = work.out
-    _write(out / VERDICT, _verdict(outcomes))
+    passed = all(o.success or o.expectation.severity == "warning" for o in outcomes)
+    _write(out / VERDICT, {"passed": passed, "expectations": [outcome.verdict() for outcome in outcomes]})
     _write(out / "schema.json", _schema(data, outcomes))
-    if tables is not None:
+    if tables:
         work.run.dataset(data, "validation")
-        _write(out / "statistics.json", _statistics(tables.splits, tables.classes))
-        draw_counts(tables.classes).savefig(out / "class_counts.png", dpi=110)
-        rows = tables.means.rows(data.manifest.class_names)
-        draw_rows(rows, titles=LABELLED).savefig(out / "class_means.png", dpi=160)
+        _write(out / "statistics.json", _statistics(tables["splits"], tables["classes"]))
+        draw_rows(class_means(data, MAX_CLASSES_DRAWN), titles=LABELLED).savefig(out / "class_means.png", dpi=160)
     for path in sorted(out.glob("*.*")):
         work.run.file(path, "pictures" if path.suffix == ".png" else None)
     work.run.file(out / "docs", "docs")
-
-
-def draw_counts(classes: pd.DataFrame) -> Figure:
-    """Bars of the number of images of each class (at most 20), one panel per split.
-
-    Args:
-        classes: table of `components.shared.checks.image_table.class_table`.
-    """
-    drawn = classes[classes["label"] < MAX_CLASSES_DRAWN]
-    height = 1.2 + 0.24 * drawn["label"].nunique()
-    figure = Figure(figsize=(9, height), layout="constrained")
-    panels: Any = figure.subplots(1, len(LABELLED), sharey=True)
-    for panel, split in zip(panels, LABELLED, strict=True):
-        part = drawn[drawn["split"] == split]
-        positions = np.arange(len(part))
-        bars = panel.barh(positions, part["images"], color="#0072B2")
-        panel.bar_label(bars, padding=2, fontsize=8)
-        panel.set_yticks(positions, [name[:24] for name in part["class_name"]])
-        panel.margins(x=0.18)
-        panel.set_title(split)
-        panel.set_xlabel("images")
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[0].invert_yaxis()  # shared by all panels
-    return figure
-
-
-def _verdict(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    passed = all(o.success or o.expectation.severity == "warning" for o in outcomes)
-    return {"passed": passed, "expectations": [outcome.verdict() for outcome in outcomes]}
 
 
 def _schema(data: Dataset, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     manifest = data.manifest
     return {
         "class_names": manifest.class_names,
-        "image": {"dtype": "uint8", "shape": [manifest.image_size, manifest.image_size, 3], "range": [0, 255]},
+        "image": {"dtype": "uint8", "shape": manifest.image_shape, "range": [0, 255]},
         "label": {"dtype": "int64", "range": [0, data.classes - 1], "unlabelled": UNLABELLED},
         "splits": {split: manifest.counts.get(split, 0) for split in SPLITS},
         "expectations": [
@@ -198,16 +157,6 @@ def _statistics(splits: pd.DataFrame, classes: pd.DataFrame) -> dict[str, Any]:
         rest = {str(key): value for key, value in row.items() if key != "split"}
         found[row["split"]] = {**rest, "classes": own.to_dict("records")}
     return found
-
-
-def _metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    failed = [o.expectation.severity for o in outcomes if not o.success]
-    return {
-        "expectations": len(outcomes),
-        "passed": len(outcomes) - len(failed),
-        "warnings": failed.count("warning"),
-        "critical": failed.count("critical"),
-    }
 
 
 def _write(path: Path, content: Any) -> None:

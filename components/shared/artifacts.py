@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +65,11 @@ class Manifest(Record):
     digest: str
     test_digest: str
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of each image."""
+        return self.image_size, self.image_size, 3
+
 
 class Result(Record):
     """`result.json` of every other step. `dataset_digest` names the dataset that the step worked on."""
@@ -120,7 +124,12 @@ def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]
     old = out.parent / f".{out.name}.old"
     refuse_foreign(out, records)
     try:
-        _remove_stale(partial, out)
+        if partial.exists():
+            # what a killed run left; a living run holds a lock on it
+            with _locked(partial) as locked:
+                if not locked:
+                    raise UserError(f"{out}: another process is writing it; wait until it ends, or end it")
+                shutil.rmtree(partial)
         if old.exists():
             shutil.rmtree(old)
         partial.mkdir(parents=True)
@@ -135,8 +144,7 @@ def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]
         if out.exists():
             out.rename(old)
         partial.rename(out)
-    if old.exists():
-        shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def refuse_foreign(out: Path, records: Sequence[str] = RECORDS) -> None:
@@ -151,29 +159,19 @@ def refuse_foreign(out: Path, records: Sequence[str] = RECORDS) -> None:
         raise UserError(f"{out}: exists and was not written by a step; remove it or choose another folder")
 
 
-def _remove_stale(partial: Path, out: Path) -> None:
-    """Remove what a killed run left; a living run holds a lock on it."""
-    if not partial.exists():
-        return
-    with _locked(partial) as locked:
-        if not locked:
-            raise UserError(f"{out}: another process is writing it; wait until it ends, or end it")
-        shutil.rmtree(partial)
-
-
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
     """Lock a folder until the block or the process ends; False if another process has it locked."""
     descriptor = os.open(folder, os.O_RDONLY)
+    locked = True
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        except OSError:  # a file system without locks
-            yield True
-        else:
-            yield True
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        locked = False
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield locked
     finally:
         os.close(descriptor)
 
@@ -240,11 +238,11 @@ class Dataset:
     def images(self, split: str) -> np.ndarray:
         """Images of a split: uint8, shape (N, H, W, 3), memory-mapped and read-only."""
         images = self._load(f"{split}.images.npy", mmap_mode="r")
-        size = self.manifest.image_size
-        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+        shape = self.manifest.image_shape
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
             raise UserError(
                 f"{self.folder / split}.images.npy: {images.dtype} {images.shape}; "
-                f"expected uint8 (N, {size}, {size}, 3); run the ingest step again"
+                f"expected uint8 (N, {', '.join(map(str, shape))}); run the ingest step again"
             )
         return images
 
@@ -288,14 +286,12 @@ def save_predictions(path: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarr
         splits: name of split → (probabilities float32 (seeds, N, classes), labels int64 (N,)). The file holds
             `<split>_probabilities` and `<split>_labels`; `probabilities` and `labels` repeat the test split.
     """
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for split, (probabilities, labels) in splits.items():
         arrays[f"{split}_probabilities"] = probabilities.astype(np.float32)
         arrays[f"{split}_labels"] = labels.astype(np.int64)
-    arrays["probabilities"] = arrays["test_probabilities"]
-    arrays["labels"] = arrays["test_labels"]
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    shortcuts = {kind: arrays[f"test_{kind}"] for kind in ("probabilities", "labels")}
+    np.savez_compressed(path, **arrays, **shortcuts)
 
 
 def input_digest(folder: Path) -> str:
@@ -303,20 +299,7 @@ def input_digest(folder: Path) -> str:
     if (Path(folder) / "manifest.json").exists():
         return read_record(folder, Manifest).digest
     names = ("encoder.keras", "classifier.keras", "predictions.npz", "blessing.json", CHAMPION_RECORD)
-    files = [path for name in names if (path := Path(folder) / name).exists()]
-    return files_digest(files)
-
-
-class Stopwatch:
-    """Seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Elapsed wall-clock time, rounded to a millisecond."""
-        return round(time.monotonic() - self._start, 3)
+    return files_digest(path for name in names if (path := Path(folder) / name).exists())
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -37,7 +37,7 @@ class Progress:
         self.done += count
         formatted = {name: f"{value:.4g}" for name, value in (values or {}).items()}
         if self._bar is not None:
-            self._bar.set_postfix(formatted)
+            self._bar.set_postfix(formatted, refresh=False)
             self._bar.update(count)
             return
         now = time.monotonic()

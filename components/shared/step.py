@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.shared.artifacts import Record, Result, Stopwatch, input_digest, output_folder, write_record
+from components.shared.artifacts import Record, Result, input_digest, output_folder, write_record
 from components.shared.errors import exit_cleanly
 from components.shared.params.schema import Params, load_params, params_digest, to_plain
 from components.shared.steps import STEPS
@@ -28,7 +29,7 @@ class Work:
 
     def __init__(self, step: str, out: Path, run: Run, params: Params, inputs: dict[str, str]):
         self.step, self.out, self.run, self.params, self.inputs = step, out, run, params, inputs
-        self._stopwatch = Stopwatch()
+        self._start = time.monotonic()
 
     def common(self) -> dict[str, Any]:
         """The fields that every record has."""
@@ -37,7 +38,7 @@ class Work:
             "params": to_plain(self.params),
             "params_digest": params_digest(self.params),
             "inputs": self.inputs,
-            "seconds": self._stopwatch.seconds,
+            "seconds": round(time.monotonic() - self._start, 3),
             "mlflow_run_id": self.run.id,
         }
 

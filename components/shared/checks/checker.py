@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,14 @@ from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.row_conditions import Column
 
-from components.shared.checks.data_docs import make_readable
 from components.shared.checks.expectations import Expectation, Outcome, Table
+from components.shared.templates import render
 
-# what names a row of each table
-KEYS: dict[Table, tuple[str, ...]] = {
-    "arrays": ("split",),
-    "images": ("split", "row"),
-    "splits": ("split",),
-    "classes": ("split", "class_name"),
-}
+TEMPLATES = Path(__file__).with_name("templates")
+_HEAD = re.compile(r"<head>")
+_CONTENT = re.compile(r"<div class=\"container-fluid[^>]*>")
+# what names a row of a table
+KEYS: dict[Table, list[str]] = {"images": ["split", "row"], "classes": ["split", "class_name"]}
 
 
 class Checker:
@@ -39,19 +38,12 @@ class Checker:
         self._failures: dict[str, list[str]] = {}
         self._context = gx.get_context(mode="ephemeral")
         self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        for site in list(self._context.get_site_names()):
-            self._context.delete_data_docs_site(site)
+        for name_of_site in list(self._context.get_site_names()):
+            self._context.delete_data_docs_site(name_of_site)
         store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.resolve())}
-        index = {"class_name": "DefaultSiteIndexBuilder"}
-        self._context.add_data_docs_site(
-            "docs",
-            {
-                "class_name": "SiteBuilder",
-                "show_how_to_buttons": False,
-                "store_backend": store,
-                "site_index_builder": index,
-            },
-        )
+        site: dict[str, Any] = {"class_name": "SiteBuilder", "show_how_to_buttons": False, "store_backend": store}
+        site["site_index_builder"] = {"class_name": "DefaultSiteIndexBuilder"}
+        self._context.add_data_docs_site("docs", site)
         self._source = self._context.data_sources.add_pandas("dataset")
 
     def check(self, name: Table, table: pd.DataFrame, expectations: Sequence[Expectation]) -> list[Outcome]:
@@ -71,7 +63,7 @@ class Checker:
             result_format={
                 "result_format": "SUMMARY",
                 "partial_unexpected_count": 20,
-                "unexpected_index_column_names": list(KEYS[name]),
+                "unexpected_index_column_names": KEYS.get(name, ["split"]),
             },
         )
         answers = {result.expectation_config.meta["name"]: result for result in answer.results}
@@ -82,7 +74,7 @@ class Checker:
     def write_docs(self) -> None:
         """Write the Data Docs of everything that was checked."""
         self._context.build_data_docs(["docs"])
-        make_readable(self._docs, self._failures)
+        _make_readable(self._docs, self._failures)
 
 
 def _translate(expectation: Expectation) -> Any:
@@ -112,3 +104,34 @@ def _outcome(expectation: Expectation, answer: Any, table: pd.DataFrame) -> Outc
     subject, observed, words = ("", None, "none") if rows.empty else expectation.worst(rows)
     failures = int(answer.result.get("unexpected_count", not success))
     return Outcome(expectation, success, subject, observed, words, failures)
+
+
+def _make_readable(docs: Path, failures: Mapping[str, Sequence[str]]) -> None:
+    """Put into the finished pages what they would otherwise fetch from other servers.
+
+    That is their styles, their signs for passed and failed, and the tables of the first page.
+
+    Args:
+        docs: folder of the site.
+        failures: table → a line for each of its expectations that failed.
+    """
+    # moving pictures of a guide that is switched off: nine tenths of the site, and no page shows them
+    for picture in docs.glob("static/images/*.gif"):
+        picture.unlink()
+    # before the page's own styles, which win where they can be fetched
+    signs = render(TEMPLATES / "signs.html.j2")
+    for page in docs.rglob("*.html"):
+        _insert(page, _HEAD, signs)
+    tables = [
+        # validations/<table>/<run>/<time>/<asset>.html, one run per site
+        {"name": table, "page": page.relative_to(docs).as_posix(), "failures": lines}
+        for table, lines in failures.items()
+        for page in sorted((docs / "validations" / table).rglob("*.html"))
+    ]
+    _insert(docs / "index.html", _CONTENT, render(TEMPLATES / "tables.html.j2", tables=tables))
+
+
+def _insert(page: Path, after: re.Pattern[str], text: str) -> None:
+    """Write `text` behind the first place in `page` that matches; a page without one stays as it is."""
+    content = page.read_text(encoding="utf-8")
+    page.write_text(after.sub(lambda found: f"{found[0]}\n{text}", content, count=1), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,7 +86,8 @@ class Expectation:
             excess = (self.low - values).combine(values - self.high, max)
         row = rows.iloc[int(excess.to_numpy().argmax())]
         value = _python_value(row[self.column])
-        return _subject(self.table, row), value, str(row[self.words]) if self.words else _format(value)
+        place = {"images": ", image {row}", "classes": ", class {class_name}"}.get(self.table, "").format(**row)
+        return row["split"] + place, value, str(row[self.words]) if self.words else _format(value)
 
 
 @dataclass(frozen=True)
@@ -119,127 +121,91 @@ class Outcome:
 
 def array_expectations(manifest: Manifest) -> list[Expectation]:
     """The arrays on disk are what the manifest promises; without that nothing else can be looked at."""
-    shape = shape_text((manifest.image_size, manifest.image_size, 3))
-    fits = [
-        Expectation(f"{column}_fits", "arrays", column, "critical", meaning, allowed=(value,))
-        for column, meaning, value in (
-            ("image_dtype", "Pixels are stored as whole numbers of 0 to 255.", "uint8"),
-            ("image_shape", "Images have the manifest's size and three channels.", shape),
-            ("label_dtype", "Labels are stored as whole numbers.", "int64"),
-            ("label_shape", "There is one label per image.", "scalar"),
-            ("missing_images", "There are as many images as the manifest says.", 0),
-            ("missing_labels", "There are as many labels as the manifest says.", 0),
-        )
+    promised = (
+        ("image_dtype", "Pixels are stored as whole numbers of 0 to 255.", "uint8"),
+        ("image_shape", "Images have the manifest's size and three channels.", shape_text(manifest.image_shape)),
+        ("label_dtype", "Labels are stored as whole numbers.", "int64"),
+        ("label_shape", "There is one label per image.", "scalar"),
+        ("missing_images", "There are as many images as the manifest says.", 0),
+        ("missing_labels", "There are as many labels as the manifest says.", 0),
+    )
+    there = "There is something to learn from."
+    return [
+        *(
+            Expectation(f"{column}_fits", "arrays", column, "critical", meaning, allowed=(value,))
+            for column, meaning, value in promised
+        ),
+        Expectation("training_images_exist", "arrays", "images", "critical", there, low=1, splits=("train",)),
     ]
-    there = Expectation(
-        "training_images_exist", "arrays", "images", "critical", "There is something to learn from.",
-        low=1, splits=("train",),
-    )  # fmt: skip
-    return [*fits, there]
 
 
-def image_expectations(classes: int, params: ValidationParams) -> list[Expectation]:
-    """Each image on its own: its label fits its split, and something is to be seen."""
-    return [
-        Expectation(
-            "labels_within_classes", "images", "label", "critical",
+def content_expectations(
+    tables: Mapping[Table, pd.DataFrame], classes: int, params: ValidationParams
+) -> list[Expectation]:
+    """What the images are held against: each on its own, each split as a whole, each class of a labelled split.
+
+    Args:
+        tables: as `components.shared.checks.image_table` measures them.
+        classes: number of classes.
+        params: the bounds.
+    """
+
+    def at_least(parameter: str) -> dict[str, Any]:
+        return {"low": getattr(params, parameter), "parameter": parameter}
+
+    def at_most(parameter: str) -> dict[str, Any]:
+        return {"high": getattr(params, parameter), "parameter": parameter}
+
+    within: dict[str, Any] = {"low": UNLABELLED, "high": classes - 1, "expected": f"0 to {classes - 1}"}
+    present = set(tables["splits"]["split"])
+    expectations = [
+        Expectation("labels_within_classes", "images", "label", "critical",
             "A label is the number of a class; a missing one has an expectation of its own.",
-            low=UNLABELLED, high=classes - 1, splits=LABELLED, expected=f"0 to {classes - 1}",
-        ),
-        Expectation(
-            "labelled_images_have_labels", "images", "label", "critical",
-            "No image of a labelled split is unlabelled.", forbidden=(UNLABELLED,), splits=LABELLED,
-        ),
-        Expectation(
-            "unlabelled_images_have_none", "images", "label", "critical",
-            "Images of the unlabelled split have no label.", allowed=(UNLABELLED,), splits=("unlabelled",),
-        ),
-        Expectation(
-            "no_blank_images", "images", "std", "warning",
-            "An image of a single colour shows nothing to learn from.",
-            low=params.min_pixel_std, parameter="min_pixel_std",
-        ),
-    ]  # fmt: skip
-
-
-def split_expectations(splits: pd.DataFrame, params: ValidationParams) -> list[Expectation]:
-    """Each split as a whole: blank and repeated images, leaks into validation and test, balance, drift."""
-    found = [
-        Expectation(
-            "few_blank_images", "splits", "blank_fraction", "critical",
-            "Many blank images mean that reading the images went wrong.",
-            high=params.max_blank_fraction, parameter="max_blank_fraction",
-        ),
-        Expectation(
-            "test_images_are_new", "splits", "copied_fraction", "critical",
+            splits=LABELLED, **within),
+        Expectation("labelled_images_have_labels", "images", "label", "critical",
+            "No image of a labelled split is unlabelled.", forbidden=(UNLABELLED,), splits=LABELLED),
+        Expectation("unlabelled_images_have_none", "images", "label", "critical",
+            "Images of the unlabelled split have no label.", allowed=(UNLABELLED,), splits=("unlabelled",)),
+        Expectation("no_blank_images", "images", "std", "warning",
+            "An image of a single colour shows nothing to learn from.", **at_least("min_pixel_std")),
+        Expectation("few_blank_images", "splits", "blank_fraction", "critical",
+            "Many blank images mean that reading the images went wrong.", **at_most("max_blank_fraction")),
+        Expectation("test_images_are_new", "splits", "copied_fraction", "critical",
             "A test image that is also in another split makes the test accuracy too high.",
-            high=params.max_test_overlap, splits=("test",), parameter="max_test_overlap", words="copies",
-        ),
-        Expectation(
-            "validation_images_are_new", "splits", "copied_fraction", "warning",
+            splits=("test",), words="copies", **at_most("max_test_overlap")),
+        Expectation("validation_images_are_new", "splits", "copied_fraction", "warning",
             "A validation image that is also in another split misleads the choice of models.",
-            high=params.max_duplicate_fraction, splits=("validation",), parameter="max_duplicate_fraction",
-            words="copies",
-        ),
-        Expectation(
-            "few_repeated_images", "splits", "repeated_fraction", "warning",
+            splits=("validation",), words="copies", **at_most("max_duplicate_fraction")),
+        Expectation("few_repeated_images", "splits", "repeated_fraction", "warning",
             "Repeated images count several times, and contrast takes them for different ones.",
-            high=params.max_duplicate_fraction, parameter="max_duplicate_fraction",
-        ),
-        Expectation(
-            "balanced_classes", "splits", "imbalance", "warning",
+            **at_most("max_duplicate_fraction")),
+        Expectation("balanced_classes", "splits", "imbalance", "warning",
             "Largest class over smallest: training favours the large ones, and accuracy hides the small ones.",
-            high=params.max_class_imbalance, splits=LABELLED, parameter="max_class_imbalance",
-        ),
+            splits=LABELLED, **at_most("max_class_imbalance")),
+        Expectation("class_present", "classes", "images", "critical",
+            "Each class has images in train, validation and test.", low=1),
+        Expectation("enough_images", "classes", "images", "critical",
+            "Each class has enough training images.", splits=("train",), **at_least("min_images_per_class")),
+        Expectation("class_counts_fit", "classes", "missing_images", "critical",
+            "Each class has as many images as the manifest says.", allowed=(0,)),
     ]  # fmt: skip
-    # of an empty split nothing can be asked here; that it is empty is found per class
-    return [e for e in found if not e.splits or splits["split"].isin(e.splits).any()]
+    if {"train", "test"} <= present:
+        expectations.append(_brightness(tables["splits"].set_index("split"), params.max_brightness_drift))
+    # of an empty split as a whole nothing can be asked; that it is empty is found per class
+    return [e for e in expectations if e.table != "splits" or not e.splits or present & set(e.splits)]
 
 
-def drift_expectations(splits: pd.DataFrame, params: ValidationParams) -> list[Expectation]:
-    """Test images look like training images on average; nothing where one of them is empty."""
-    by_split: dict[Any, Any] = {row["split"]: row for row in splits.to_dict("records")}
-    if not {"train", "test"} <= set(by_split):
-        return []
-    train, test = by_split["train"], by_split["test"]
+def _brightness(splits: pd.DataFrame, drift: float) -> Expectation:
+    """Test images look like training images on average."""
+    train, images = splits.loc["train"], splits["images"]
     # three standard errors more, so that a small split does not raise the alarm by chance
-    chance = 3 * (1 / train["images"] + 1 / test["images"]) ** 0.5
-    width = float(train["deviation"] * (params.max_brightness_drift + chance))
-    return [
-        Expectation(
-            "brightness_of_test_like_train", "images", "mean", "warning",
-            "Test images are as bright on average as training images; else they were taken in another way.",
-            low=round(train["mean"] - width, 3), high=round(train["mean"] + width, 3), of_mean=True,
-            splits=("test",), parameter="max_brightness_drift",
-        )
-    ]  # fmt: skip
-
-
-def class_expectations(params: ValidationParams) -> list[Expectation]:
-    """Each class in each labelled split: that it is there, as often as said, and often enough to learn it."""
-    return [
-        Expectation(
-            "class_present", "classes", "images", "critical",
-            "Each class has images in train, validation and test.", low=1,
-        ),
-        Expectation(
-            "enough_images", "classes", "images", "critical",
-            "Each class has enough training images.",
-            low=params.min_images_per_class, splits=("train",), parameter="min_images_per_class",
-        ),
-        Expectation(
-            "class_counts_fit", "classes", "missing_images", "critical",
-            "Each class has as many images as the manifest says.", allowed=(0,),
-        ),
-    ]  # fmt: skip
-
-
-def _subject(table: Table, row: Any) -> str:
-    if table == "images":
-        return f"{row['split']}, image {row['row']}"
-    if table == "classes":
-        return f"{row['split']}, class {row['class_name']}"
-    return str(row["split"])
+    width = train["deviation"] * (drift + 3 * (1 / images["train"] + 1 / images["test"]) ** 0.5)
+    low, high = (round(float(train["mean"] + side * width), 3) for side in (-1, 1))
+    return Expectation(
+        "brightness_of_test_like_train", "images", "mean", "warning",
+        "Test images are as bright on average as training images; else they were taken in another way.",
+        low=low, high=high, of_mean=True, splits=("test",), parameter="max_brightness_drift",
+    )  # fmt: skip
 
 
 def _python_value(value: Any) -> Any:

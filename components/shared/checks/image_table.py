@@ -6,55 +6,19 @@ Images are read once, a few megabytes at a time, so that memory does not grow wi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from components.shared.artifacts import SPLITS, Dataset, Manifest, open_array
+from components.shared.progress import Progress
 
 LABELLED = ("train", "validation", "test")
 CHUNK_BYTES = 16 * 2**20
 DIGITS = 4  # of grey levels: what lies below differs between processors
-
-
-class MeanImages:
-    """The mean image of each of the first classes, in each labelled split.
-
-    Args:
-        classes: how many classes to keep, the first ones.
-        image_size: height and width in pixels.
-    """
-
-    def __init__(self, classes: int, image_size: int):
-        self.counts = np.zeros((len(LABELLED), classes), np.int64)
-        self._sums = np.zeros((len(LABELLED), classes, image_size, image_size, 3))
-
-    def add(self, split: str, images: np.ndarray, labels: np.ndarray) -> None:
-        """Take images uint8 (N, H, W, 3) with labels (N,) into account; unlabelled ones are left out."""
-        if split not in LABELLED:
-            return
-        place = LABELLED.index(split)
-        for label in np.unique(labels):
-            if 0 <= label < self.counts.shape[1]:
-                chosen = images[labels == label]
-                self.counts[place, label] += len(chosen)
-                self._sums[place, label] += chosen.sum(axis=0, dtype=np.float64)
-
-    def rows(self, names: Sequence[str]) -> list[tuple[str, list[np.ndarray]]]:
-        """For each class its name and its mean images in train, validation and test, float in [0, 1].
-
-        A class without an image in a split is drawn white there.
-        """
-        rows = []
-        for label in range(self.counts.shape[1]):
-            means = [
-                self._sums[place, label] / count / 255 if count else np.ones(self._sums.shape[2:])
-                for place, count in enumerate(self.counts[:, label])
-            ]
-            rows.append((names[label], means))
-        return rows
 
 
 def array_table(data: Dataset) -> pd.DataFrame:
@@ -68,22 +32,17 @@ def array_table(data: Dataset) -> pd.DataFrame:
     """
     rows = []
     for split in SPLITS:
-        images = open_array(data.folder / f"{split}.images.npy")
-        labels = open_array(data.folder / f"{split}.labels.npy")
-        listed = data.manifest.counts.get(split, 0)
-        rows.append(
-            {
-                "split": split,
-                "image_dtype": str(images.dtype),
-                "image_shape": shape_text(images.shape[1:]),
-                "label_dtype": str(labels.dtype),
-                "label_shape": shape_text(labels.shape[1:]),
-                "images": _length(images),
-                "labels": _length(labels),
-                "missing_images": listed - _length(images),
-                "missing_labels": listed - _length(labels),
+        row: dict[str, Any] = {"split": split}
+        for kind in ("image", "label"):
+            array = open_array(data.folder / f"{split}.{kind}s.npy")
+            length = len(array) if array.ndim else 0
+            row |= {
+                f"{kind}_dtype": str(array.dtype),
+                f"{kind}_shape": shape_text(array.shape[1:]),
+                f"{kind}s": length,
+                f"missing_{kind}s": data.manifest.counts.get(split, 0) - length,
             }
-        )
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -92,9 +51,7 @@ def shape_text(shape: Sequence[int]) -> str:
     return "×".join(str(length) for length in shape) or "scalar"
 
 
-def image_table(
-    data: Dataset, min_pixel_std: float, means: MeanImages, advance: Callable[[int], None]
-) -> pd.DataFrame:
+def image_table(data: Dataset, min_pixel_std: float) -> pd.DataFrame:
     """One row per image.
 
     Columns: split, row (in the split's arrays), label, class_name (empty without a known class), mean (brightness),
@@ -105,19 +62,17 @@ def image_table(
     Args:
         data: arrays that have the types, shapes and lengths that the manifest promises.
         min_pixel_std: in grey levels.
-        means: gathers the mean images on the way.
-        advance: called with the number of images that were read.
     """
     parts = []
-    for split in SPLITS:
-        images, labels = data.images(split), data.labels(split)
-        length = max(1, CHUNK_BYTES // max(1, images[:1].nbytes))
-        for start in range(0, len(images), length):
-            chunk, chunk_labels = np.asarray(images[start : start + length]), labels[start : start + length]
-            means.add(split, chunk, chunk_labels)
-            rows = np.arange(start, start + len(chunk))
-            parts.append(pd.DataFrame({"split": split, "row": rows, "label": chunk_labels, **_measure(chunk)}))
-            advance(len(chunk))
+    length = max(1, CHUNK_BYTES // int(np.prod(data.manifest.image_shape)))
+    with closing(Progress("validate", sum(data.manifest.counts.values()), "image")) as progress:
+        for split in SPLITS:
+            images, labels = data.images(split), data.labels(split)
+            for start in range(0, len(images), length):
+                chunk = np.asarray(images[start : start + length])
+                rows = np.arange(start, start + len(chunk))
+                parts.append(pd.DataFrame({"split": split, "row": rows, "label": labels[rows], **_measure(chunk)}))
+                progress.step(count=len(chunk))
     table = pd.concat(parts, ignore_index=True)
     names = dict(enumerate(data.manifest.class_names))
     table.insert(3, "class_name", table["label"].map(names).fillna(""))
@@ -133,35 +88,21 @@ def split_table(images: pd.DataFrame) -> pd.DataFrame:
     copied_fraction (images that also lie in another split), copies (that in words), imbalance (images of the
     largest class over those of the smallest that is there; 1 for unlabelled).
     """
+    table = _brightness(images, ["split"])
+    shares = images.groupby("split", sort=False)[["blank", "repeated"]].mean()
+    table[["blank_fraction", "repeated_fraction"]] = shares
     seen = images[~images["blank"]]
-    digests = {split: set(part["digest"]) for split, part in seen.groupby("split")}
-    rows = []
-    for split in SPLITS:
-        part, visible = images[images["split"] == split], seen[seen["split"] == split]
-        if part.empty:
-            continue
-        found = {
-            other: visible["digest"].isin(digests[other]).to_numpy()
-            for other in SPLITS
-            if other != split and other in digests
-        }
-        copied = int(np.any([np.zeros(len(visible), bool), *found.values()], axis=0).sum())
-        places = ", ".join(f"{there.sum()} in {other}" for other, there in found.items() if there.any())
-        sizes = part.loc[part["class_name"] != "", "label"].value_counts()
-        rows.append(
-            {
-                "split": split,
-                "images": len(part),
-                "mean": round(float(part["mean"].mean()), DIGITS),
-                "deviation": round(float(part["mean"].std(ddof=0)), DIGITS),
-                "blank_fraction": float(part["blank"].mean()),
-                "repeated_fraction": float(part["repeated"].mean()),
-                "copied_fraction": copied / len(part),
-                "copies": f"{copied} of {len(part)} images" + (f": {places}" if places else ""),
-                "imbalance": float(sizes.max() / sizes.min()) if len(sizes) else 1.0,
-            }
-        )
-    return pd.DataFrame(rows)
+    digests: dict[Any, Any] = {split: part["digest"] for split, part in seen.groupby("split", sort=False)}
+    for split, count in table["images"].items():
+        own = digests.get(split, pd.Series(dtype=object))
+        found = pd.DataFrame({other: own.isin(theirs) for other, theirs in digests.items() if other != split})
+        copied = int(found.any(axis=1).sum())
+        places = ", ".join(f"{there} in {other}" for other, there in found.sum().items() if there)
+        table.loc[split, "copied_fraction"] = copied / count
+        table.loc[split, "copies"] = f"{copied} of {count} images" + (f": {places}" if places else "")
+    sizes = images[images["class_name"] != ""].groupby(["split", "label"]).size().groupby("split")
+    table["imbalance"] = (sizes.max() / sizes.min()).reindex(table.index, fill_value=1.0)
+    return table.reset_index()
 
 
 def class_table(images: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
@@ -170,30 +111,38 @@ def class_table(images: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
     Columns: split, label, class_name, images, missing_images (the manifest's count minus the images), mean and
     deviation (of brightness; 0 without images), repeated.
     """
-    groups = {key: part for key, part in images.groupby(["split", "label"])}
+    classes = range(len(manifest.class_names))
+    every = pd.MultiIndex.from_product([LABELLED, classes], names=["split", "label"])
+    table = _brightness(images, ["split", "label"])
+    table["repeated"] = images.groupby(["split", "label"])["repeated"].sum()
+    table = table.reindex(every, fill_value=0).reset_index()
+    table.insert(2, "class_name", [manifest.class_names[label] for label in table["label"]])
+    listed = [dict(enumerate(manifest.class_counts.get(split, []))).get(label, 0) for split, label in every]
+    table.insert(4, "missing_images", listed - table["images"])
+    return table
+
+
+def class_means(data: Dataset, classes: int, images: int = 500) -> list[tuple[str, list[np.ndarray]]]:
+    """For each of the first classes its name and the mean of its first images in train, validation and test.
+
+    Float in [0, 1]; a class without an image in a split is drawn white there.
+    """
     rows = []
-    for split in LABELLED:
-        listed = manifest.class_counts.get(split, [])
-        for label, name in enumerate(manifest.class_names):
-            part = groups.get((split, label))
-            count = 0 if part is None else len(part)
-            rows.append(
-                {
-                    "split": split,
-                    "label": label,
-                    "class_name": name,
-                    "images": count,
-                    "missing_images": (listed[label] if label < len(listed) else 0) - count,
-                    "mean": 0.0 if part is None else round(float(part["mean"].mean()), DIGITS),
-                    "deviation": 0.0 if part is None else round(float(part["mean"].std(ddof=0)), DIGITS),
-                    "repeated": 0 if part is None else int(part["repeated"].sum()),
-                }
-            )
-    return pd.DataFrame(rows)
+    for label, name in enumerate(data.manifest.class_names[:classes]):
+        means = []
+        for split in LABELLED:
+            own = np.flatnonzero(data.labels(split) == label)[:images]
+            pixels = data.images(split)[own] if len(own) else np.full((1, *data.manifest.image_shape), 255)
+            means.append(pixels.mean(axis=0) / 255)
+        rows.append((name, means))
+    return rows
 
 
-def _length(array: np.ndarray) -> int:
-    return len(array) if array.ndim else 0
+def _brightness(images: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Number of images of each group, mean and deviation of their brightness, in the order of the images."""
+    groups = images.groupby(keys, sort=False)["mean"]
+    columns = {"images": groups.size(), "mean": groups.mean(), "deviation": groups.std(ddof=0)}
+    return pd.DataFrame(columns).round(DIGITS)
 
 
 def _measure(images: np.ndarray) -> dict[str, Any]:
@@ -208,8 +157,6 @@ def _measure(images: np.ndarray) -> dict[str, Any]:
     return {
         "mean": means.mean(axis=1).round(DIGITS),
         "std": stds.max(axis=1).round(DIGITS),
-        "red": means[:, 0].round(DIGITS),
-        "green": means[:, 1].round(DIGITS),
-        "blue": means[:, 2].round(DIGITS),
+        **dict(zip(("red", "green", "blue"), means.T.round(DIGITS), strict=True)),
         "digest": [hashlib.blake2b(image, digest_size=16).hexdigest() for image in images],
     }

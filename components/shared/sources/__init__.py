@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import importlib
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +36,7 @@ SPLIT_NAMES = {
 _IS_SOURCE = re.compile(r"^PUBLISHED = ", re.MULTILINE)
 
 
-class Source(ABC):
+class Source(AbstractContextManager["Source"]):
     """Raw images in up to four splits (`train`, `validation`, `test`, `unlabelled`).
 
     Opening a source checks all that can be checked without decoding its images. Use it in a `with` block.
@@ -67,9 +68,6 @@ class Source(ABC):
     def close(self) -> None:
         """Let go of open files."""
         return None
-
-    def __enter__(self) -> Source:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

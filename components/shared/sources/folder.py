@@ -16,7 +16,7 @@ from components.shared.artifacts import UNLABELLED
 from components.shared.errors import UserError
 from components.shared.params.schema import DataParams
 from components.shared.sources import SPLIT_NAMES, Source
-from components.shared.sources.files import Files, open_files
+from components.shared.sources.files import Files
 from components.shared.sources.pixels import decode_all
 
 PUBLISHED = False
@@ -46,7 +46,7 @@ class Folder(Source):
     def __init__(self, path: Path, image_size: int):
         self.location = str(path)
         self._size = image_size
-        self._files = open_files(path)
+        self._files = Files(path)
         layout = _read_layout(self._files)
         self.class_names = sorted(layout["train"])
         numbers = {name: number for number, name in enumerate(self.class_names)}

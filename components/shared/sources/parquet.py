@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,19 @@ class Parquet(Source):
         self.location = str(path)
         self._size = image_size
         self._files = _find_files(path)
-        self._labels = {
-            split: np.concatenate([_read_labels(file, split) for file in files])
-            for split, files in self._files.items()
-        }
-        self.class_names = self._names()
+        self._labels: dict[str, np.ndarray] = {}
+        named: list[tuple[Path, list[str]]] = []
+        for split, files in self._files.items():
+            heads = [_read_head(file, labelled=split != "unlabelled") for file in files]
+            self._labels[split] = np.concatenate([labels for labels, _ in heads])
+            named += [(file, names) for file, (_, names) in zip(files, heads, strict=True) if names]
+        if not named:
+            highest = max((int(labels.max()) for labels in self._labels.values() if labels.size), default=-1)
+            named = [(path, [str(label) for label in range(highest + 1)])]
+        first, self.class_names = named[0]
+        for file, names in named:
+            if names != self.class_names:
+                raise UserError(f"{file}: has other class names than {first.name}; make them alike, in one order")
 
     def labels(self, split: str) -> np.ndarray:
         """Labels of a split: int64, shape (N,)."""
@@ -70,20 +79,6 @@ class Parquet(Source):
     def digest(self) -> str:
         """SHA-256 over the names and contents of the files."""
         return files_digest(file for files in self._files.values() for file in files)
-
-    def _names(self) -> list[str]:
-        by_file: dict[Path, list[str]] = {}
-        for file in (file for files in self._files.values() for file in files):
-            if names := _class_names(file):
-                by_file[file] = names
-        if not by_file:
-            highest = max((int(labels.max()) for labels in self._labels.values() if labels.size), default=-1)
-            return [str(label) for label in range(highest + 1)]
-        first, names = next(iter(by_file.items()))
-        for file, other in by_file.items():
-            if other != names:
-                raise UserError(f"{file}: has other class names than {first.name}; make them alike, in one order")
-        return names
 
 
 def _find_files(path: Path) -> dict[str, list[Path]]:
@@ -125,49 +120,44 @@ def _opened(file: Path) -> Iterator[Any]:
         raise UserError(f"{file}: not readable as Parquet: {first_line(error)}") from None
 
 
-def _check_columns(file: Path, schema: Any, label_needed: bool) -> None:
-    names = ", ".join(schema.names)
-    for column in ("image", "label") if label_needed else ("image",):
-        if column not in schema.names:
-            raise UserError(f"{file}: has no column {column!r}, but {names}; rename the column")
-    image = schema.field("image").type
-    fields = [image.field(i).name for i in range(image.num_fields)] if pyarrow.types.is_struct(image) else []
-    if "bytes" not in fields:
-        raise UserError(f"{file}: column 'image' is {image}; expected struct<bytes: binary, path: string>")
-    if label_needed and not pyarrow.types.is_integer(schema.field("label").type):
-        raise UserError(f"{file}: column 'label' is {schema.field('label').type}; expected int64")
-
-
-def _read_labels(file: Path, split: str) -> np.ndarray:
+def _read_head(file: Path, labelled: bool) -> tuple[np.ndarray, list[str]]:
+    """Labels and class names of a file, its columns checked; no names where its metadata have none."""
     with _opened(file) as parquet:
-        _check_columns(file, parquet.schema_arrow, label_needed=split != "unlabelled")
-        if split == "unlabelled":
-            return np.full(parquet.metadata.num_rows, UNLABELLED, np.int64)
+        schema = parquet.schema_arrow
+        _check_columns(file, schema, labelled)
+        if not labelled:
+            return np.full(parquet.metadata.num_rows, UNLABELLED, np.int64), _class_names(schema)
         column = parquet.read(columns=["label"]).column("label")
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
         raise UserError(f"{file}: row {row}: label is missing; −1 stands for unlabelled")
-    return column.to_numpy().astype(np.int64)
+    return column.to_numpy().astype(np.int64), _class_names(schema)
+
+
+def _check_columns(file: Path, schema: Any, labelled: bool) -> None:
+    for column in ("image", "label") if labelled else ("image",):
+        if column not in schema.names:
+            raise UserError(f"{file}: has no column {column!r}, but {', '.join(schema.names)}; rename the column")
+    image = schema.field("image").type
+    if not pyarrow.types.is_struct(image) or image.get_field_index("bytes") < 0:
+        raise UserError(f"{file}: column 'image' is {image}; expected struct<bytes: binary, path: string>")
+    if labelled and not pyarrow.types.is_integer(schema.field("label").type):
+        raise UserError(f"{file}: column 'label' is {schema.field('label').type}; expected int64")
+
+
+def _class_names(schema: Any) -> list[str]:
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return [str(name) for name in features["label"]["names"]]
+    except (ValueError, KeyError, TypeError):
+        return []
 
 
 def _read_images(file: Path) -> Iterator[tuple[str, bytes]]:
-    row = 0
     with _opened(file) as parquet:
-        for batch in parquet.iter_batches(batch_size=ROWS, columns=["image"]):
-            for content in pyarrow.compute.struct_field(batch.column("image"), "bytes").to_pylist():
-                if content is None:
-                    raise UserError(f"{file}: row {row}: image.bytes is empty; store the image in the file")
-                yield f"{file}: row {row}", content
-                row += 1
-
-
-def _class_names(file: Path) -> list[str]:
-    with _opened(file) as parquet:
-        raw = (parquet.schema_arrow.metadata or {}).get(b"huggingface")
-    if raw is None:
-        return []
-    try:
-        names = json.loads(raw)["info"]["features"]["label"]["names"]
-        return [str(name) for name in names]
-    except (ValueError, KeyError, TypeError):
-        return []
+        batches = parquet.iter_batches(batch_size=ROWS, columns=["image"])
+        images = (pyarrow.compute.struct_field(batch.column("image"), "bytes").to_pylist() for batch in batches)
+        for row, content in enumerate(chain.from_iterable(images)):
+            if content is None:
+                raise UserError(f"{file}: row {row}: image.bytes is empty; store the image in the file")
+            yield f"{file}: row {row}", content

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
@@ -18,7 +17,7 @@ from components.shared.errors import UserError
 FORMATS = ("JPEG", "PNG", "WEBP")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-CHUNK = 8  # images a thread decodes at a time: few enough that a window of large photographs fits in memory
+CHUNK = 8  # images a thread decodes of each window: few enough that one of large photographs fits in memory
 
 
 def decode(data: bytes, size: int, name: str) -> np.ndarray:
@@ -76,17 +75,9 @@ def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterato
     """Do `work` for each item on all processors; yields the results in order, holding only a few at a time."""
     workers = os.cpu_count() or 1
     source = iter(items)
-    pending: deque[Future[list[Result]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            while chunk := list(islice(source, CHUNK)):
-                pending.append(pool.submit(lambda chunk: list(map(work, chunk)), chunk))
-                if len(pending) > 2 * workers:
-                    yield from pending.popleft().result()
-            while pending:
-                yield from pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while window := list(islice(source, CHUNK * workers)):
+            yield from pool.map(work, window)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -78,21 +78,31 @@ def plan_splits(
     train = plan["train"]
     train[labels["train"] == UNLABELLED] = SPLITS.index("unlabelled")
     cuts_validation = not labels["validation"].size
+
+    def members(purpose: str) -> list[np.ndarray]:
+        return _shuffled_classes(labels["train"], train, data.seed, purpose)
+
+    def set_aside(split: str, keep: int) -> None:
+        """Of each class the number of images nearest to the fraction that leaves some on both sides."""
+        fraction = getattr(data.split, split)
+        for name, rows in zip(class_names, members(split), strict=True):
+            if len(rows) < keep + 1:
+                raise UserError(
+                    f"data.split.{split} = {fraction}: class {name!r} has {len(rows)} labelled images to cut from; "
+                    f"at least {keep + 1} are needed"
+                )
+            count = min(max(round(fraction * len(rows)), 1), len(rows) - keep)
+            train[rows[:count]] = SPLITS.index(split)
+
     if not labels["test"].size:
-        members = _shuffled_classes(labels["train"], train, data.seed, "test")
-        for name, rows in zip(class_names, members, strict=True):
-            count = _cut("data.split.test", data.split.test, name, len(rows), 1 + cuts_validation)
-            train[rows[:count]] = SPLITS.index("test")
+        set_aside("test", 1 + cuts_validation)
     if data.labels_per_class is not None:
-        members = _shuffled_classes(labels["train"], train, data.seed, "labels")
-        _check_budget(data.labels_per_class, class_names, members, cuts_validation)
-        for rows in members:
+        candidates = members("labels")
+        _check_budget(data.labels_per_class, class_names, candidates, cuts_validation)
+        for rows in candidates:
             train[rows[data.labels_per_class :]] = SPLITS.index("unlabelled")
     if cuts_validation:
-        members = _shuffled_classes(labels["train"], train, data.seed, "validation")
-        for name, rows in zip(class_names, members, strict=True):
-            count = _cut("data.split.validation", data.split.validation, name, len(rows), 1)
-            train[rows[:count]] = SPLITS.index("validation")
+        set_aside("validation", 1)
     return plan
 
 
@@ -101,16 +111,6 @@ def _shuffled_classes(labels: np.ndarray, destinations: np.ndarray, seed: int, p
     rng = np.random.default_rng([seed, *purpose.encode()])
     here = destinations == SPLITS.index("train")
     return [rng.permutation(np.flatnonzero(here & (labels == label))) for label in range(labels.max() + 1)]
-
-
-def _cut(field: str, fraction: float, name: str, size: int, keep: int) -> int:
-    """How many of a class's images to set aside: the nearest number that leaves some on both sides."""
-    if size < keep + 1:
-        raise UserError(
-            f"{field} = {fraction}: class {name!r} has {size} labelled images to cut from; "
-            f"at least {keep + 1} are needed"
-        )
-    return min(max(round(fraction * size), 1), size - keep)
 
 
 def _check_budget(

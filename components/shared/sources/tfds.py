@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from tensorflow_datasets.core.download.resource import get_dl_fname
 from tensorflow_datasets.core.download.util import DownloadError
 
 from components.shared.artifacts import UNLABELLED
-from components.shared.errors import UserError
+from components.shared.errors import UserError, first_line
 from components.shared.sources import Source
 from components.shared.sources.pixels import fit
 
@@ -88,14 +87,7 @@ class TensorFlowDataset(Source):
 def _prepare(builder: Any, cache: Path, archives: Path) -> None:
     ((url, archive),) = builder.url_infos.items()
     by_hand = archives / archive.filename
-    origin = str(by_hand)
-    if not by_hand.exists():
-        origin = url
-        if not _is_downloaded(cache, url, archive.checksum):
-            _check_connection(builder.name, url, by_hand)
-    print(f"{builder.name}: preparing {origin} into {cache}/ (once)", flush=True)
-    if not sys.stderr.isatty():
-        tensorflow_datasets.disable_progress_bar()
+    origin = str(by_hand) if by_hand.exists() else url
     unpacked = cache / "unpacked" / builder.name
     config = tensorflow_datasets.download.DownloadConfig(
         manual_dir=str(archives),
@@ -104,7 +96,14 @@ def _prepare(builder: Any, cache: Path, archives: Path) -> None:
         # their bucket holds data sets prepared by others
         try_download_gcs=False,
     )
+    if not sys.stderr.isatty():
+        tensorflow_datasets.disable_progress_bar()
     try:
+        if origin == url and not any((cache / "downloads").rglob(get_dl_fname(url, archive.checksum))):
+            # ask and hang up, the way TensorFlow Datasets will ask (proxy settings and all)
+            with requests.get(url, stream=True, timeout=ANSWER_SECONDS) as answer:
+                answer.raise_for_status()
+        print(f"{builder.name}: preparing {origin} into {cache}/ (once)", flush=True)
         builder.download_and_prepare(download_dir=str(cache / "downloads"), download_config=config)
     except NonMatchingChecksumError:
         raise UserError(
@@ -112,48 +111,17 @@ def _prepare(builder: Any, cache: Path, archives: Path) -> None:
             f"its size {int(archive.size)} bytes); remove it, and download it again from {url}"
         ) from None
     except (requests.RequestException, DownloadError) as error:
-        raise UserError(_by_hand(builder.name, url, by_hand, f"{type(error).__name__}: {error}")) from None
+        raise UserError(
+            f"data.source = {builder.name}: can't get the archive ({_reason(error, urlsplit(url).netloc)}); "
+            f"download {url} elsewhere and put {by_hand.name} into {archives}/, then run this again"
+        ) from None
     except (OSError, ExtractError) as error:
         raise UserError(f"{cache}: can't prepare {builder.name} from {origin}: {error}") from None
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
 
 
-def _is_downloaded(cache: Path, url: str, checksum: str) -> bool:
-    return any((cache / "downloads").rglob(get_dl_fname(url, checksum)))
-
-
-def _check_connection(name: str, url: str, by_hand: Path) -> None:
-    """Ask for the archive and hang up, the way TensorFlow Datasets will ask (proxy settings and all).
-
-    Raises:
-        UserError: no answer, or a refusal; it says how to do without.
-    """
-    host = urlsplit(url).netloc
-    failure = [f"no answer from {host} within {ANSWER_SECONDS:.0f} s"]
-
-    def ask() -> None:
-        try:
-            with requests.get(url, stream=True, timeout=ANSWER_SECONDS - 0.5) as answer:
-                answer.raise_for_status()
-            failure.clear()
-        except requests.Timeout:
-            pass
-        except requests.ConnectionError:
-            failure[0] = f"no connection to {host}"
-        except requests.RequestException as error:
-            failure[0] = str(error)
-
-    # looking up a host's name knows no timeout, so it is a thread that may be left behind
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(ANSWER_SECONDS)
-    if failure:
-        raise UserError(_by_hand(name, url, by_hand, failure[0]))
-
-
-def _by_hand(name: str, url: str, by_hand: Path, reason: str) -> str:
-    return (
-        f"data.source = {name}: can't get the archive ({' '.join(reason.split())[:160]}); "
-        f"download {url} elsewhere and put {by_hand.name} into {by_hand.parent}/, then run this again"
-    )
+def _reason(error: Exception, host: str) -> str:
+    if isinstance(error, requests.Timeout):
+        return f"no answer from {host} within {ANSWER_SECONDS:.0f} s"
+    return f"no connection to {host}" if isinstance(error, requests.ConnectionError) else first_line(error, 160)

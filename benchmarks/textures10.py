@@ -4,7 +4,7 @@ The label is the pattern. It survives cropping and any change of colour, which i
 crops and colour distortion keeps; and no single colour or brightness gives it away, so that a network that matches
 views by their colours learns nothing of use.
 
-    python -m components.shared.textures10 data/sample/textures10.zip
+    python -m benchmarks.textures10 data/sample/textures10.zip
 """
 
 from __future__ import annotations
