@@ -105,7 +105,9 @@ env:  ## Create .venv from requirements.lock, with `contrastive` in it, unless i
 
 .PHONY: fresh-env
 fresh-env:
-	@python=$$(for name in python3 python3.12 python3.11; do \
+	@# not the Python of an environment that is about to be removed
+	@PATH=$$(tr : '\n' <<< "$$PATH" | grep -vxF "$(CURDIR)/$(VENV)/bin" | paste -sd :); \
+	python=$$(for name in python3 python3.12 python3.11; do \
 	    "$$name" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
 	      && command -v "$$name" && break; \
 	  done) || { echo "error: no Python 3.11 or 3.12 with its venv module; install one (Debian, Ubuntu: python3-venv)" >&2; exit 2; }; \

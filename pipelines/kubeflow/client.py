@@ -1,9 +1,8 @@
 """KFP's own client, with a time-out on every call and every failure in one line.
 
-Flags win over the environment, whose variables are those of the `kfp` command line (KFP_ENDPOINT, KFP_NAMESPACE,
-KFP_EXISTING_TOKEN) and of `kfp.Client` (KF_PIPELINES_ENDPOINT, KF_PIPELINES_UI_ENDPOINT, the OAuth clients of
-Identity-Aware Proxy, KF_PIPELINES_SA_TOKEN_PATH). Without a host, a pod of the cluster finds the service by name;
-others go through the kubeconfig.
+The environment variables are those of the `kfp` command line (see `options.Access`) and of `kfp.Client`
+(KF_PIPELINES_UI_ENDPOINT, the OAuth clients of Identity-Aware Proxy, KF_PIPELINES_SA_TOKEN_PATH). Without a host, a
+pod of the cluster finds the service by name; others go through the kubeconfig.
 """
 
 from __future__ import annotations
@@ -11,12 +10,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import kfp
@@ -31,19 +28,27 @@ from pipelines.kubeflow.options import Access
 PAGE_SIZE = 100
 # seconds to connect
 CONNECT = 10.0
-_ADVICE = {
-    400: "refused the request as wrong",
+# by status, or by its first digit
+_REFUSED = {
+    300: "sends one on elsewhere, often to log in; give a token with KFP_EXISTING_TOKEN, or that address as --host",
+    400: "refused the request as wrong; where Kubeflow is shared by several users, say whose with --namespace",
     401: "does not know who you are; give a valid token with KFP_EXISTING_TOKEN (it may have expired)",
     403: "does not allow you to do this; check --namespace, or ask its owner to make you a contributor",
     404: "found no such thing; check the name, and that --host is Kubeflow Pipelines 2",
     409: "says that it is there already; look at it, then repeat the command",
     413: "finds the pipeline too large",
     429: "is asked too often; try again later",
+    500: "failed; try again, or read the log of the pod ml-pipeline",
 }
-# what passes by itself; 0 is no answer at all
-_TRANSIENT = (0, 408, 425, 429, 500, 502, 503, 504)
-
-Found = TypeVar("Found")
+# the first that fits
+_LOST = {
+    (http.SSLError,): "its certificate can't be trusted ({reason}); name the one that signed it with --ssl-ca-cert",
+    (http.NewConnectionError, http.ConnectTimeoutError, http.LocationParseError): (
+        "can't be reached: {reason}; check --host and the network"
+    ),
+    (http.TimeoutError,): "no answer within {timeout:g} s; try again, or raise --timeout",
+    (Exception,): "the connection was cut: {reason}; try again",
+}
 
 
 class ClusterError(UserError):
@@ -52,17 +57,16 @@ class ClusterError(UserError):
     Args:
         text: one line for the user.
         status: of HTTP; 0 where there was no answer.
-        sent: whether the request may have been carried out although no answer came.
     """
 
-    def __init__(self, text: str, status: int = 0, sent: bool = False):
+    def __init__(self, text: str, status: int = 0):
         super().__init__(text)
-        self.status, self.sent = status, sent
+        self.status = status
 
     @property
     def transient(self) -> bool:
         """Whether trying again may help."""
-        return self.status in _TRANSIENT
+        return self.status in (0, 408, 425, 429) or self.status >= 500
 
 
 class Client(kfp.Client):
@@ -73,51 +77,35 @@ class Client(kfp.Client):
         page: address of the Kubeflow page that a cluster's settings name.
 
     Raises:
-        UserError: no cluster is named, a token, certificate or kubeconfig can't be read, or Kubeflow is shared and
-            no namespace is given.
+        UserError: no cluster is named, or a token, certificate or kubeconfig can't be read.
         ClusterError: the server did not say whether it is shared.
     """
 
     def __init__(self, access: Access, page: str | None = None):
-        if not 0 < access.timeout <= 3600:
-            raise UserError(f"--timeout = {access.timeout:g}: must be more than 0 and at most 3600 seconds")
-        host = access.host or os.environ.get("KFP_ENDPOINT") or os.environ.get("KF_PIPELINES_ENDPOINT")
-        if host and "://" not in host:
-            host = f"https://{host}"
-        if host and re.search(r"\s", host):
-            raise UserError(f"--host = {host}: is no address; write it as https://kubeflow.example.org/pipeline")
-        namespace = access.namespace or os.environ.get("KFP_NAMESPACE")
-        token = access.existing_token or os.environ.get("KFP_EXISTING_TOKEN")
-        certificate = access.ssl_ca_cert or os.environ.get("KFP_SSL_CA_CERT")
-        if certificate and not Path(certificate).is_file():
+        if access.ssl_ca_cert and not Path(access.ssl_ca_cert).is_file():
             raise UserError(
-                f"--ssl-ca-cert = {certificate}: no such file; name a PEM file, or unset KFP_SSL_CA_CERT"
+                f"--ssl-ca-cert = {access.ssl_ca_cert}: no such file; name a PEM file, or unset KFP_SSL_CA_CERT"
             )
-        self._access, self._token, self._shared = access, token.strip() if token else None, False
+        host = access.host if not access.host or "://" in access.host else f"https://{access.host}"
+        self._timeout = access.timeout
         try:
             with warnings.catch_warnings():
                 # that it is for version 2
                 warnings.simplefilter("ignore")
                 super().__init__(
                     host=host,
-                    namespace=namespace or "kubeflow",
-                    existing_token=self._token if host else None,
-                    ssl_ca_cert=certificate,
-                    kube_context=access.kube_context,
-                    ui_host=access.ui_host or page,
-                    verify_ssl=not access.no_verify_ssl,
+                    namespace=access.namespace or "kubeflow",
+                    existing_token=access.existing_token and access.existing_token.strip(),
+                    ssl_ca_cert=access.ssl_ca_cert,
+                    ui_host=page,
                 )
         except UserError:
             raise
         except Exception as error:
             raise UserError(
-                f"{host or 'the cluster'}: no way in ({first_line(error)}); log in, and look at "
+                f"{host or 'the cluster'}: no way in ({first_line(error)}); check --host, log in, and look at "
                 "~/.config/kfp/context.json"
             ) from None
-        if namespace:
-            self._context_setting["namespace"] = namespace
-        if self._shared and not self.namespace:
-            raise UserError(f"{self.host}: is shared by several users; say whose with --namespace or KFP_NAMESPACE")
         self._guard()
 
     @property
@@ -128,18 +116,20 @@ class Client(kfp.Client):
     @property
     def namespace(self) -> str:
         """The user's namespace, empty where Kubeflow is not shared."""
-        return str(self._context_setting.get("namespace") or "")
+        return str(self.get_user_namespace() or "")
 
-    def link(self, *parts: str) -> str | None:
-        """Address of something on the Kubeflow page, such as ("runs", "details", id); None if it is not known."""
-        return f"{self._uihost.rstrip('/')}/#/{'/'.join(parts)}" if self._uihost else None
+    def link(self, *parts: str) -> str:
+        """Address of something on the Kubeflow page, such as ("runs", "details", id)."""
+        return f"{self._get_url_prefix()}/#/{'/'.join(parts)}"
+
+    def _get_url_prefix(self) -> str:
+        # KFP's client prints links that begin with it
+        return without_account(super()._get_url_prefix()).rstrip("/")
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
         """Ask once how the server is; KFP's own method tries five times and logs tracebacks."""
         self._guard()
-        answer = self._healthz_api.healthz_service_get_healthz()
-        self._shared = bool(answer.multi_user)
-        return answer
+        return self._healthz_api.healthz_service_get_healthz()
 
     def set_user_namespace(self, namespace: str) -> None:
         """Use a namespace; KFP's own method also writes it into the home folder, for every program."""
@@ -149,15 +139,10 @@ class Client(kfp.Client):
         """As KFP does, but the namespace of the user is not that of Kubeflow Pipelines itself."""
         # it prints that there is no kubeconfig, and goes on to localhost
         with contextlib.redirect_stdout(io.StringIO()):
-            config = super()._load_config(host, client_id, self._access.system_namespace, *more)
+            config = super()._load_config(host, client_id, "kubeflow", *more)
         if not host and config.host == kfp_server_api.Configuration().host:
-            context = self._access.kube_context
-            where = f"the kubeconfig's context {context}" if context else "the kubeconfig"
-            raise UserError(f"no cluster: give --host or set KFP_ENDPOINT, for {where} can't be used")
+            raise UserError("no cluster: give --host or set KFP_ENDPOINT, or a kubeconfig that works and no token")
         config.host = config.host.rstrip("/")
-        if self._token and not host:
-            config.api_key["authorization"], config.api_key_prefix["authorization"] = self._token, "Bearer"
-            config.refresh_api_key_hook = None
         # a broken connection is tried once more where nothing was sent; the rest is for the caller to decide
         config.retries = urllib3.Retry(
             total=1, connect=1, read=0, redirect=0, status=0, other=0, raise_on_redirect=False
@@ -169,120 +154,71 @@ class Client(kfp.Client):
         self._healthz_api.api_client.request = self._request
 
     def _request(self, *arguments: Any, **keywords: Any) -> Any:
-        api_client, timeout = self._healthz_api.api_client, self._access.timeout
-        keywords["_request_timeout"] = (min(CONNECT, timeout), timeout)
-        password = urlsplit(self._existing_config.host).password
-        secrets = [*self._existing_config.api_key.values(), api_client.cookie, password]
+        api_client = self._healthz_api.api_client
+        keywords["_request_timeout"] = (min(CONNECT, self._timeout), self._timeout)
         try:
             response = kfp_server_api.ApiClient.request(api_client, *arguments, **keywords)
+        except ApiException as error:
+            if not error.status:
+                raise self._lost(error) from None
+            raise self._refused(error) from None
         except (OpenApiException, http.HTTPError, OSError) as error:
-            raise _explained(error, self.host, timeout, list(filter(None, secrets))) from None
-        try:
-            understood = isinstance(json.loads(response.data), dict)
-        except ValueError:
-            understood = False
-        if not understood:
+            raise self._lost(error) from None
+        if not bytes(response.data).lstrip().startswith(b"{"):
             # the generated client turns any text into an empty answer: a login page would be taken for "no runs"
             raise ClusterError(
                 f"{self.host}: answered, but not as Kubeflow Pipelines does; check --host (often it ends in "
                 "/pipeline), and give a token if it asks to log in",
                 status=200,
-                sent=True,
             )
         return response
+
+    def _refused(self, error: ApiException) -> ClusterError:
+        """A status that is no success, in one line with what to do about it."""
+        status = int(error.status)
+        advice = _REFUSED.get(status) or _REFUSED.get(status // 100 * 100, "refused")
+        try:
+            # the upload service has a name of its own for it
+            answer = json.loads(error.body)
+            message = str(answer.get("error_message") or answer["message"])
+        except (ValueError, TypeError, LookupError, AttributeError):
+            # a proxy in front of it
+            message = str(error.reason or "")
+        config, cookie = self._existing_config, self._healthz_api.api_client.cookie
+        for secret in filter(None, (*config.api_key.values(), cookie, urlsplit(config.host).password)):
+            message = message.replace(secret, "…")
+        return ClusterError(f"{self.host}: {advice} [{status}: {' '.join(message.split())[:300]}]", status=status)
+
+    def _lost(self, error: Exception) -> ClusterError:
+        """What the transport raised, in one line with what to do about it."""
+        if isinstance(error, http.MaxRetryError) and error.reason is not None:
+            error = error.reason
+        cause: BaseException = error
+        while inner := cause.__cause__ or cause.__context__:
+            cause = inner
+        reason = getattr(cause, "strerror", None) or first_line(cause)
+        text = next(text for kinds, text in _LOST.items() if isinstance(error, kinds))
+        return ClusterError(f"{self.host}: {text.format(reason=reason, timeout=self._timeout)}")
 
 
 def every(lister: Callable[..., Any], field: str, **keywords: Any) -> Iterator[Any]:
     """Everything that a method lists, page after page.
 
     Args:
-        lister: such as `client.list_runs`.
-        field: name of the answer's list, such as "runs".
+        lister: such as `client.list_recurring_runs`.
+        field: name of the answer's list, such as "recurring_runs".
         keywords: for the method.
     """
     token = ""
     while True:
-        answer = lister(**{"page_size": PAGE_SIZE, **keywords}, page_token=token)
+        answer = lister(page_size=PAGE_SIZE, page_token=token, **keywords)
         yield from getattr(answer, field) or []
         token = answer.next_page_token
         if not token:
             return
 
 
-def find_by_name(lister: Callable[..., Any], field: str, name: str, **keywords: Any) -> Any:
-    """The first that `every` finds of this display name, or None."""
-    return next(every(lister, field, filter=by_name(name), **keywords), None)
-
-
 def by_name(name: str) -> str:
     """Filter of a list by display name, as the API wants it."""
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
     return json.dumps({"predicates": [predicate]})
-
-
-def find_or_make(find: Callable[[], Found | None], make: Callable[[], Found]) -> tuple[Found, bool]:
-    """What is found or else made, and whether it was made; another one may make it in the same moment."""
-    found = find()
-    if found is not None:
-        return found, False
-    try:
-        # KFP's client prints links
-        with contextlib.redirect_stdout(io.StringIO()):
-            return make(), True
-    except ClusterError as error:
-        found = find() if error.status == 409 else None
-        if found is None:
-            raise
-        return found, False
-
-
-def _explained(error: Exception, host: str, timeout: float, secrets: list[str]) -> ClusterError:
-    """What the generated client or its transport raised, in one line with what to do about it."""
-    if isinstance(error, ApiException) and error.status:
-        return _refused(error, host, secrets)
-    if isinstance(error, http.MaxRetryError) and error.reason is not None:
-        error = error.reason
-    cause: BaseException = error
-    while inner := cause.__cause__ or cause.__context__:
-        cause = inner
-    reason = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None) or first_line(cause)
-    if isinstance(error, http.SSLError):
-        return ClusterError(
-            f"{host}: its certificate can't be trusted ({reason}); name the one that signed it with --ssl-ca-cert",
-            status=495,
-        )
-    if isinstance(error, http.NewConnectionError | http.ConnectTimeoutError | http.LocationParseError):
-        return ClusterError(f"{host}: can't be reached: {reason}; check --host and the network")
-    if isinstance(error, http.TimeoutError):
-        return ClusterError(f"{host}: no answer within {timeout:g} s; try again, or raise --timeout", sent=True)
-    return ClusterError(f"{host}: the connection was cut: {reason}; try again", sent=True)
-
-
-def _refused(error: ApiException, host: str, secrets: list[str]) -> ClusterError:
-    status = int(error.status)
-    if 300 <= status < 400:
-        where = (error.headers or {}).get("location", "another address")
-        advice = f"sends one on to {where.split('?')[0]}; give a token with KFP_EXISTING_TOKEN, or that as --host"
-    elif status >= 500:
-        advice = "failed; try again, or read the log of the pod ml-pipeline"
-    else:
-        advice = _ADVICE.get(status, "refused")
-    message = " ".join(_message(error.body).split())
-    for secret in secrets:
-        message = message.replace(secret, "…")
-    message = message if len(message) <= 300 else f"{message[:299]}…"
-    detail = f"{status}: {message}" if message else str(status)
-    return ClusterError(f"{host}: {advice} [{detail}]", status=status, sent=status >= 500)
-
-
-def _message(body: Any) -> str:
-    """What a server says in its own words: gRPC's gateway, the upload service, or a proxy in front of them."""
-    text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    if isinstance(found, dict):
-        words = [found.get(key) for key in ("error_message", "message", "error")]
-        return next((word for word in words if isinstance(word, str) and word), "")
-    return re.sub(r"<[^>]*>", " ", text)

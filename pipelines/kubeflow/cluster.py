@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from components.shared import git
 from components.shared.errors import UserError
@@ -30,18 +30,14 @@ else:
     Timed = Literal[*TASKS, "run"]
 
 
-def _text(value: Any) -> Any:
-    """`cpu: 4` and `cluster.…cpu=4` are meant as the text that Kubernetes writes quantities in."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-Name = Annotated[str, Field(pattern=_NAME, max_length=253)]
-Cpu = Annotated[str, Field(pattern=r"^([0-9]*[.])?[0-9]+m?$"), BeforeValidator(_text)]
-Bytes = Annotated[str, Field(pattern=r"^[0-9]+(E|Ei|P|Pi|T|Ti|G|Gi|M|Mi|K|Ki)?$"), BeforeValidator(_text)]
+# `cpu: 4` and `cluster.…cpu=4` are meant as the text that Kubernetes writes quantities in
+Text = Annotated[str, Field(strict=False, coerce_numbers_to_str=True)]
+Cpu = Annotated[Text, Field(pattern=r"^([0-9]*[.])?[0-9]+m?$")]
+Bytes = Annotated[Text, Field(pattern=r"^[0-9]+(E|Ei|P|Pi|T|Ti|G|Gi|M|Mi|K|Ki)?$")]
+Label = Annotated[Text, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 Folder = Annotated[str, Field(pattern=r"^/")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Label = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"), BeforeValidator(_text)]
 Seconds = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
@@ -147,7 +143,7 @@ class Cluster(Section):
     cache: Volume
     secrets: list[Source] = []
     config_maps: list[Source] = []
-    env: dict[Variable, Annotated[str, BeforeValidator(_text)]] = {}
+    env: dict[Variable, Text] = {}
     timeouts: dict[Timed, Seconds | None] = {}
     retries: Retries = Retries()
     time_to_live: TimeToLive = TimeToLive()
@@ -178,10 +174,16 @@ class Cluster(Section):
             UserError: the image has no tag and the commit is not known.
         """
         on_gpu = self.on_gpu(task)
-        if on_gpu and self.gpu.image is not None:
-            return _tagged("cluster.gpu.image", self.gpu.image, commit)
-        image = _tagged("cluster.image", self.image, commit)
-        if not on_gpu:
+        given = on_gpu and self.gpu.image
+        field, image = ("cluster.gpu.image", given) if given else ("cluster.image", self.image)
+        # a colon before the last slash is that of a port
+        if "@" not in image and ":" not in image.rsplit("/", 1)[-1]:
+            if commit is None:
+                raise UserError(
+                    f"{field} = {image}: has no tag, and the commit is not known here; write {image}:<tag>"
+                )
+            image = f"{image}:{commit}"
+        if given or not on_gpu:
             return image
         if "@" in image:
             raise UserError(
@@ -201,17 +203,12 @@ def compose_cluster(overrides: Sequence[str] = (), conf: Path = CONF) -> Cluster
     Raises:
         UserError: there is no such cluster or setting, or a value is not allowed.
     """
-    name, values = "default", []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key == GROUP:
-            name = value
-        else:
-            values.append(override)
+    chosen = [override for override in overrides if override.startswith(f"{GROUP}=")]
+    name = chosen[-1].partition("=")[2] if chosen else "default"
     known = options(conf, every=True)[GROUP]
     if name not in known:
         raise UserError(f"{GROUP}={name}: must be one of {', '.join(known)}{did_you_mean(name, known)}")
-    composed = compose_settings(f"{GROUP}/{name}", values, conf)[GROUP]
+    composed = compose_settings(f"{GROUP}/{name}", [o for o in overrides if o not in chosen], conf)[GROUP]
     try:
         return Cluster.model_validate(composed)
     except ValidationError as error:
@@ -232,12 +229,3 @@ def commit() -> str | None:
 def uncommitted() -> bool:
     """Whether the code here differs from its commit, so that an image of the commit would lack the changes."""
     return git.is_dirty("components", "models", "pipelines", "conf", folder=_ROOT)
-
-
-def _tagged(field: str, image: str, commit: str | None) -> str:
-    """The image with a tag: its own, or the commit. A colon before the last slash is that of a port."""
-    if "@" in image or ":" in image.rsplit("/", 1)[-1]:
-        return image
-    if commit is None:
-        raise UserError(f"{field} = {image}: has no tag, and the commit is not known here; write {image}:<tag>")
-    return f"{image}:{commit}"

@@ -1,15 +1,22 @@
-"""The commands of `contrastive kubeflow`."""
+"""The commands of `contrastive kubeflow`.
+
+What does the work is imported by each command, for KFP takes seconds to load.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from components.shared.errors import UserError
-from pipelines.command_line import Overrides, new_group, shared_options
-from pipelines.kubeflow.options import Access, FollowOptions, ReleaseOptions
+from pipelines.command_line import Overrides, new_group, print_table, shared_options
+from pipelines.kubeflow import NAME
+from pipelines.kubeflow.options import Access, ReleaseOptions
 
 app = new_group("Compile the pipeline for Kubeflow; run it here or on a cluster, once or on a schedule.")
 
@@ -35,9 +42,11 @@ def compile_(
     others say what it computes; they become the defaults of the pipeline's
     parameter `overrides`, which every run may replace.
     """
-    from pipelines.kubeflow.actions import compile_to
+    from pipelines.kubeflow.releases import write_compiled
 
-    compile_to(out, overrides or [], data_version)
+    if out.suffix not in (".yaml", ".yml"):
+        raise UserError(f"--out {out}: must end in .yaml")
+    write_compiled(out, overrides or [], data_version)
 
 
 @app.command()
@@ -61,16 +70,15 @@ def run(
     """
     if not local:
         raise UserError("--local: say it to run here; `contrastive kubeflow submit` runs it on a cluster")
-    from pipelines.kubeflow.actions import run_locally
+    from pipelines.kubeflow.local import run_here
 
-    run_locally(overrides or [], out, data_version, cache=not no_cache)
+    run_here(overrides or [], out, data_version, cache=not no_cache)
 
 
 @app.command()
 @shared_options
 def submit(
     release: ReleaseOptions,
-    following: FollowOptions,
     access: Access,
     detach: Annotated[bool, typer.Option("--detach", help="start it and leave it alone")] = False,
 ) -> int:
@@ -85,21 +93,36 @@ def submit(
     was started), 3 if it failed, 2 if something is wrong here or with the
     cluster.
     """
-    from pipelines.kubeflow import actions
+    from pipelines.kubeflow.client import ClusterError
+    from pipelines.kubeflow.releases import publish, summary
+    from pipelines.kubeflow.runs import follow
 
-    return actions.submit(release, access, None if detach else following)
+    client, version = publish(release, access)
+    try:
+        run = client.run_pipeline(
+            job_name=f"{NAME} {version.name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}", **version.source
+        )
+    except ClusterError as error:
+        error.args = (
+            f"{error}; version {version.name} is uploaded: repeat the command, unless contrastive kubeflow status "
+            "shows that the run was started",
+        )
+        raise
+    print(f"run         {run.run_id}, {summary(release.overrides or [])}")
+    if detach:
+        print(f"follow it   contrastive kubeflow status {run.run_id} --follow")
+        return 0
+    return follow(client, run.run_id)
 
 
 @app.command()
 @shared_options
 def status(
-    following: FollowOptions,
     access: Access,
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", help="id of one run; without it, the latest runs")
     ] = None,
-    experiment: Annotated[str | None, typer.Option(metavar="NAME", help="only runs of this experiment")] = None,
-    last: Annotated[int, typer.Option(metavar="N", help="so many runs")] = 10,
+    last: Annotated[int, typer.Option(metavar="N", help="so many runs", min=1, max=100)] = 10,
     follow: Annotated[bool, typer.Option("--follow", help="the run, to its end")] = False,
     as_json: Json = False,
 ) -> int:
@@ -111,11 +134,33 @@ def status(
     Times are in UTC. With --follow the exit status is 0 if the run succeeded
     and 3 if it failed.
     """
-    from pipelines.kubeflow import actions
+    if follow and (run is None or as_json):
+        raise UserError("--follow: needs one RUN, and goes without --json")
+    from pipelines.kubeflow import runs
+    from pipelines.kubeflow.client import Client
 
-    if run is None and not follow:
-        return actions.latest_runs(access, experiment, last, as_json)
-    return actions.one_run(access, run, following if follow else None, as_json)
+    client = Client(access)
+    if run is None:
+        listed = client.list_runs(sort_by="created_at desc", page_size=last).runs or []
+        records = [runs.as_record(client, found) for found in listed]
+        if as_json:
+            print(json.dumps(records, indent=2))
+        elif records:
+            runs.print_runs(records)
+        else:
+            print("no runs; start one with contrastive kubeflow submit")
+        return 0
+    found = runs.get_run(client, run)
+    record = runs.as_record(client, found)
+    if as_json:
+        print(json.dumps(record, indent=2))
+        return 0
+    runs.print_run(record)
+    if follow:
+        return runs.follow(client, run)
+    if found.state in ("FAILED", "CANCELED"):
+        runs.conclude(client, found)
+    return 0
 
 
 @app.command()
@@ -128,9 +173,11 @@ def cancel(run: Run, access: Access) -> None:
     What its steps have finished stays in the cache, so the next run with the
     same options goes on from there.
     """
-    from pipelines.kubeflow import actions
+    from pipelines.kubeflow.client import Client
+    from pipelines.kubeflow.runs import cancel_run
 
-    actions.cancel(access, run)
+    cancel_run(Client(access), run)
+    print(f"{run}: is told to stop; contrastive kubeflow status {run} --follow shows when it has")
 
 
 @app.command()
@@ -148,27 +195,43 @@ def schedule(
     The time has the five fields of crontab (minute, hour, day of month, month,
     day of week) and is in UTC. One run at a time; what was missed while the
     cluster was down is not made up for. A schedule of the same name is
-    replaced; the same one again changes nothing.
+    replaced.
     """
-    from pipelines.kubeflow import actions
+    from pipelines.kubeflow.releases import publish, summary
+    from pipelines.kubeflow.schedules import next_times, parse_cron, replace_schedule
 
-    actions.schedule(name, cron, release, access)
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._ -]{0,61}[A-Za-z0-9])?", name):
+        raise UserError(f"NAME = {name!r}: must be up to 63 letters, digits, and . _ - between them")
+    times = parse_cron(cron)
+    client, version = publish(release, access)
+    run, replaced = replace_schedule(client, name, times, version)
+    print(f"schedule    {name}, {cron}, {summary(release.overrides or [])}")
+    print(f"page        {client.link('recurringrun', 'details', run.recurring_run_id)}")
+    if replaced:
+        print(f"replaced    {replaced} earlier of that name")
+    print(f"next (UTC)  {', '.join(f'{time:%Y-%m-%d %H:%M}' for time in next_times(times, 3))}")
 
 
 @app.command()
 @shared_options
-def schedules(
-    access: Access,
-    every: Annotated[bool, typer.Option("--all", help="those of other pipelines in the namespace too")] = False,
-    as_json: Json = False,
-) -> None:
+def schedules(access: Access, as_json: Json = False) -> None:
     """List the schedules of the pipeline on a Kubeflow cluster.
 
     Times are in UTC.
     """
-    from pipelines.kubeflow import actions
+    from pipelines.kubeflow.client import Client
+    from pipelines.kubeflow.releases import find_pipeline
+    from pipelines.kubeflow.schedules import as_record, find_schedules
 
-    actions.list_schedules(access, every, as_json)
+    client = Client(access)
+    records = [as_record(client, run) for run in find_schedules(client, find_pipeline(client))]
+    if as_json:
+        print(json.dumps(records, indent=2))
+    elif records:
+        headings = ("NAME", "WHEN", "NEXT (UTC)", "STATE", "VERSION", "OPTIONS")
+        print_table(headings, [list(record.values())[: len(headings)] for record in records])
+    else:
+        print("no schedule; make one with contrastive kubeflow schedule")
 
 
 @app.command()
@@ -183,6 +246,8 @@ def unschedule(
 
     Runs that it started go on.
     """
-    from pipelines.kubeflow import actions
+    from pipelines.kubeflow.client import Client
+    from pipelines.kubeflow.schedules import delete_schedule
 
-    actions.unschedule(access, name)
+    count = delete_schedule(Client(access), name)
+    print(f"{name}: deleted{f', {count} of them' if count > 1 else ''}; runs that it started go on")

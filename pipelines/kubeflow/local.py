@@ -3,176 +3,148 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
-import re
+import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+from unittest.mock import patch
 
 from kfp import local
+from kfp.local import subprocess_task_handler
 from kfp.local.orchestrator import task_executor
 from kfp.local.status import Status
 
+from components.shared.artifacts import Result, read_record
 from components.shared.code import ROOT
 from components.shared.environment import environment
 from components.shared.errors import UserError
+from components.shared.evaluation.gate import read_blessing
+from components.shared.params.composing import compose
+from components.shared.repository import find_root
 from pipelines.kubeflow import RUN
 from pipelines.kubeflow.pipeline import build_pipeline
+from pipelines.summary import table
+
+FOLDER = Path(".cache/kubeflow")
 
 
-@dataclass
-class Task:
-    """What became of one task.
-
-    Attributes:
-        state: "done", "cached" or "failed".
-        outputs: name → parameter, or KFP artifact with `path` and `metadata`.
-        seconds: that it took.
-        reason: why it failed, in one line.
-    """
-
-    state: str
-    outputs: dict[str, Any]
-    seconds: float
-    reason: str = ""
-
-
-@dataclass
-class Report:
-    """What became of a run: its tasks in the order in which they ran."""
-
-    run_id: str
-    tasks: dict[str, Task] = field(default_factory=dict)
-
-    def failed(self) -> str | None:
-        """Name of the first task that failed, None where all went well."""
-        return next((name for name, task in self.tasks.items() if task.state == "failed"), None)
-
-    def folder(self, task: str, artifact: str) -> Path | None:
-        """Where a task left an artifact, in this run or in the one that it was remembered from."""
-        found = self.tasks.get(task)
-        return Path(found.outputs[artifact].path) if found is not None and found.state != "failed" else None
-
-
-def run_here(overrides: Sequence[str], folder: Path, data_version: str = "", cache: bool = True) -> Report:
-    """Run the pipeline with kfp.local; prints what the steps print, and how each ended.
+def run_here(overrides: Sequence[str], out: Path | None, data_version: str, cache: bool) -> None:
+    """Run all steps in the repository; prints what they print, how each ended, and what came out.
 
     Args:
         overrides: options of the run.
-        folder: where outputs and the cache are kept; a run gets a folder of its own in it.
-        data_version: names the state of the data; empty: found by looking at it.
-        cache: answer from earlier runs in `folder` where nothing changed.
-
-    Returns:
-        What became of the tasks, of a failed run too.
+        out: where outputs and the cache are kept; a run gets a folder of its own in it; None is a folder of the
+            repository.
+        data_version: names the state of the data; empty: found by looking at the source.
+        cache: answer from earlier runs in the same folder where nothing changed.
 
     Raises:
-        UserError: `folder` can't be written.
+        UserError: an override is not allowed, `out` can't be written, or a step failed; the line names it and its
+            reason.
     """
-    report = Report(run_id=time.strftime("local-%Y%m%d-%H%M%S"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: can't be written: {error.strerror}; choose another --out") from None
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with warnings.catch_warnings(), environment({RUN: report.run_id, "PYTHONPATH": os.pathsep.join(paths)}):
-        # that names and resources do nothing here, and that no image is run, is known
-        warnings.filterwarnings("ignore", module="kfp")
-        pipeline = build_pipeline()
-        local.init(
-            local.SubprocessRunner(use_venv=False),
-            pipeline_root=str(folder),
-            workspace_root=str(folder / ".workspace"),
-            raise_on_error=False,
-            enable_caching=cache,
-        )
-        screen = _Screen(sys.stdout)
-        with redirect_stdout(screen), _watched(report, screen):
-            pipeline(overrides=list(overrides), data_version=data_version)
-    return report
+    root = find_root()
+    folder = Path(os.path.relpath(out, root)) if out is not None else FOLDER
+    with chdir(root):
+        compose(overrides)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: can't be written: {error.strerror}; choose another --out") from None
+        tasks = _Tasks()
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        run_id = time.strftime("local-%Y%m%d-%H%M%S")
+        with warnings.catch_warnings(), environment({RUN: run_id, "PYTHONPATH": os.pathsep.join(paths)}):
+            # that names and resources do nothing here, and that no image is run, is known
+            warnings.filterwarnings("ignore", module="kfp")
+            pipeline = build_pipeline()
+            local.init(
+                local.SubprocessRunner(use_venv=False),
+                pipeline_root=str(folder),
+                workspace_root=str(folder / ".workspace"),
+                raise_on_error=False,
+                enable_caching=cache,
+            )
+            # what is replaced is not public; kfp is pinned, and a test fails where it goes
+            with (
+                redirect_stdout(io.StringIO()),
+                patch.object(task_executor, "execute_single_task", tasks.run),
+                patch.object(subprocess_task_handler, "run_local_subprocess", tasks.run_process),
+            ):
+                pipeline(overrides=list(overrides), data_version=data_version)
+        if tasks.failure:
+            raise UserError(tasks.failure)
+        evaluation = Path(tasks.outputs["evaluate"]["evaluation"].path)
+        registered = None
+        if "register" in tasks.outputs:
+            registered = read_record(Path(tasks.outputs["register"]["registration"].path), Result)
+        page = os.path.relpath(evaluation / "report.html")
+        lines = table(read_record(evaluation, Result), read_blessing(evaluation), registered, page)
+        print("\n".join(["", *lines]))
 
 
-@contextmanager
-def _watched(report: Report, screen: _Screen) -> Iterator[None]:
-    """Learn of each task, also of a cached one, of which kfp.local tells nothing but a line in its log.
+class _Tasks:
+    """Runs the tasks of kfp.local, and passes on the steps' own lines instead of all that it prints.
 
-    The function that is wrapped is not public; kfp is pinned, and a test fails where it goes.
+    Attributes:
+        outputs: of each task that went well, or was answered from the cache: name → parameter, or KFP artifact.
+        failure: the first task that failed and why, in one line.
     """
-    execute = task_executor.execute_single_task
 
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        name = kwargs["task_name"]
-        screen.begin(name)
+    def __init__(self) -> None:
+        self.outputs: dict[str, dict[str, Any]] = {}
+        self.failure = ""
+        self._out, self._execute = sys.stdout, task_executor.execute_single_task
+        self._name, self._ran, self._last = "", False, ""
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Run one task, or answer it from the cache."""
+        self._name, self._ran, self._last = kwargs["task_name"], False, "ended without a word"
         start = time.monotonic()
-        outputs, status = execute(*args, **kwargs)
-        seconds = round(time.monotonic() - start, 1)
-        if status != Status.SUCCESS:
-            task = Task("failed", outputs, seconds, screen.last)
+        outputs, status = self._execute(*args, **kwargs)
+        took = f" in {time.monotonic() - start:.0f} s"
+        if status == Status.SUCCESS:
+            self.outputs[self._name] = outputs
+            self._say(f"{self._name}: {f'done{took}' if self._ran else 'cached'}")
         else:
-            task = Task("done" if screen.ran else "cached", outputs, seconds)
-        report.tasks[name] = task
-        screen.say(f"{name}: {task.state}" + (f" in {seconds:.0f} s" if screen.ran else ""))
+            self.failure = self.failure or f"{self._name}: {self._last}"
+            self._say(f"{self._name}: failed{took}")
         return outputs, status
 
-    disabled = logging.root.manager.disable
-    # what kfp.local logs is told by the lines above
-    logging.disable(logging.ERROR)
-    task_executor.execute_single_task = watched
-    try:
-        yield
-    finally:
-        task_executor.execute_single_task = execute
-        logging.disable(disabled)
+    def run_process(self, full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
+        """Run the command of a task; its last line, of a crash that of the traceback, is why it failed."""
+        self._ran = True
+        self._say(f"{self._name}: running")
+        with subprocess.Popen(
+            full_command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **(env_vars or {})},
+        ) as process:
+            for line in _own_lines(process.stdout or ()):
+                self._last = line.strip().removeprefix("error: ")
+                if not line.startswith("error: "):
+                    self._say(line)
+        return process.returncode
 
-
-class _Screen(io.TextIOBase):
-    """Takes what kfp.local prints and passes on the steps' own lines.
-
-    `ran` says whether the task printed anything: one that was answered from the cache did not. `last` is the last
-    line that it printed; of a crash, that of the traceback.
-    """
-
-    _INDENT = "    "
-    _NOISE = re.compile(r"^(-+|\[KFP Executor .*|)$")
-    _DUMP, _DUMP_END = re.compile(r"^\[KFP Executor .*Got executor_input:$"), "}"
-
-    def __init__(self, out: TextIO):
-        self._out, self._line, self._dumping = out, "", False
-        self._task, self.ran, self.last = "", True, ""
-
-    def begin(self, task: str) -> None:
-        """What is printed from now on is of this task."""
-        self._task, self.ran, self.last = task, False, ""
-
-    def write(self, text: str) -> int:
-        """Pass on whole lines; the steps report progress a line at a time when they do not write to a terminal."""
-        if not self.ran:
-            self.ran = True
-            self.say(f"{self._task}: running")
-        *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            self._pass(line.removeprefix(self._INDENT))
-        return len(text)
-
-    def say(self, line: str) -> None:
-        """Print a line of our own."""
+    def _say(self, line: str) -> None:
         # not with print, which kfp.local replaces by one that indents
         self._out.write(f"{line}\n")
         self._out.flush()
 
-    def _pass(self, line: str) -> None:
-        if self._dumping:
-            self._dumping = line != self._DUMP_END
-            return
-        self._dumping = self._DUMP.match(line) is not None
-        if self._NOISE.match(line.strip()):
-            return
-        self.last = line.strip().removeprefix("error: ")
-        if not line.startswith("error: "):
-            self.say(line)
+
+def _own_lines(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a step without those of KFP, which also shows all inputs as JSON."""
+    dumping = False
+    for line in map(str.rstrip, lines):
+        if dumping:
+            dumping = line != "}"
+        elif line.startswith("[KFP Executor"):
+            dumping = line.endswith("Got executor_input:")
+        elif line:
+            yield line

@@ -7,41 +7,37 @@ from typing import Annotated, Any
 
 import typer
 
-from components.shared.errors import UserError
+from pipelines.kubeflow import NAME
 
 
-def _cluster(metavar: str | None, about: str, *names: str) -> Any:
-    return typer.Option(*names, metavar=metavar, help=about, rich_help_panel="Where Kubeflow Pipelines is")
+def _cluster(metavar: str, about: str, *environment: str, **more: Any) -> Any:
+    panel = "Where Kubeflow Pipelines is"
+    return typer.Option(metavar=metavar, help=about, envvar=list(environment), rich_help_panel=panel, **more)
 
 
 @dataclass(frozen=True)
 class Access:
-    """Where Kubeflow Pipelines is and how to get in; for None the environment is asked.
+    """Where Kubeflow Pipelines is and how to get in; `timeout` is in seconds, for an answer."""
 
-    `timeout` is in seconds, for an answer; `system_namespace` is that of Kubeflow Pipelines itself.
-    """
-
-    host: Annotated[str | None, _cluster("URL", "KFP_ENDPOINT or KF_PIPELINES_ENDPOINT; else the kubeconfig")] = (
-        None
-    )
+    host: Annotated[
+        str | None, _cluster("URL", "without it: the kubeconfig", "KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT")
+    ] = None
     namespace: Annotated[
-        str | None, _cluster("NAME", "KFP_NAMESPACE; of the user, where Kubeflow is shared by several")
+        str | None, _cluster("NAME", "of the user, where Kubeflow is shared by several", "KFP_NAMESPACE")
     ] = None
     existing_token: Annotated[
-        str | None, _cluster("TOKEN", "KFP_EXISTING_TOKEN, which keeps it out of the list of processes")
+        str | None,
+        _cluster(
+            "TOKEN",
+            "for the host; the variable keeps it out of the list of processes",
+            "KFP_EXISTING_TOKEN",
+            show_default=False,
+        ),
     ] = None
-    kube_context: Annotated[str | None, _cluster("NAME", "of the kubeconfig, where no host is given")] = None
-    system_namespace: Annotated[str, _cluster("NAME", "of Kubeflow Pipelines itself, where no host is given")] = (
-        "kubeflow"
-    )
     ssl_ca_cert: Annotated[
-        str | None, _cluster("FILE", "KFP_SSL_CA_CERT; certificate that signed the server's, as PEM")
+        str | None, _cluster("FILE", "certificate that signed the server's, as PEM", "KFP_SSL_CA_CERT")
     ] = None
-    no_verify_ssl: Annotated[bool, _cluster(None, "trust any certificate; for tests only", "--no-verify-ssl")] = (
-        False
-    )
-    ui_host: Annotated[str | None, _cluster("URL", "KF_PIPELINES_UI_ENDPOINT; the page, for links")] = None
-    timeout: Annotated[float, _cluster("SECONDS", "that an answer may take")] = 60
+    timeout: Annotated[float, _cluster("SECONDS", "that an answer may take", min=0.1, max=3600)] = 60
 
 
 @dataclass(frozen=True)
@@ -57,12 +53,9 @@ class ReleaseOptions:
         ),
     ] = None
     experiment: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="made on first use; KF_PIPELINES_DEFAULT_EXPERIMENT_NAME; default: the pipeline's name",
-        ),
-    ] = None
+        str,
+        typer.Option(metavar="NAME", help="made on first use", envvar="KF_PIPELINES_DEFAULT_EXPERIMENT_NAME"),
+    ] = NAME
     service_account: Annotated[
         str | None, typer.Option(metavar="NAME", help="of Kubernetes, which the steps run as")
     ] = None
@@ -72,22 +65,3 @@ class ReleaseOptions:
     allow_dirty: Annotated[
         bool, typer.Option("--allow-dirty", help="although changes are not committed; marked so")
     ] = False
-
-
-@dataclass(frozen=True)
-class FollowOptions:
-    """How a run is followed.
-
-    Raises:
-        UserError: a number is out of its range.
-    """
-
-    every: Annotated[float, typer.Option(metavar="SECONDS", help="between two looks at a run")] = 5
-    patience: Annotated[
-        float, typer.Option(metavar="SECONDS", help="go on so long without an answer of the server")
-    ] = 900
-
-    def __post_init__(self) -> None:
-        for name, value in (("--every", self.every), ("--patience", self.patience)):
-            if not 0 < value <= 86400:
-                raise UserError(f"{name} = {value:g}: must be more than 0 and at most 86400 seconds")

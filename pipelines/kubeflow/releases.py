@@ -2,187 +2,118 @@
 
 from __future__ import annotations
 
-import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
 from components.shared.params.composing import compose
-from components.shared.params.explain import did_you_mean
 from pipelines.kubeflow import NAME
 from pipelines.kubeflow import cluster as settings
-from pipelines.kubeflow.client import Client, ClusterError, every, find_by_name, find_or_make
+from pipelines.kubeflow.client import Client, ClusterError, by_name
 from pipelines.kubeflow.cluster import Cluster
+from pipelines.kubeflow.options import Access, ReleaseOptions
 from pipelines.kubeflow.pipeline import compile_pipeline
-
-DIGEST = "content sha256:"
 
 
 @dataclass(frozen=True)
 class Release:
-    """A compiled pipeline, ready to upload.
+    """A version of the pipeline on a cluster, and what its runs are given.
 
     Args:
-        pipeline: its name.
-        version: name of this version: the commit, and a digest of the content, so that other settings of the
-            cluster at the same commit make another version.
-        documents: the compiled YAML's documents: the pipeline, and what the platform is told.
-        parameters: of a run.
-        about: description of the version.
-        page: address of the Kubeflow page that the cluster's settings name.
+        name: of the version: the commit, and a digest of the content, so that other settings of the cluster at the
+            same commit make another version.
+        source: what the API wants of a run: `pipeline_id`, `version_id`, `experiment_id`, `params`,
+            `service_account`.
     """
 
-    pipeline: str
-    version: str
-    documents: list[dict[str, Any]]
-    parameters: dict[str, Any]
-    about: str
-    page: str | None
-
-    def matches(self, version: Any) -> bool:
-        """Whether a version on the cluster has this content."""
-        if f"{DIGEST}{value_digest(self.documents)}" in (version.description or ""):
-            return True
-        # uploaded by other means: the server gives one document as it is, two under these names
-        found = version.pipeline_spec or {}
-        content = [found["pipeline_spec"], found.get("platform_spec", {})] if "pipeline_spec" in found else [found]
-        return content == self.documents
-
-
-@dataclass(frozen=True)
-class Published:
-    """A version on the cluster; `label` also says whether it was there already."""
-
-    pipeline_id: str
-    version_id: str
     name: str
-    label: str
+    source: dict[str, Any]
 
 
-def prepare(overrides: Sequence[str], data_version: str = "", allow_dirty: bool = False) -> Release:
-    """Check the options and compile the pipeline for the cluster that they name.
-
-    The options that say what is computed are left out of the file and given to each run, so that they make no new
-    version.
+def write_compiled(out: Path, overrides: Sequence[str], data_version: str) -> None:
+    """Check the options, write the compiled pipeline, and print what it is for.
 
     Args:
-        overrides: options of the cluster and of the run.
+        out: the file, .yaml.
+        overrides: those of the group `cluster` are fixed in the file; the others are a run's defaults.
         data_version: names the state of the data; empty: the run looks at it.
-        allow_dirty: although changes are not committed; the version is marked so.
+
+    Raises:
+        UserError: an override is not allowed, or the file can't be written.
+    """
+    cluster, what = _divide(overrides)
+    commit = settings.commit()
+    image = cluster.image_for("ingest", commit)
+    text = compiled(cluster, commit, what, data_version)
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{out}: can't be written: {error.strerror}; choose another --out") from None
+    if image.endswith(f":{commit}") and settings.uncommitted():
+        print(f"warning: the image of commit {commit} lacks the changes that are not committed", file=sys.stderr)
+    gpu = cluster.gpu
+    gpus = f"{gpu.count} {gpu.type} for each of {', '.join(settings.ON_GPU)}" if gpu.count else "no GPU"
+    print(f"{out}: image {image}, {gpus}, {summary(what)}")
+
+
+def compiled(cluster: Cluster, commit: str | None, overrides: Sequence[str] = (), data_version: str = "") -> str:
+    """The pipeline for a cluster as YAML."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        compile_pipeline(cluster, path, overrides, data_version, commit)
+        return path.read_text(encoding="utf-8")
+
+
+def publish(wanted: ReleaseOptions, access: Access) -> tuple[Client, Release]:
+    """Compile the pipeline and upload it, unless this version is there.
+
+    Its name is printed, and by KFP's client links to what was made.
+
+    Options that say what is computed are left out of the file and given to each run, so that they make no new
+    version. Pipeline and experiment are made on first use.
 
     Raises:
         UserError: an option is not allowed, or there are changes that are not committed.
+        ClusterError: the server refused or was lost; what was uploaded is found again by the next call.
     """
-    where = [override for override in overrides if settings.is_cluster(override)]
-    what = [override for override in overrides if override not in where]
-    compose(what)
-    cluster = settings.compose_cluster(where)
+    cluster, what = _divide(wanted.overrides or [])
     commit, dirty = settings.commit(), settings.uncommitted()
-    if dirty and not allow_dirty:
+    if dirty and not wanted.allow_dirty:
         raise UserError(
             f"changes are not committed, so the image of commit {commit} lacks them: commit and build the image, "
             "or go on without them with --allow-dirty"
         )
-    documents = compiled(cluster, commit)
-    digest = value_digest(documents)
-    version = "-".join([commit or "no-commit", *(["dirty"] if dirty else []), digest[:8]])
-    about = f"{' '.join(where) or 'cluster=default'}; {DIGEST}{digest}"
-    parameters = {"overrides": what, "data_version": data_version}
-    return Release(NAME, version, documents, parameters, about, cluster.page)
-
-
-def compiled(cluster: Cluster, commit: str | None) -> list[dict[str, Any]]:
-    """The pipeline for a cluster: the documents of the compiled YAML."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pipeline.yaml"
-        compile_pipeline(cluster, path, commit=commit)
-        return [document for document in yaml.safe_load_all(path.read_text()) if document]
-
-
-def publish(client: Client, release: Release) -> Published:
-    """Upload a version, unless it is there; the pipeline is made on first use.
-
-    Raises:
-        ClusterError: the server refused or was lost; what was uploaded is found again by the next call.
-        UserError: a version of that name has other content.
-    """
-    pipeline, _ = find_or_make(lambda: find_pipeline(client), lambda: _new_pipeline(client, release))
-    versions, name = client.list_pipeline_versions, release.version
-    found, new = find_or_make(
-        lambda: find_by_name(versions, "pipeline_versions", name, pipeline_id=pipeline),
-        lambda: _upload(client, pipeline, release),
-    )
-    identity = str(found.pipeline_version_id)
-    # a list may leave the content out
-    if not new and not release.matches(client.get_pipeline_version(pipeline, identity)):
-        raise UserError(
-            f"{release.pipeline}: version {release.version} is there with other content; delete it on the Kubeflow "
-            "page, then repeat the command"
-        )
-    return Published(pipeline, identity, release.version, release.version + ("" if new else ", uploaded before"))
+    text = compiled(cluster, commit)
+    name = f"{commit or 'no-commit'}-{'dirty-' if dirty else ''}{value_digest(text)[:8]}"
+    client = Client(access, cluster.page)
+    pipeline = find_pipeline(client) or _new_pipeline(client)
+    found = client.list_pipeline_versions(pipeline, filter=by_name(name)).pipeline_versions
+    version = found[0] if found else _upload(client, pipeline, name, text)
+    print(f"version     {NAME} {name}{', uploaded before' if found else ''}")
+    try:
+        experiment = client.create_experiment(wanted.experiment, namespace=client.namespace)
+    except ClusterError as error:
+        error.args = (f"{error}; version {name} is uploaded, and nothing was started: repeat the command",)
+        raise
+    source = {
+        "pipeline_id": pipeline,
+        "version_id": str(version.pipeline_version_id),
+        "experiment_id": str(experiment.experiment_id),
+        "params": {"overrides": what, "data_version": wanted.data_version},
+        "service_account": wanted.service_account,
+    }
+    return client, Release(name, source)
 
 
 def find_pipeline(client: Client) -> str | None:
     """Id of the pipeline, None if it was never uploaded."""
-    found = find_by_name(client.list_pipelines, "pipelines", NAME, namespace=client.namespace)
-    return str(found.pipeline_id) if found is not None else None
-
-
-def version_name(client: Client, reference: Any) -> str:
-    """Name of the version that something refers to."""
-    if reference is None or not reference.pipeline_version_id:
-        return ""
-    try:
-        version = client.get_pipeline_version(reference.pipeline_id, reference.pipeline_version_id)
-    except ClusterError as error:
-        if error.status != 404:
-            raise
-        return "deleted"
-    return str(version.display_name or version.name)
-
-
-def use_experiment(client: Client, given: str | None, default: str = NAME) -> tuple[str, str]:
-    """The experiment to run in, made on first use.
-
-    Args:
-        client: of the cluster.
-        given: its name from the command line; else as with KFP's client, from the environment.
-        default: its name if neither names one.
-
-    Returns:
-        Its id; its name, and whether it was made just now.
-
-    Raises:
-        UserError: it is archived.
-    """
-    chosen = given or os.environ.get("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME") or default
-    name = os.environ.get("KF_PIPELINES_OVERRIDE_EXPERIMENT_NAME") or chosen
-    found, new = find_or_make(
-        lambda: find_by_name(client.list_experiments, "experiments", name), lambda: client.create_experiment(name)
-    )
-    if found.storage_state == "ARCHIVED":
-        raise UserError(f"--experiment = {name}: is archived; restore it on the Kubeflow page, or name another")
-    return str(found.experiment_id), name + (", made now" if new else "")
-
-
-def known_experiment(client: Client, name: str) -> str:
-    """Id of an experiment that must be there.
-
-    Raises:
-        UserError: it is not; the line names those that are.
-    """
-    found = find_by_name(client.list_experiments, "experiments", name)
-    if found is None:
-        names = sorted(str(item.display_name) for item in every(client.list_experiments, "experiments"))
-        some = ", ".join(names[:10]) or "none yet; `submit` makes one"
-        raise UserError(f"--experiment = {name}: no such experiment{did_you_mean(name, names)}; there are: {some}")
-    return str(found.experiment_id)
+    found = client.list_pipelines(namespace=client.namespace, filter=by_name(NAME)).pipelines
+    return str(found[0].pipeline_id) if found else None
 
 
 def summary(overrides: Sequence[str]) -> str:
@@ -190,17 +121,28 @@ def summary(overrides: Sequence[str]) -> str:
     return " ".join(overrides) or "the default options"
 
 
-def _new_pipeline(client: Client, release: Release) -> str:
+def options_of(run: Any) -> str:
+    """The options of a run or a recurring run for a person to read."""
+    parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
+    return summary([str(override) for override in parameters.get("overrides") or []])
+
+
+def _divide(overrides: Sequence[str]) -> tuple[Cluster, list[str]]:
+    """The settings of the cluster that options name, and the options of a run; both are checked."""
+    where = [override for override in overrides if settings.is_cluster(override)]
+    what = [override for override in overrides if override not in where]
+    compose(what)
+    return settings.compose_cluster(where), what
+
+
+def _new_pipeline(client: Client) -> str:
     # KFP's own method makes a first version of the pipeline's name
-    about = str(release.documents[0].get("pipelineInfo", {}).get("description", ""))
-    wanted = {"display_name": release.pipeline, "description": about, "namespace": client.namespace}
+    wanted = {"display_name": NAME, "namespace": client.namespace}
     return str(client.pipelines.pipeline_service_create_pipeline(wanted).pipeline_id)
 
 
-def _upload(client: Client, pipeline: str, release: Release) -> Any:
+def _upload(client: Client, pipeline: str, name: str, text: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{release.version}.yaml"
-        path.write_text(yaml.safe_dump_all(release.documents, sort_keys=False))
-        return client.upload_pipeline_version(
-            str(path), release.version, pipeline_id=pipeline, description=release.about
-        )
+        path = Path(folder) / f"{name}.yaml"
+        path.write_text(text, encoding="utf-8")
+        return client.upload_pipeline_version(str(path), name, pipeline_id=pipeline)

@@ -11,10 +11,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 from components.shared.artifacts import CHAMPION_RECORD
@@ -99,14 +99,8 @@ def evaluate(settings: str, inputs: Sequence[Any], champion: str, out: Any, **sh
     """Run the step `evaluate`, with what `champion` returned as the folder that the step wants; else as `run`."""
     with TemporaryDirectory() as place:
         (Path(place) / CHAMPION_RECORD).write_text(champion, encoding="utf-8")
-        return run("evaluate", settings, [*inputs, _Folder(place)], out, **shown)
-
-
-@dataclass
-class _Folder:
-    """Stands for an artifact of KFP."""
-
-    path: str
+        # as an artifact of KFP
+        return run("evaluate", settings, [*inputs, SimpleNamespace(path=place)], out, **shown)
 
 
 def refuse(evaluation: Any, page: Any) -> None:

@@ -68,7 +68,7 @@ class Kubeflow:
         """Start the server; the environment names it, and nothing of this machine's own cluster is seen."""
         for name in ("NAMESPACE", "EXISTING_TOKEN", "SSL_CA_CERT"):
             monkeypatch.delenv(f"KFP_{name}", raising=False)
-        for name in ("ENDPOINT", "UI_ENDPOINT", "DEFAULT_EXPERIMENT_NAME", "OVERRIDE_EXPERIMENT_NAME"):
+        for name in ("ENDPOINT", "UI_ENDPOINT", "DEFAULT_EXPERIMENT_NAME"):
             monkeypatch.delenv(f"KF_PIPELINES_{name}", raising=False)
         for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
             monkeypatch.delenv(name, raising=False)
@@ -76,6 +76,7 @@ class Kubeflow:
         monkeypatch.setattr("kfp.Client._LOCAL_KFP_CONTEXT", str(folder / "context.json"))
         monkeypatch.setenv("GIT_COMMIT", COMMIT)
         monkeypatch.setattr("pipelines.kubeflow.cluster.uncommitted", lambda: False)
+        monkeypatch.setattr("pipelines.kubeflow.runs.INTERVAL", 0.01)
         for name, function in SLOW.items():
             monkeypatch.setattr(name, function)
         with kfp_server() as api:
@@ -86,11 +87,9 @@ class Kubeflow:
         from pipelines.__main__ import main
 
         out, err, status = io.StringIO(), io.StringIO(), 0
-        follows = words[0] in ("submit", "status") and "--every" not in words
-        arguments = ["kubeflow", *words, *(["--every", "0.01"] if follows else [])]
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                exit_cleanly(lambda: main(arguments))
+                exit_cleanly(lambda: main(["kubeflow", *words]))
             except SystemExit as left:
                 status = int(left.code or 0)
         return Done(status, out.getvalue(), err.getvalue())

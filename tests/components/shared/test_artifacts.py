@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,18 +139,20 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 
 @pytest.fixture
-def foreign(tmp_path):
+def foreign():
     """A folder that belongs to somebody else, as a new volume does to root."""
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    folder.chmod(0o555)
     before = os.geteuid()
-    if before == 0:  # who may write everywhere
-        for path in (tmp_path, *tmp_path.parents[:2]):
-            path.chmod(0o755)
-        os.seteuid(65534)
-    yield folder
-    os.seteuid(before)
+    # pytest's own folders are closed to others
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        folder = Path(place) / "cache"
+        folder.mkdir(0o555)
+        if before == 0:  # who may write everywhere
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            os.seteuid(before)
 
 
 def test_a_folder_of_somebody_else_is_refused_with_what_helps_in_a_cluster(foreign):

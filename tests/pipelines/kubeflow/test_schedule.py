@@ -52,7 +52,7 @@ def test_a_schedule_is_what_was_asked_for(kubeflow):
 
 def test_a_schedule_of_the_same_name_is_replaced(watched):
     watched("schedule", "nightly", "0 3 * * *")
-    watched("schedule", "weekly", "@weekly")
+    watched("schedule", "weekly", "0 0 * * 0")
     [first] = [run for run in watched.api.all("recurring_runs") if run["display_name"] == "nightly"]
     done = watched("schedule", "nightly", "0 4 * * *", "cluster.gpu.count=2")
     assert done.status == 0 and "replaced    1 earlier of that name" in done.out
@@ -62,24 +62,18 @@ def test_a_schedule_of_the_same_name_is_replaced(watched):
     assert len(watched.api.all("recurring_runs")) == 2 and max(watched.counts) == 2
 
 
-def test_the_same_schedule_again_changes_nothing(kubeflow):
+def test_the_same_schedule_again_replaces_it(kubeflow):
     kubeflow("schedule", "nightly", "0 3 * * *", "runtime.epochs=3")
-    before = kubeflow.api.all("recurring_runs")
-    again = kubeflow("schedule", "nightly", "0 3 * * *", "runtime.epochs=3")
-    assert again.status == 0 and ", as it was" in again.out
-    assert kubeflow.api.all("recurring_runs") == before
-    # paused, or with other options, it is not the same
-    before[0]["mode"] = "DISABLE"
-    assert "replaced    1" in kubeflow("schedule", "nightly", "0 3 * * *", "runtime.epochs=3").out
-    assert "replaced    1" in kubeflow("schedule", "nightly", "0 3 * * *", "runtime.epochs=4").out
-    assert "replaced    1" in kubeflow("schedule", "nightly", "0 3 * * *", "--service-account", "trainer").out
+    [before] = kubeflow.api.all("recurring_runs")
+    before["mode"] = "DISABLE"
+    for words in (["runtime.epochs=3"], ["runtime.epochs=4"], ["--service-account", "trainer"]):
+        assert "replaced    1" in kubeflow("schedule", "nightly", "0 3 * * *", *words).out
     assert len(enabled(kubeflow.api)) == len(kubeflow.api.all("recurring_runs")) == 1
 
 
 CALLS = {
     "made": "POST .*/recurringruns$",
     "paused": "POST .*:disable$",
-    "enabled": "POST .*:enable$",
     "deleted": "DELETE .*/recurringruns/",
 }
 
@@ -117,7 +111,7 @@ def test_wherever_it_breaks_off_one_schedule_holds(watched, call, fault, times):
 def test_a_server_that_goes_away_in_between_leaves_at_most_one_enabled(watched):
     watched("schedule", "nightly", "0 3 * * *")
     watched.counts.clear()
-    watched.api.fail(CALLS["enabled"], "cut request", 9)
+    watched.api.fail(CALLS["made"], "cut request", 9)
     watched.api.fail("GET .*/recurringruns$", 503, 9, skip=1)
     failure = watched("schedule", "nightly", "0 4 * * *").failure
     assert "whether nightly is enabled is not known: repeat the command" in failure
@@ -127,9 +121,22 @@ def test_a_server_that_goes_away_in_between_leaves_at_most_one_enabled(watched):
     assert len(watched.api.all("recurring_runs")) == len(enabled(watched.api)) == 1
 
 
-@pytest.mark.parametrize("call", ["made", "enabled"])
-def test_a_first_schedule_that_fails_leaves_nothing_enabled(watched, call):
-    watched.api.fail(CALLS[call], 500)
+def test_ctrl_c_leaves_the_earlier_schedule(watched, monkeypatch):
+    watched("schedule", "nightly", "0 3 * * *")
+    [old] = watched.api.all("recurring_runs")
+    watched.counts.clear()
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kfp.Client.create_recurring_run", interrupted)
+    failure = watched("schedule", "nightly", "0 4 * * *").failure
+    assert failure == "interrupted; the earlier schedule nightly holds: repeat the command"
+    assert enabled(watched.api) == [old] and max(watched.counts) == 1
+
+
+def test_a_first_schedule_that_fails_leaves_nothing_enabled(watched):
+    watched.api.fail(CALLS["made"], 500)
     failure = watched("schedule", "nightly", "0 3 * * *").failure
     assert enabled(watched.api) == []
     assert "no nightly is enabled, nothing is scheduled" in failure
@@ -140,7 +147,7 @@ def test_a_first_schedule_that_fails_leaves_nothing_enabled(watched, call):
 def test_what_was_uploaded_is_told_if_the_rest_fails(kubeflow):
     kubeflow.api.fail("POST .*/experiments$", 403)
     failure = kubeflow("schedule", "nightly", "0 3 * * *").failure
-    assert "is uploaded, nothing was scheduled: repeat the command" in failure
+    assert "is uploaded, and nothing was started: repeat the command" in failure
     assert kubeflow.api.all("recurring_runs") == []
 
 
@@ -149,9 +156,9 @@ def test_what_was_uploaded_is_told_if_the_rest_fails(kubeflow):
     [
         (["nightly", "0 25 * * *"], "cron: hour = 25: must be 0–23"),
         (["nightly", "0 0 3 * * *"], "must have 5 fields"),
-        (["", "@daily"], "NAME = '': must be"),
-        (["a/b", "@daily"], "NAME = 'a/b': must be"),
-        (["nightly", "@daily", "data=cifar"], "did you mean cifar10?"),
+        (["", "0 0 * * *"], "NAME = '': must be"),
+        (["a/b", "0 0 * * *"], "NAME = 'a/b': must be"),
+        (["nightly", "0 0 * * *", "data=cifar"], "did you mean cifar10?"),
     ],
 )
 def test_wrong_words_are_told_before_the_cluster_is_asked(kubeflow, words, said):
@@ -161,7 +168,7 @@ def test_wrong_words_are_told_before_the_cluster_is_asked(kubeflow, words, said)
 
 def others(kubeflow, name):
     """A schedule of another pipeline in the same namespace."""
-    kubeflow("schedule", name, "@daily")
+    kubeflow("schedule", name, "0 0 * * *")
     [run] = [run for run in kubeflow.api.all("recurring_runs") if run["display_name"] == name]
     run["pipeline_version_reference"] = {"pipeline_id": "other", "pipeline_version_id": "gone"}
     run["trigger"] = {"cron_schedule": {"cron": "30 0 3 * * *"}}
@@ -170,12 +177,12 @@ def others(kubeflow, name):
 
 def test_schedules_of_other_pipelines_are_left_alone(kubeflow):
     theirs = others(kubeflow, "theirs")
-    assert "is a schedule of another pipeline" in kubeflow("schedule", "theirs", "@hourly").failure
-    assert "is a schedule of another pipeline" in kubeflow("unschedule", "theirs").failure
+    assert "no such schedule of this pipeline" in kubeflow("unschedule", "theirs").failure
     assert kubeflow.api.all("recurring_runs") == [theirs]
     assert "no schedule" in kubeflow("schedules").out
-    shown = kubeflow("schedules", "--all").out
-    assert re.search(r"^theirs +30 0 3 \* \* \* +on +deleted", shown, re.MULTILINE)
+    # a name is its pipeline's own
+    assert "replaced" not in kubeflow("schedule", "theirs", "0 * * * *").out
+    assert theirs in kubeflow.api.all("recurring_runs") and len(kubeflow.api.all("recurring_runs")) == 2
 
 
 def test_schedules_are_listed(kubeflow):
@@ -184,30 +191,32 @@ def test_schedules_are_listed(kubeflow):
     kubeflow("schedule", "weekly", "0 5 * * sun")
     [nightly, weekly] = kubeflow.api.all("recurring_runs")
     weekly["mode"] = "DISABLE"
-    lines = kubeflow("schedules").out.splitlines()
-    assert lines[0].split("  ")[0] == "NAME" and len(lines) == 3
+    # one that was made on the page
+    kubeflow("schedule", "seldom", "0 5 * * sun")
+    kubeflow.api.all("recurring_runs")[-1]["trigger"] = {"periodic_schedule": {"interval_second": "60"}}
+    lines = [line.rstrip() for line in kubeflow("schedules").out.splitlines()]
+    assert lines[0].split("  ")[0] == "NAME" and len(lines) == 4
     assert re.match(rf"nightly +0 3 \* \* \* +20\S+ 03:00 +on +{COMMIT}-\w+ +runtime.epochs=3$", lines[1])
     assert re.match(rf"weekly +0 5 \* \* sun +paused +{COMMIT}-\w+ +the default options$", lines[2])
     known = json.loads(kubeflow("schedules", "--json").out)
     assert [(item["name"], item["cron"], item["state"]) for item in known] == [
         ("nightly", "0 3 * * *", "on"),
         ("weekly", "0 5 * * sun", "paused"),
+        ("seldom", "", "on"),
     ]
     assert known[0]["id"] == nightly["recurring_run_id"]
 
 
 def test_unschedule_deletes_all_of_that_name_and_nothing_else(kubeflow):
     kubeflow("schedule", "nightly", "0 3 * * *")
-    kubeflow("schedule", "weekly", "@weekly")
+    kubeflow("schedule", "weekly", "0 0 * * 0")
     kubeflow.api.fail(CALLS["deleted"], 500)
     kubeflow("schedule", "nightly", "0 4 * * *")
     assert len(kubeflow.api.all("recurring_runs")) == 3
-    failure = kubeflow("unschedule", "nightli").failure
-    assert failure == "nightli: no such schedule (did you mean nightly?); there are: nightly, weekly"
     assert kubeflow("unschedule", "nightly").out == "nightly: deleted, 2 of them; runs that it started go on\n"
     assert [run["display_name"] for run in kubeflow.api.all("recurring_runs")] == ["weekly"]
-    assert "there are: weekly" in kubeflow("unschedule", "nightly").failure
+    assert "no such schedule" in kubeflow("unschedule", "nightly").failure
 
 
 def test_unscheduling_where_nothing_was_ever_run(kubeflow):
-    assert kubeflow("unschedule", "nightly").failure == "nightly: no such schedule; there is none"
+    assert "nightly: no such schedule" in kubeflow("unschedule", "nightly").failure
