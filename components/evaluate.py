@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError
@@ -17,12 +17,12 @@ from components.shared.evaluation.gate import BLESSING, BOOTSTRAP_SEED, Blessing
 from components.shared.evaluation.predictions import CANDIDATES, TEST, Candidate, Truth, read_candidate
 from components.shared.evaluation.report import Findings, render_report
 from components.shared.evaluation.statistics import accuracy_interval, confusion
-from components.shared.evaluation.wording import TITLES
+from components.shared.evaluation.wording import PRETRAINING_PROBE, TITLES
 from components.shared.params.schema import Params, to_plain
 from components.shared.plots import evaluation as draw
 from components.shared.step import Work, command_line, working
 from components.shared.tracking.lineage import lineage
-from components.shared.training.curves import PRETRAINING_PROBE, Curve, read_curve, write_curves
+from components.shared.training.curves import Curve, read_curve, write_curves
 
 
 def evaluate(
@@ -143,13 +143,11 @@ def _metrics(findings: Findings) -> dict[str, float]:
 
 
 def _write_confusion(path: Path, findings: Findings) -> None:
-    predicted, truth = findings.predicted(), findings.truth
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["actual", "predicted"])
-        if predicted is not None:
-            names = truth.class_names
-            writer.writerows((names[a], names[p]) for a, p in zip(truth.labels[TEST], predicted, strict=True))
+    predicted, names = findings.predicted(), np.array(findings.truth.class_names)
+    table = pd.DataFrame(columns=["actual", "predicted"])
+    if predicted is not None:
+        table = pd.DataFrame({"actual": names[findings.truth.labels[TEST]], "predicted": names[predicted]})
+    table.to_csv(path, index=False)
 
 
 def _draw(out: Path, findings: Findings) -> list[tuple[Path, str]]:

@@ -211,14 +211,6 @@ class SupervisedTrainer:
             ],
         )
 
-    def weights(self) -> list[np.ndarray]:
-        """The trained weights, to be put back with `restore`."""
-        return self.model.get_weights()
-
-    def restore(self, weights: list[np.ndarray]) -> None:
-        """Put back weights of an earlier training."""
-        self.model.set_weights(weights)
-
     def _filled_validation(self) -> tuple[np.ndarray, ...]:
         """The validation images and labels; where devices share them out unequally, with others of weight 0."""
         images, labels = (filled(np.asarray(rows), devices()) for rows in self.validation)

@@ -65,7 +65,7 @@ def fit(trainer, rate=2e-3, seed=0):
     """Train; the weights and what was reported of each epoch."""
     reports = []
     trainer.fit(rate, seed, lambda epoch, logs: reports.append((epoch, dict(logs))))
-    return [weight.copy() for weight in trainer.weights()], reports
+    return [weight.copy() for weight in trainer.model.get_weights()], reports
 
 
 def same(one, two):
@@ -221,7 +221,7 @@ def test_dropout_depends_on_the_seed_and_the_epoch_alone(headed):
 def test_dropout_leaves_out_features_then_hidden_units_in_training_alone(headed, arrays):
     """Dense layers of ones and zeros, so that the logits count what was left in."""
     model = headed.model
-    kept = headed.weights()
+    kept = headed.model.get_weights()
     model.hidden.set_weights([np.eye(8, 16, dtype="float32"), np.zeros(16, "float32")])
     model.top.set_weights([np.ones((16, 3), "float32"), np.zeros(3, "float32")])
     images = np.repeat(arrays["test"][0][:1], 400, axis=0)
@@ -229,7 +229,7 @@ def test_dropout_leaves_out_features_then_hidden_units_in_training_alone(headed,
     whole = np.asarray(model(images, training=False))[:, 0]
     found = np.asarray(model(images, training=True))[:, 0]
     model.policy, model.frozen = policy, False
-    headed.restore(kept)
+    headed.model.set_weights(kept)
     np.testing.assert_allclose(whole, whole[0], rtol=1e-4)
     # a feature survives both with probability 1/4 and is then scaled by 4
     assert found.mean() == pytest.approx(whole[0], rel=0.2)
@@ -326,7 +326,7 @@ def test_earlier_weights_can_be_put_back(trainers, arrays):
     expected = predict(trainer.deployable(), images)
     fit(trainer, seed=1)
     assert not np.array_equal(predict(trainer.deployable(), images), expected)
-    trainer.restore(first)
+    trainer.model.set_weights(first)
     np.testing.assert_array_equal(predict(trainer.deployable(), images), expected)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from components.shared.training.curves import PRETRAINING_PROBE
-
+PRETRAINING_PROBE = "pretraining probe"
 TITLES = {
     "baseline": "baseline, from scratch",
     "probe": "linear probe",

@@ -22,26 +22,12 @@ def draw_curves(curves: Sequence[Curve]) -> Figure | None:
         return None
     figure, axes = make_figure(7.2, 4.2)
     for curve, measure in drawable:
-        color = COLORS[curve.model]
-        title = TITLES[curve.model] + ("" if measure == "validation_accuracy" else " (on training batches)")
-        marker = MARKERS[curve.model] if len(curve.epochs) == 1 else None
-        axes.plot(
-            curve.epochs,
-            100 * curve.means[measure],
-            DASHES[curve.model],
-            color=color,
-            label=title,
-            linewidth=2,
-            marker=marker,
-        )
-        axes.fill_between(
-            curve.epochs,
-            100 * curve.lows[measure],
-            100 * curve.highs[measure],
-            color=color,
-            alpha=0.15,
-            linewidth=0,
-        )
+        name, means = curve.model, 100 * curve.means[measure]
+        title = TITLES[name] + ("" if measure == "validation_accuracy" else " (on training batches)")
+        marker = MARKERS[name] if len(means) == 1 else None
+        axes.plot(means.index, means, DASHES[name], color=COLORS[name], label=title, linewidth=2, marker=marker)
+        low, high = 100 * curve.lows[measure], 100 * curve.highs[measure]
+        axes.fill_between(means.index, low, high, color=COLORS[name], alpha=0.15, linewidth=0)
     axes.set_xlabel("epoch")
     axes.set_ylabel("accuracy on validation (%)")
     axes.set_title("Accuracy during training: mean over seeds, band from lowest to highest")

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from components.shared.training.curves import PRETRAINING_PROBE
+from components.shared.evaluation.wording import PRETRAINING_PROBE
 
 COLORS = {"baseline": "#D55E00", "probe": "#009E73", "finetune": "#0072B2", PRETRAINING_PROBE: "#009E73"}
 MARKERS = {"baseline": "s", "probe": "^", "finetune": "o", PRETRAINING_PROBE: "^"}

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
     from components.shared.tracking.run import Run
 
-MEASURES = ("accuracy", "validation_accuracy", "loss")
-PRETRAINING_PROBE = "pretraining probe"
 # probe/ keeps the curve of the linear probe that was trained beside the encoder; there, accuracy has a prefix
 _COLUMNS = {
     "accuracy": ("accuracy", "probe_accuracy"),
@@ -58,61 +56,41 @@ class Curve:
 
     Attributes:
         model: which one.
-        epochs: shape (E,), ascending.
-        means: measure → mean over seeds, shape (E,); NaN where it was not measured.
+        means: a row per epoch, ascending, and a column per measure: mean over seeds; NaN where it was not measured.
         lows, highs: the smallest and the largest over seeds, likewise.
     """
 
     model: str
-    epochs: np.ndarray
-    means: dict[str, np.ndarray]
-    lows: dict[str, np.ndarray]
-    highs: dict[str, np.ndarray]
+    means: pd.DataFrame
+    lows: pd.DataFrame
+    highs: pd.DataFrame
 
     def shown(self) -> str | None:
         """The accuracy to draw: on validation if it was measured, else in training; None if neither was."""
-        for measure in ("validation_accuracy", "accuracy"):
-            if np.isfinite(self.means[measure]).any():
-                return measure
-        return None
+        measured = (name for name in ("validation_accuracy", "accuracy") if self.means[name].notna().any())
+        return next(measured, None)
 
 
 def read_curve(model: str, path: Path) -> Curve | None:
     """Read a `curves.csv` with a row per epoch (and seed); None if it is missing, empty or not such a table."""
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        at = np.array([float(row["epoch"]) for row in rows])
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError):
+        text = pd.read_csv(path, index_col=False, float_precision="round_trip")
+    except (OSError, ValueError):
         return None
-    if not len(at) or not np.isfinite(at).all():
+    rows = text.apply(pd.to_numeric, errors="coerce").replace([math.inf, -math.inf], math.nan)
+    if rows.empty or "epoch" not in rows or rows["epoch"].isna().any():
         return None
-    epochs = np.unique(at)
-    curve = Curve(model, epochs, {}, {}, {})
-    for measure in MEASURES:
-        values = np.array([_value(row, _COLUMNS[measure]) for row in rows])
-        groups = [values[(at == epoch) & np.isfinite(values)] for epoch in epochs]
-        for summary, into in ((np.mean, curve.means), (np.min, curve.lows), (np.max, curve.highs)):
-            into[measure] = np.array([summary(group) if len(group) else math.nan for group in groups])
-    return curve
+    measured = {
+        measure: next((rows[name] for name in names if name in rows), math.nan)
+        for measure, names in _COLUMNS.items()
+    }
+    epochs = pd.DataFrame({"epoch": rows["epoch"], **measured}).groupby("epoch")
+    return Curve(model, epochs.mean(), epochs.min(), epochs.max())
 
 
 def write_curves(path: Path, curves: Sequence[Curve]) -> None:
     """Write the means as a tidy CSV: model, epoch, accuracy, validation_accuracy, loss; empty = not measured."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["model", "epoch", *MEASURES])
-        for curve in curves:
-            for index, epoch in enumerate(curve.epochs):
-                numbers = [curve.means[measure][index] for measure in MEASURES]
-                writer.writerow([curve.model, f"{epoch:g}", *("" if np.isnan(n) else f"{n:.6g}" for n in numbers)])
-
-
-def _value(row: dict[str, str], names: tuple[str, ...]) -> float:
-    for name in names:
-        if row.get(name):
-            try:
-                return float(row[name])
-            except ValueError:
-                return math.nan
-    return math.nan
+    columns = ["model", "epoch", *_COLUMNS]
+    tables = [curve.means.reset_index().assign(model=curve.model) for curve in curves]
+    table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+    table.to_csv(path, columns=columns, index=False, float_format="%.6g")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 
 from components.shared.artifacts import Dataset, Result, read_record, save_predictions
 from components.shared.errors import UserError
@@ -104,7 +102,7 @@ class Probing:
                  "highest": float(values.max())}
             )  # fmt: skip
             self.work.run.metrics({"accuracy_over_labels": rows[-1]["accuracy"]}, step=budget)
-        _write_rows(self.work.out / "budgets.csv", list(rows[0]), rows)
+        pd.DataFrame(rows).to_csv(self.work.out / "budgets.csv", index=False)
         return rows
 
     def _knn(self) -> dict[str, float]:
@@ -126,14 +124,14 @@ class Probing:
 
     def _write_curves(self) -> None:
         """The online probe's accuracy during pretraining, for the plot that compares all trainings."""
-        columns = ("epoch", "probe_accuracy", "validation_probe_accuracy")
+        columns = ["epoch", "probe_accuracy", "validation_probe_accuracy"]
         path = self.encoder / "curves.csv"
         try:
-            with path.open() as file:
-                rows = [{name: row.get(name, "") for name in columns} for row in csv.DictReader(file)]
-        except OSError as error:
-            raise UserError(f"{path}: can't be read: {error.strerror}; run the pretrain step again") from None
-        _write_rows(self.work.out / "curves.csv", columns, rows)
+            rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{path}: can't be read: {reason}; run the pretrain step again") from None
+        rows.reindex(columns=columns, fill_value="").to_csv(self.work.out / "curves.csv", index=False)
 
     def _draw(self, budgets: list[dict[str, float]]) -> None:
         out = self.work.out
@@ -144,13 +142,6 @@ class Probing:
         )
         for name in ("budgets.png", "neighbours.png"):
             self.work.run.file(out / name, "pictures")
-
-
-def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _subset(labels: np.ndarray, budget: int, seed: int) -> np.ndarray:

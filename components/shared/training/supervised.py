@@ -87,7 +87,7 @@ class _Search:
             found: list[float] = []
             for seed in self.seeds:
                 found.append(self._train(rate, seed))
-                trained.append(self.trainer.weights())
+                trained.append(self.trainer.model.get_weights())
                 progress.step({"learning_rate": rate, "seed": seed, "validation_accuracy": found[-1]})
             score = float(np.mean(found))
             self.scores[rate] = score
@@ -105,7 +105,7 @@ class _Search:
         found: dict[str, list[np.ndarray]] = {split: [] for split in self.labels}
         models: list[keras.Model] = []
         for weights in self.weights:
-            self.trainer.restore(weights)
+            self.trainer.model.set_weights(weights)
             models.append(self.trainer.deployable())
             for split in self.labels:
                 found[split].append(predict(models[-1], data.images(split)))
