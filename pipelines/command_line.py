@@ -30,7 +30,6 @@ def new_group(about: str, completion: bool = False) -> typer.Typer:
         help=about,
         no_args_is_help=True,
         add_completion=completion,
-        rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
@@ -42,17 +41,14 @@ def printable(text: str | Path) -> str:
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text under headings: on a terminal as wide as it is, elsewhere a line per row."""
-    if sys.stdout.isatty():
-        from rich import box, console, table, text
+    # only here: the line must stay light
+    from rich import console, table, text
 
-        grid = table.Table(*headings, box=box.SIMPLE_HEAD)
-        for row in rows:
-            grid.add_row(*map(text.Text, row))
-        console.Console().print(grid)
-        return
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    for row in [headings, *rows]:
-        print("  ".join(map(str.ljust, row, widths)).rstrip())
+    columns = [table.Column(name, overflow="fold") for name in headings]
+    grid = table.Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        grid.add_row(*map(text.Text, row))
+    console.Console(width=None if sys.stdout.isatty() else 10_000).print(grid)
 
 
 def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,18 +56,9 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     Several commands share such a dataclass; each is called with an object of it.
     """
-    parameters: list[inspect.Parameter] = []
-    groups: dict[str, Any] = {}
-    for name, annotation, default in _parameters(command):
-        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-            groups[name] = annotation
-            found = _parameters(annotation)
-        else:
-            found = [(name, annotation, default)]
-        parameters += [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-            for name, annotation, default in found
-        ]
+    own = _parameters(command)
+    groups: dict[str, Any] = {one.name: one.annotation for one in own if dataclasses.is_dataclass(one.annotation)}
+    parameters = [part for one in own for part in (_parameters(groups[one.name]) if one.name in groups else [one])]
 
     @functools.wraps(command)
     def with_groups(**given: Any) -> Any:
@@ -84,8 +71,10 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_groups
 
 
-def _parameters(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
-    """Name, annotation and default of each parameter."""
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters, by keyword only, their annotations resolved."""
     hints = get_type_hints(function, include_extras=True)
-    signature = inspect.signature(function)
-    return [(name, hints[name], parameter.default) for name, parameter in signature.parameters.items()]
+    return [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+        for name, parameter in inspect.signature(function).parameters.items()
+    ]

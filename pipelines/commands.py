@@ -49,17 +49,14 @@ def experiment(
 
 
 @app.command()
-def summary(
-    evaluation: Annotated[Path | None, typer.Option(help="default: the repository's evaluation/")] = None,
-    registration: Annotated[Path | None, typer.Option(help="default: the repository's registration/")] = None,
-) -> None:
+def summary() -> None:
     """Print what the last run found: accuracies, gain, verdict, registered version.
 
     It reads the finished folders evaluation/ and registration/, whoever made them.
     """
     from pipelines.summary import print_summary
 
-    print_summary(evaluation, registration)
+    print_summary()
 
 
 @app.command()
@@ -72,21 +69,18 @@ def resend(
     folder, as tracking.json. MLFLOW_TRACKING_URI then gets what it lacks.
     Doing it again changes nothing, and nothing changes in the folder.
     """
-    from pipelines.resend import resend_all
+    from components.shared.tracking.resend import resend_all
 
     resend_all(folders or ())
 
 
 @app.command()
-def health(
-    libraries: Annotated[bool, typer.Option("--libraries", help="also start the libraries; 20 seconds")] = False,
-) -> None:
-    """Check that this installation is whole: steps and options are there, /tmp is writable.
+def health() -> None:
+    """Check that this installation is whole: steps and options are there, /tmp and home are writable.
 
     It needs neither a server nor data, and works in any folder. A container's
-    health check calls it. With --libraries the options compose, the steps
-    import, and the last lines say which devices they see.
+    health check calls it.
     """
     from pipelines.health import check_health
 
-    check_health(libraries)
+    check_health()

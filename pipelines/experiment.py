@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from components.shared.errors import UserError
@@ -26,13 +25,9 @@ def write_composed(overrides: Sequence[str], out: Path | None = None) -> None:
     """
     out = out or in_repository("params.yaml")
     _, values = compose(overrides, find_root() / "conf")
-    partial = out.with_name(f".{out.name}.partial")
     try:
-        write_params(values, partial)
-        partial.replace(out)
+        write_params(values, out)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise UserError(f"{out}: can't be written: {error.strerror}; choose another --out") from None
     print(f"{out}: composed from {' '.join(overrides) or 'the defaults'}")
 
@@ -45,7 +40,7 @@ def run_experiment(overrides: Sequence[str], name: str | None = None) -> int:
         name: of the experiment; None lets DVC make one up.
 
     Raises:
-        UserError: an override is not allowed, or DVC is not installed.
+        UserError: an override is not allowed.
     """
     root = find_root()
     compose(overrides, root / "conf")
@@ -54,7 +49,4 @@ def run_experiment(overrides: Sequence[str], name: str | None = None) -> int:
     # the stages call `python`: this environment's, also where it is not activated
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     command = [sys.executable, "-m", "dvc", "exp", "run", *named, *chosen]
-    try:
-        return subprocess.run(command, cwd=root, env={**os.environ, "PATH": path}, check=False).returncode
-    except OSError as error:
-        raise UserError(f"dvc: can't be run: {error.strerror}; make the environment with `make env`") from None
+    return subprocess.run(command, cwd=root, env={**os.environ, "PATH": path}, check=False).returncode

@@ -6,18 +6,20 @@ every reader slow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.shared.repository import in_repository
-from pipelines.inference.batches import FileWork, write_answers
-from pipelines.inference.image_files import ImageFiles
-from pipelines.inference.model import load_ready, quiet
-from pipelines.inference.table import NUMBERS, TEXT, check_table
+import numpy as np
+import pyarrow as pa
 
-ENDINGS = (".parquet",)
-COLUMNS = {"path": TEXT, "features": NUMBERS}
+from components.shared.repository import in_repository
+from pipelines.inference.batches import write_answers
+from pipelines.inference.image_files import ImageFiles
+from pipelines.inference.model import load_ready
+from pipelines.inference.table import check_table
+
+SCHEMA = pa.schema({"path": pa.string(), "features": pa.list_(pa.float32())})
 
 
 def embed_files(images: Sequence[str], model_address: str | None, out: Path) -> int:
@@ -31,15 +33,13 @@ def embed_files(images: Sequence[str], model_address: str | None, out: Path) -> 
     Raises:
         UserError: no image, no such model, or the table can't be written.
     """
-    check_table(out, ENDINGS)
+    check_table(out, (".parquet",))
     address = model_address or str(in_repository("encoder/encoder.keras"))
-    quiet()
     files = ImageFiles(images)
-    model = load_ready(address)
-    network = model.encoder()
+    return write_answers("embed", files, load_ready(address).encoder(), out, SCHEMA, _columns)
 
-    def features(work: FileWork) -> Iterator[Sequence[Sequence[Any]]]:
-        for paths, vectors in work.answers(network, model.size):
-            yield list(zip(paths, vectors, strict=True))
 
-    return write_answers("embed", files, model, out, COLUMNS, ENDINGS, features)
+def _columns(paths: list[str], features: np.ndarray) -> list[Any]:
+    ends = np.arange(len(paths) + 1, dtype=np.int32) * features.shape[1]
+    # not pa.array: it would go through a Python object for each number
+    return [pa.array(paths), pa.ListArray.from_arrays(ends, features.ravel())]

@@ -7,7 +7,7 @@ import re
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pipelines.inference.networks import ReadyModel
 
 _ADDRESS = re.compile(r"(models|runs):/+.")
-_FILES = ("classifier.keras", "encoder.keras")
 
 
 def load_ready(where: str) -> ReadyModel:
@@ -31,40 +30,37 @@ def load_ready(where: str) -> ReadyModel:
 
     Args:
         where: `models:/<name>@<alias>`, `models:/<name>/<number>` or another address that MLflow knows by
-            `models:/` or `runs:/`; or the path of a `.keras` file, of a step's folder or of an MLflow model folder.
+            `models:/` or `runs:/`; or the path of a `.keras` file or of an MLflow model folder.
 
     Raises:
         UserError: there is nothing there, it can't be loaded, or it does not take images.
     """
+    # libraries' remarks off the error stream, where the skipped files are named: MLflow draws bars for files that
+    # come within a second, and an image so large that it may be an attack is an error of its own
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    path = Path(where)
     if _ADDRESS.match(where):
         return _from_registry(where)
-    path = Path(where)
     if path.is_dir():
-        if (path / "MLmodel").is_file():
-            return _from_mlflow(path, where)
-        found = [path / name for name in _FILES if (path / name).is_file()]
-        if not found:
-            raise UserError(f"{where}: holds neither {_FILES[0]} nor {_FILES[1]}; run the step that writes it")
-        path = found[0]
+        return _from_mlflow(path, where)
     if not path.exists():
         raise UserError(f"{where}: no such model; give models:/<name>@<alias>, or the path of a .keras file")
-    return _networks().load_keras(path, _names_beside(path))
+    return _load(path, where, _names_beside(path))
 
 
 def _from_registry(uri: str) -> ReadyModel:
-    # files of a version come within a second; MLflow draws several bars for them
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     open_registry(uri)
     resolved = resolve(uri)
     version = parse_uri(resolved)
+    name = f"{version.name} version {version.version}" if version and version.version else uri
     with tempfile.TemporaryDirectory(prefix="model-") as folder:
         try:
             local = mlflow.artifacts.download_artifacts(artifact_uri=resolved, dst_path=folder)
         except (MlflowException, OSError) as error:
             raise UserError(f"{uri}: MLflow does not give it: {first_line(error)}; check the address") from None
-        return _from_mlflow(
-            Path(local), f"{version.name} version {version.version}" if version and version.version else uri
-        )
+        return _from_mlflow(Path(local), name)
 
 
 def _from_mlflow(folder: Path, name: str) -> ReadyModel:
@@ -75,18 +71,15 @@ def _from_mlflow(folder: Path, name: str) -> ReadyModel:
         raise UserError(f"{name}: not an MLflow model: {first_line(error)}") from None
     if "keras" not in described.flavors:
         raise UserError(f"{name}: holds {', '.join(described.flavors)}, not a Keras model; choose another one")
-    names = (described.metadata or {}).get("class_names")
-    return _networks().load_logged(
-        folder, name, [str(label) for label in names] if isinstance(names, list) else None
-    )
+    return _load(folder, name, (described.metadata or {}).get("class_names"))
 
 
-def _networks() -> Any:
-    """The module that handles Keras models, imported only when there is one, after a quiet start of its backend."""
+def _load(path: Path, name: str, class_names: list[str] | None) -> ReadyModel:
     start_backend()
+    # only here: its backend must have started quietly
     from pipelines.inference import networks
 
-    return networks
+    return networks.load(path, name, class_names)
 
 
 def _names_beside(path: Path) -> list[str] | None:
@@ -98,10 +91,3 @@ def _names_beside(path: Path) -> list[str] | None:
     except UserError:
         return None
     return manifest.class_names if manifest.digest == trained_on else None
-
-
-def quiet() -> None:
-    """Keep libraries' remarks off the error stream, where the skipped files are named; call it first."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # large photographs are fine; what may be an attack is an error of its own
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -43,8 +43,7 @@ class ModelOptions:
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME",
-            help="that versions are put up in; default: registry.model_name in params.yaml",
+            metavar="NAME", help="that versions are put up in; default: registry.model_name in params.yaml"
         ),
     ] = None
     production_model: Annotated[
@@ -56,14 +55,20 @@ class ModelOptions:
     ] = None
 
 
-Number = Annotated[str, typer.Argument(metavar="N", help="number of the version")]
+@dataclass(frozen=True)
+class DecisionOptions(ModelOptions):
+    """Which registered models are reviewed, and by whom."""
+
+    reviewer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="who decides; default: MLFLOW_TRACKING_USERNAME, else the login name"),
+    ] = None
+
+
+Number = Annotated[int, typer.Argument(metavar="N", min=1, help="number of the version")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="why; goes on record")]
-ReviewerName = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="who decides; default: MLFLOW_TRACKING_USERNAME, else the login name"),
-]
-Json = Annotated[bool, typer.Option("--json", help="for programs")]
 WebhookName = Annotated[str, typer.Option(metavar="NAME", help="of the webhook")]
+Json = Annotated[bool, typer.Option("--json", help="for programs")]
 
 
 @app.command(name="list")
@@ -72,16 +77,16 @@ def list_versions(models: ModelOptions, as_json: Json = False) -> None:
     """Challenger, champion and all other versions side by side."""
     from pipelines.review import actions
 
-    actions.list_versions(models.model, models.production_model, as_json)
+    actions.list_versions(models, as_json)
 
 
 @app.command()
 @shared_options
 def show(number: Number, models: ModelOptions) -> None:
-    """One version: its card, the gate's checks, decisions, links to runs and pictures."""
+    """One version: its card, the gate's checks, decisions, and where its report and pictures are."""
     from pipelines.review import actions
 
-    actions.show(models.model, models.production_model, number)
+    actions.show(models, str(number))
 
 
 @app.command()
@@ -89,45 +94,42 @@ def show(number: Number, models: ModelOptions) -> None:
 def approve(
     number: Number,
     reason: Reason,
-    models: ModelOptions,
+    by: DecisionOptions,
     override: Annotated[
         bool, typer.Option("--override", help="although the gate did not pass, or the version was rejected")
     ] = False,
-    reviewer: ReviewerName = None,
 ) -> int:
     """Make a version champion; the one before is kept for rollback."""
     from pipelines.review import actions
 
-    return actions.decide(
-        "approve", models.model, models.production_model, reviewer, number, reason, override=override
-    )
+    return actions.decide("approve", by, str(number), reason, override=override)
 
 
 @app.command()
 @shared_options
-def reject(number: Number, reason: Reason, models: ModelOptions, reviewer: ReviewerName = None) -> int:
+def reject(number: Number, reason: Reason, by: DecisionOptions) -> int:
     """Put on record that a version is not wanted."""
     from pipelines.review import actions
 
-    return actions.decide("reject", models.model, models.production_model, reviewer, number, reason)
+    return actions.decide("reject", by, str(number), reason)
 
 
 @app.command()
 @shared_options
-def withdraw(number: Number, reason: Reason, models: ModelOptions, reviewer: ReviewerName = None) -> int:
+def withdraw(number: Number, reason: Reason, by: DecisionOptions) -> int:
     """Take the champion out of service; none is champion until one is approved or rolled back to."""
     from pipelines.review import actions
 
-    return actions.decide("withdraw", models.model, models.production_model, reviewer, number, reason)
+    return actions.decide("withdraw", by, str(number), reason)
 
 
 @app.command()
 @shared_options
-def rollback(models: ModelOptions, reason: Reason = "no reason given", reviewer: ReviewerName = None) -> int:
+def rollback(by: DecisionOptions, reason: Reason = "no reason given") -> int:
     """Make the previous champion champion again."""
     from pipelines.review import actions
 
-    return actions.decide("rollback", models.model, models.production_model, reviewer, None, reason)
+    return actions.decide("rollback", by, None, reason)
 
 
 @app.command()
@@ -136,7 +138,7 @@ def history(models: ModelOptions, as_json: Json = False) -> None:
     """Who decided what, when and why; and what was changed without a decision."""
     from pipelines.review import actions
 
-    actions.show_history(models.model, models.production_model, as_json)
+    actions.show_history(models, as_json)
 
 
 @webhook_app.command()

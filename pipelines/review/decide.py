@@ -16,20 +16,12 @@ from mlflow.utils.credentials import read_mlflow_creds
 from components.shared.errors import UserError
 from pipelines.review.history import in_words
 from pipelines.review.record import Action, Decision
-from pipelines.review.state import ReviewedModels, State, read
+from pipelines.review.state import ReviewedModels, State, passed_gate, read
 from pipelines.review.write import copy_to_production, move_champion, put_on_record, show_in_page
 
-_LONGEST_REASON = 2000
+_LONGEST_REASON, _LONGEST_NAME = 2000, 100
 # how often, and how many seconds apart, to look for the record of somebody who moved the alias at the same moment
 _LOOKS, _PAUSE = 10, 0.1
-
-
-@dataclass(frozen=True)
-class Reviewer:
-    """Who decides: a name for people, and the registry's account where that is another one."""
-
-    name: str
-    account: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,46 +40,41 @@ class Outcome:
     state: State
     decision: Decision | None
     done: str
-    rivals: tuple[Decision, ...] = ()
+    rivals: Sequence[Decision] = ()
     overtaken: bool = False
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
 
-def reviewer(given: str | None = None) -> Reviewer:
+def reviewer(given: str | None = None) -> str:
     """Who decides: `given`, else the registry's account, else the login name.
 
     Raises:
         UserError: there is no name.
     """
-    account = read_mlflow_creds().username or None
     try:
-        name = given if given is not None else account or getpass.getuser()
+        name = given or read_mlflow_creds().username or getpass.getuser()
     except (KeyError, OSError, ImportError):
         name = ""
-    name = " ".join(name.split())
-    if not name or len(name) > 100:
-        raise UserError(f"--reviewer = {name!r}: must be a name of 1 to 100 characters")
-    return Reviewer(name, account if account != name else None)
+    return _one_line("--reviewer", name, _LONGEST_NAME)
 
 
-def approve(models: ReviewedModels, number: str, reason: str, who: Reviewer, override: bool = False) -> Outcome:
+def approve(models: ReviewedModels, number: str, reason: str, who: str, override: bool = False) -> Outcome:
     """Make a version champion; the one before becomes the previous champion.
 
     Args:
         models: under review.
         number: of the version, in the model that versions are put up in.
         reason: goes on record.
-        who: decides.
+        who: decides; a name for people.
         override: although the gate did not pass, or the version was rejected; goes on record.
 
     Raises:
         UserError: there is no such version, something stands against it, or the account may not.
     """
-    reason, state = _checked(reason), read(models)
-    state.version(number)
+    reason, state = _one_line("--reason", reason, _LONGEST_REASON), read(models)
+    against = " and ".join(_against(state, number))
     if state.is_champion(number):
         return Outcome(state, None, f"{state.name_of(state.champion)} is champion already; nothing was changed")
-    against = " and ".join(_against(state, number))
     if against and not override:
         raise UserError(
             f"{models.model} version {number}: {against}; approve it all the same with --override "
@@ -97,13 +84,13 @@ def approve(models: ReviewedModels, number: str, reason: str, who: Reviewer, ove
     return _decide(state, who, "approve", reason, version=number, champion=champion, override=against or None)
 
 
-def reject(models: ReviewedModels, number: str, reason: str, who: Reviewer) -> Outcome:
+def reject(models: ReviewedModels, number: str, reason: str, who: str) -> Outcome:
     """Put a version's rejection on record, and take the alias `challenger` from it.
 
     Raises:
         UserError: there is no such version, or it is champion.
     """
-    reason, state = _checked(reason), read(models)
+    reason, state = _one_line("--reason", reason, _LONGEST_REASON), read(models)
     state.version(number)
     if state.is_champion(number):
         raise UserError(
@@ -117,13 +104,13 @@ def reject(models: ReviewedModels, number: str, reason: str, who: Reviewer) -> O
     return _decide(state, who, "reject", reason, version=number)
 
 
-def withdraw(models: ReviewedModels, number: str, reason: str, who: Reviewer) -> Outcome:
+def withdraw(models: ReviewedModels, number: str, reason: str, who: str) -> Outcome:
     """Take the champion out of service; no version is champion until one is approved or rolled back to.
 
     Raises:
         UserError: there is no such version, or it is not champion.
     """
-    reason, state = _checked(reason), read(models)
+    reason, state = _one_line("--reason", reason, _LONGEST_REASON), read(models)
     state.version(number)
     if not state.is_champion(number):
         raise UserError(
@@ -133,13 +120,13 @@ def withdraw(models: ReviewedModels, number: str, reason: str, who: Reviewer) ->
     return _decide(state, who, "withdraw", reason, version=number)
 
 
-def rollback(models: ReviewedModels, reason: str, who: Reviewer) -> Outcome:
+def rollback(models: ReviewedModels, reason: str, who: str) -> Outcome:
     """Make the previous champion champion again; doing it twice goes back two champions.
 
     Raises:
         UserError: there is no previous champion, or it was rejected since.
     """
-    reason, state = _checked(reason), read(models)
+    reason, state = _one_line("--reason", reason, _LONGEST_REASON), read(models)
     target = state.previous
     if target is None:
         raise UserError(
@@ -155,34 +142,32 @@ def rollback(models: ReviewedModels, reason: str, who: Reviewer) -> Outcome:
     return _decide(state, who, "rollback", reason, version=state.origin_of(state.champion), champion=target)
 
 
-def _checked(reason: str) -> str:
-    reason = " ".join(reason.split())
-    if not reason:
-        raise UserError("--reason: is empty; say in a few words why, it goes on record")
-    if len(reason) > _LONGEST_REASON:
-        raise UserError(f"--reason: has {len(reason):,} characters; {_LONGEST_REASON:,} are allowed")
-    return reason
+def _one_line(option: str, text: str, longest: int) -> str:
+    text = " ".join(text.split())
+    if not 0 < len(text) <= longest:
+        raise UserError(f"{option}: has {len(text):,} characters; 1 to {longest:,} are needed, they go on record")
+    return text
 
 
 def _against(state: State, number: str) -> Iterator[str]:
-    version, decision = state.versions[number], state.record.latest.get(number)
-    if not version.blessed:
-        verdict = version.tags.get("verdict")
-        yield f"the gate did not pass (verdict: {verdict})" if verdict else "it has no verdict of the gate"
+    version, decision = state.version(number), state.record.latest.get(number)
+    if not passed_gate(version):
+        yield f"the gate did not pass (verdict: {version.tags.get('verdict', 'none')})"
     if state.is_rejected(number):
         by = f" by {decision.by}: {decision.reason}" if decision and decision.action == "reject" else ""
         yield f"it was rejected{by}"
 
 
-def _decide(before: State, who: Reviewer, action: Action, reason: str, **what: str | None) -> Outcome:
+def _decide(before: State, who: str, action: Action, reason: str, **what: str | None) -> Outcome:
     """Move the alias `champion`, put the decision on record, and look what became of it."""
     moves = action != "reject"
     if moves:
         move_champion(before.models, what.get("champion"))
+    account = read_mlflow_creds().username
     mine = Decision(
         sequence=before.record.next_sequence,
-        by=who.name,
-        account=who.account,
+        by=who,
+        account=account if account != who else None,
         action=action,
         reason=reason,
         replaced=before.champion if moves else None,
@@ -190,12 +175,15 @@ def _decide(before: State, who: Reviewer, action: Action, reason: str, **what: s
     )
     put_on_record(before.models, mine)
     state, notes = show_in_page(_look_again(before, mine), mine)
-    rivals = tuple(decision for decision in _since(before, state) if decision.id != mine.id)
+    rivals = [decision for decision in _since(before, state) if decision.id != mine.id]
     others = [rival for rival in rivals if rival.moves]
     # MLflow can't remove an alias from one version only: a withdrawal may hit a champion that was made just before
     overtaken = moves and (state.champion != mine.champion or (action == "withdraw" and bool(others)))
-    done = _overtaken(state, mine, others) if overtaken else _done(state, mine)
-    return Outcome(state, mine, done, rivals, overtaken, tuple(notes))
+    done = in_words(state, mine)
+    if overtaken:
+        done += f", but at the same moment {_winner(state, mine, others)}; "
+        done += f"{state.name_of(state.champion)} is champion"
+    return Outcome(state, mine, done, rivals, overtaken, notes)
 
 
 def _since(before: State, now: State) -> list[Decision]:
@@ -213,20 +201,9 @@ def _look_again(before: State, mine: Decision) -> State:
     return state
 
 
-def _overtaken(state: State, mine: Decision, others: Sequence[Decision]) -> str:
-    winner = next((other for other in reversed(others) if state.champion in (other.champion, mine.champion)), None)
-    by = (
-        f"{winner.by} {in_words(state, winner)} ({winner.reason})" if winner else "somebody moved the alias by hand"
-    )
-    return f"{in_words(state, mine)}, but at the same moment {by}; {state.name_of(state.champion)} is champion"
-
-
-def _done(state: State, mine: Decision) -> str:
-    name, replaced = state.name_of(mine.champion), state.name_of(mine.replaced)
-    if mine.action == "reject":
-        return f"version {mine.version} is rejected"
-    if mine.action == "withdraw":
-        return f"{replaced} is withdrawn; no version is champion"
-    if mine.action == "rollback":
-        return f"{name} is champion again" + (f", in place of {replaced}" if mine.replaced else "")
-    return f"{name} is champion" + (f"; {replaced} is the previous champion" if mine.replaced else "")
+def _winner(state: State, mine: Decision, others: Sequence[Decision]) -> str:
+    """Whose decision counts instead, and what it was."""
+    for other in reversed(others):
+        if state.champion in (other.champion, mine.champion):
+            return f"{other.by} {in_words(state, other)} ({other.reason})"
+    return "somebody moved the alias by hand"

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
+from components.shared.registry.versions import (
+    CHAMPION,
+    PREVIOUS,
+    REJECTED,
+    ROLLED_BACK,
+    STATUS,
+    WITHDRAWN,
+)
 from pipelines.review.record import Decision
-from pipelines.review.state import OUTCOMES, REJECTED, STATUS, State
+from pipelines.review.state import State
 
 OUTSIDE = "outside of review (MLflow's page, or another program)"
+# what the tag STATUS says after a decision
+OUTCOMES = {"approve": "approved", "reject": REJECTED, "rollback": ROLLED_BACK, "withdraw": WITHDRAWN}
 
 
 @dataclass(frozen=True)
@@ -23,25 +32,27 @@ class Event:
 def history(state: State) -> list[Event]:
     """All decisions, oldest first, with the moves of the champion between them that no decision made."""
     events: list[Event] = []
+    # the last decision that moved the champion, several where they were made at once
     last: list[Decision] = []
     for decision in state.record.decisions:
         if decision.moves:
             at_once = bool(last) and decision.sequence == last[0].sequence
-            if last and not at_once and decision.replaced not in {move.champion for move in last}:
-                events.append(_moved(state, last[-1].champion, decision.replaced))
+            if last and not at_once:
+                events += _unexplained(state, last, decision.replaced)
             last = [*last, decision] if at_once else [decision]
         events.append(Event(in_words(state, decision), decision))
-    if last and state.champion not in {move.champion for move in last}:
-        events.append(_moved(state, last[-1].champion, state.champion))
-    return events
+    return [*events, *_unexplained(state, last, state.champion)]
 
 
-def notes(state: State) -> list[str]:
-    """What differs between the registry and the record, in sentences; empty where nothing does."""
-    unreadable = [
-        f"the tag {key} can't be read as a decision; it was changed {OUTSIDE}" for key in state.record.unreadable
-    ]
-    return [*_about_aliases(state), *_about_versions(state), *unreadable]
+def _unexplained(state: State, last: list[Decision], now: str | None) -> Iterator[Event]:
+    """That the champion is not the one that the last decisions made, if so."""
+    made = [decision.champion for decision in last] or [None]
+    if now in made:
+        return
+    if now is None and made[-1] not in state.champion_versions:
+        yield Event(f"the champion, version {made[-1]}, was deleted")
+    else:
+        yield Event(f"{CHAMPION} was moved from {state.name_of(made[-1])} to {state.name_of(now)}")
 
 
 def in_words(state: State, decision: Decision) -> str:
@@ -59,28 +70,17 @@ def in_words(state: State, decision: Decision) -> str:
     return f"approved version {decision.version}{copy}{gone}{instead}"
 
 
-def _moved(state: State, old: str | None, new: str | None) -> Event:
-    if new is not None:
-        return Event(f"{CHAMPION} was moved from {state.name_of(old)} to {state.name_of(new)}")
-    if old in state.champion_versions:
-        return Event(f"{state.name_of(old)} lost the alias {CHAMPION}; no version is champion")
-    return Event(f"the champion, version {old}, was deleted")
+def notes(state: State) -> list[str]:
+    """What differs between the registry and the record, in sentences; empty where nothing does."""
+    return list(_notes(state))
 
 
-def _about_aliases(state: State) -> Iterator[str]:
-    champion, moves = state.champion, state.record.last_moves()
-    last = moves[0] if moves else None
-    if champion is None and last is None:
-        yield "no version is champion yet"
-    elif champion is None and last is not None and last.champion is None:
-        yield f"no version is champion: {last.by} withdrew {state.name_of(last.replaced)}"
-    elif champion is None and last is not None:
-        yield f"no version is champion: {_moved(state, last.champion, None).what}, {OUTSIDE}"
-    elif champion not in {move.champion for move in moves}:
-        then = ""
-        if last is not None:
-            then = f", after {last.by} made {state.name_of(last.champion)} champion"
-        yield f"{state.name_of(champion)} is champion by no decision: it was made so {OUTSIDE}{then}"
+def _notes(state: State) -> Iterator[str]:
+    if state.champion is None:
+        yield "no version is champion"
+    for event in history(state)[-1:]:
+        if event.decision is None:
+            yield f"{event.what}, {OUTSIDE}"
     if state.models.production is not None and CHAMPION in state.aliases:
         yield (
             f"{state.models.model} version {state.aliases[CHAMPION]} has the alias {CHAMPION} too; it does not "
@@ -88,23 +88,16 @@ def _about_aliases(state: State) -> Iterator[str]:
         )
     alias = state.champion_aliases.get(PREVIOUS)
     if alias != state.previous:
-        goes = f"goes to {state.name_of(state.previous)}" if state.previous else "has nowhere to go"
-        yield f"the alias {PREVIOUS} is at {state.name_of(alias)}; by the record `rollback` {goes}"
-
-
-def _about_versions(state: State) -> Iterator[str]:
+        at, target = state.name_of(alias), state.name_of(state.previous)
+        yield f"the alias {PREVIOUS} is at {at}; by the record `rollback` goes to {target}"
     for number in sorted(state.versions, key=int):
         said, decision = state.versions[number].tags.get(STATUS), state.record.latest.get(number)
-        if decision is not None and said != OUTCOMES[decision.action]:
-            now = f"says {said!r}" if said is not None else "is gone"
-            yield (
-                f"version {number}: {OUTCOMES[decision.action]} by {decision.by}, but its tag {STATUS} {now}: "
-                f"changed {OUTSIDE}"
-            )
-        elif decision is None and said is not None:
-            counts = "it counts as rejected" if said == REJECTED else "only aliases and decisions count"
-            yield f"version {number}: its tag {STATUS} says {said!r} by no decision; {counts}"
+        outcome = OUTCOMES[decision.action] if decision else None
+        if said != outcome:
+            decided = f"{outcome} by {decision.by}" if decision else "nobody has decided"
+            counts = "; it counts as rejected" if state.is_rejected(number) else ""
+            yield f"version {number}: {decided}, but its tag {STATUS} says {said or 'nothing'}{counts}"
         if state.challenger == number and state.is_rejected(number):
             yield f"version {number} was rejected, and has been put up for review again"
-        if state.aliases.get(CHAMPION) == number == state.challenger:
-            yield f"version {number} is champion, and still has the alias {CHALLENGER}"
+    for key in state.record.unreadable:
+        yield f"the tag {key} can't be read as a decision; it was changed {OUTSIDE}"

@@ -83,11 +83,6 @@ class Record:
         """Of a new decision."""
         return self.decisions[-1].sequence + 1 if self.decisions else 1
 
-    def last_moves(self) -> list[Decision]:
-        """The decision that made the champion, latest first; several where they were made at once."""
-        moves = [decision for decision in reversed(self.decisions) if decision.moves]
-        return [move for move in moves if move.sequence == moves[0].sequence]
-
     def line(self, champion: str | None) -> list[str]:
         """The champions one after the other, as `rollback` goes back through them.
 

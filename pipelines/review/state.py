@@ -10,29 +10,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+
 from components.shared.errors import UserError
-from components.shared.registry.uris import parse_uri, version_uri
-from components.shared.registry.version_tags import tagged_gain
+from components.shared.registry.uris import parse_uri
 from components.shared.registry.versions import (
     CHALLENGER,
     CHAMPION,
     PREVIOUS,
     REJECTED,
-    ROLLED_BACK,
     STATUS,
-    WITHDRAWN,
     find_model,
     registry_client,
 )
 from pipelines.review.record import Record
-
-BLESSED = "blessed"
-# tags of the decided version, for people, beside STATUS
-BY, AT, REASON, OVERRIDE = "review.by", "review.at", "review.reason", "review.override"
-# what STATUS says after a decision
-OUTCOMES = {"approve": "approved", "reject": REJECTED, "rollback": ROLLED_BACK, "withdraw": WITHDRAWN}
-# a search returns no more at once
-_PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -51,58 +43,6 @@ class ReviewedModels:
     def champion_model(self) -> str:
         """The model whose alias `champion` counts, and whose tags are the record."""
         return self.production or self.model
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """One version as the registry has it; `created` is in milliseconds since 1970, UTC."""
-
-    number: str
-    created: int
-    description: str
-    source: str
-    run_id: str
-    tags: Mapping[str, str]
-
-    @classmethod
-    def of(cls, found: Any) -> ModelVersion:
-        """As MLflow's client gives it."""
-        return cls(
-            str(found.version),
-            int(found.creation_timestamp),
-            found.description or "",
-            found.source or "",
-            found.run_id or "",
-            dict(found.tags),
-        )
-
-    @property
-    def blessed(self) -> bool:
-        """Whether the gate passed, as its tag says."""
-        return self.tags.get("verdict") == BLESSED
-
-    def numbers(self, tag: str) -> list[float]:
-        """The numbers in a tag; none where it is missing or says anything else."""
-        try:
-            return [float(part) for part in self.tags.get(tag, "").split()]
-        except ValueError:
-            return []
-
-    def number_in(self, tag: str) -> float | None:
-        """The one number in a tag; None where there is none."""
-        found = self.numbers(tag)
-        return found[0] if len(found) == 1 else None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Of the gain."""
-        found = self.numbers("gain_interval")
-        return (found[0], found[1]) if len(found) == 2 else None
-
-    @property
-    def gain_in_words(self) -> str:
-        """The gain over the baseline with its interval; empty where it is not known."""
-        return tagged_gain(self.tags)
 
 
 @dataclass(frozen=True)
@@ -137,24 +77,19 @@ class State:
         there = [number for number in line if number in self.champion_versions and number != self.champion]
         return there[-1] if there else None
 
-    @cached_property
-    def _copies(self) -> Mapping[str, str]:
-        """Source → number of its earliest copy."""
-        newest_first = sorted(self.champion_versions.values(), key=lambda version: -int(version.number))
-        return {version.source: version.number for version in newest_first}
-
     def copy_of(self, number: str) -> str | None:
-        """The number of this version in the model whose champion counts."""
+        """The number of this version in the model whose champion counts, the earliest where there are several."""
         if self.models.production is None:
             return number if number in self.versions else None
-        return self._copies.get(version_uri(self.models.model, number))
+        copies = [copy for copy in self.champion_versions if self.origin_of(copy) == number]
+        return min(copies, key=int, default=None)
 
     def origin_of(self, number: str | None) -> str | None:
         """The number, where versions are put up, of a version of the model whose champion counts."""
         if number is None or self.models.production is None:
             return number
         copy = self.champion_versions.get(number)
-        origin = parse_uri(copy.source) if copy else None
+        origin = parse_uri(copy.source or "") if copy else None
         return origin.version if origin and origin.name == self.models.model else None
 
     def name_of(self, number: str | None) -> str:
@@ -166,9 +101,9 @@ class State:
         origin = self.origin_of(number)
         return f"version {origin} (production {number})" if origin else f"{self.models.production} version {number}"
 
-    def is_champion(self, number: str | None) -> bool:
+    def is_champion(self, number: str) -> bool:
         """Whether this version is champion, itself or as a copy."""
-        return number is not None and self.origin_of(self.champion) == number
+        return self.origin_of(self.champion) == number
 
     def is_rejected(self, number: str) -> bool:
         """Whether the latest decision rejected it, or its tag says so, set by whoever."""
@@ -204,40 +139,36 @@ class State:
         return self.versions[number]
 
 
+def passed_gate(version: ModelVersion) -> bool:
+    """Whether the gate passed, as the version's tag says."""
+    return version.tags.get("verdict") == "blessed"
+
+
 def read(models: ReviewedModels) -> State:
     """Ask the registry.
 
     Raises:
         UserError: there is no such model, or the registry does not answer.
     """
-    with registry_client(models.model) as client:
-        model = find_model(client, models.model)
-        if model is None:
-            raise UserError(
-                f"the registry has no model {models.model}; run the pipeline first, check MLFLOW_TRACKING_URI, "
-                "or name another one with --model"
-            )
-        versions, aliases = _versions(client, models.model), _aliases(model)
+    model, versions, aliases = _read_model(models.model)
+    if model is None:
+        raise UserError(
+            f"the registry has no model {models.model}; run the pipeline first, check MLFLOW_TRACKING_URI, "
+            "or name another one with --model"
+        )
     if models.production is None:
         return State(models, versions, aliases, versions, aliases, Record.of(model.tags))
-    with registry_client(models.production) as client:
-        production = find_model(client, models.production)
-        if production is None:
-            return State(models, versions, aliases, {}, {}, Record())
-        copies = _versions(client, models.production)
-    return State(models, versions, aliases, copies, _aliases(production), Record.of(production.tags))
+    production, copies, production_aliases = _read_model(models.production)
+    record = Record.of(production.tags if production else {})
+    return State(models, versions, aliases, copies, production_aliases, record)
 
 
-def _aliases(model: Any) -> dict[str, str]:
-    return {alias: str(number) for alias, number in model.aliases.items()}
-
-
-def _versions(client: Any, name: str) -> dict[str, ModelVersion]:
-    found: dict[str, ModelVersion] = {}
-    token = None
-    while True:
-        page = client.search_model_versions(f"name = '{name}'", max_results=_PAGE, page_token=token)
-        found |= {str(version.version): ModelVersion.of(version) for version in page}
-        token = page.token
-        if not token:
-            return found
+def _read_model(name: str) -> tuple[Any, dict[str, ModelVersion], dict[str, str]]:
+    """MLflow's record of a registered model, its versions and its aliases; None and nothing where there is none."""
+    with registry_client(name) as client:
+        model = find_model(client, name)
+        if model is None:
+            return None, {}, {}
+        versions = mlflow.search_model_versions(filter_string=f"name = '{name}'")
+    aliases = {alias: str(number) for alias, number in model.aliases.items()}
+    return model, {str(version.version): version for version in versions}, aliases

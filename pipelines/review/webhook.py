@@ -26,9 +26,7 @@ from components.shared.errors import UserError, first_line
 from components.shared.registry.versions import CHALLENGER
 from components.shared.tracking.client import if_there, limit_requests
 from pipelines.command_line import printable
-from pipelines.review.details import host
-from pipelines.review.state import ModelVersion
-from pipelines.review.text import announcement
+from pipelines.review.details import announcement, host
 
 EVENT = "model_version_alias.created"
 TOLERANCE = 300  # seconds that clocks may differ by and MLflow's retries may take
@@ -104,7 +102,7 @@ class Receiver:
             found = if_there(client.get_model_version, alias.name, alias.version)
         if found is None or (alias.name, alias.version, found.creation_timestamp) in self.announced:
             return
-        line = announcement(alias.name, ModelVersion.of(found), self.page)
+        line = announcement(alias.name, alias.version, found.tags, self.page)
         if self.forward:
             post(self.forward, line)
         print(line, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -12,20 +11,17 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from components.shared.registry.uris import version_uri
-from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, is_forbidden, registry_client
-from pipelines.review.record import Decision
-from pipelines.review.state import (
-    AT,
-    BY,
-    OUTCOMES,
-    OVERRIDE,
-    REASON,
+from components.shared.registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
     STATUS,
-    ModelVersion,
-    ReviewedModels,
-    State,
-    read,
+    is_forbidden,
+    registry_client,
 )
+from pipelines.review.history import OUTCOMES
+from pipelines.review.record import Decision
+from pipelines.review.state import ReviewedModels, State, read
 
 _ROUNDS = 5
 # SQLite, PostgreSQL and MySQL in turn
@@ -84,13 +80,13 @@ def show_in_page(state: State, decision: Decision) -> tuple[State, list[str]]:
     """
     models, number = state.models, decision.version
     refused: list[str] = []
-    versions = {models.model: state.versions.get(number or "")}
-    if models.production is not None:
-        versions[models.production] = state.champion_versions.get(state.copy_of(number or "") or "")
+    shown = {}
+    if number is not None and number in state.versions:
+        shown = {models.model: number, models.champion_model: state.copy_of(number)}
     with registry_client(models.model) as client:
-        for name, version in versions.items():
+        for name, version in shown.items():
             if version is not None:
-                with _noting(refused, f"the tags of {name} version {version.number}"):
+                with _noting(refused, f"the tags of {name} version {version}"):
                     _set_tags(client, name, version, decision)
         if state.challenger == number and decision.action in ("approve", "reject"):
             with _noting(refused, f"the alias {CHALLENGER} of {models.model}"):
@@ -115,30 +111,33 @@ def _noting(refused: list[str], what: str) -> Iterator[None]:
         refused.append(f"{what} could not be changed by this account")
 
 
-def _set_tags(client: Any, name: str, version: ModelVersion, decision: Decision) -> None:
-    tags = {STATUS: OUTCOMES[decision.action], BY: decision.by, AT: decision.at, REASON: decision.reason}
-    if decision.override or OVERRIDE in version.tags:
-        # removing a tag takes a right that changing it does not
-        tags[OVERRIDE] = decision.override or "none"
+def _set_tags(client: Any, name: str, number: str, decision: Decision) -> None:
+    although = f" (although {decision.override})" if decision.override else ""
+    tags = {
+        STATUS: OUTCOMES[decision.action],
+        "review.by": decision.by,
+        "review.at": decision.at,
+        "review.reason": f"{decision.reason}{although}",
+    }
     for key, value in tags.items():
-        _set(functools.partial(client.set_model_version_tag, name, version.number, key, value))
+        _set(client.set_model_version_tag, name, number, key, value)
 
 
 def _set_alias(client: Any, name: str, alias: str, number: str | None) -> None:
     if number is None:
         client.delete_registered_model_alias(name, alias)
     else:
-        _set(functools.partial(client.set_registered_model_alias, name, alias, number))
+        _set(client.set_registered_model_alias, name, alias, number)
 
 
-def _set(write: Callable[[], object]) -> None:
+def _set(write: Callable[..., object], *what: str) -> None:
     """Set an alias or a tag, again if somebody else was just making it: MLflow looks for it, and then makes it."""
     try:
-        write()
+        write(*what)
     except MlflowException as error:
         if error.error_code != "BAD_REQUEST" or not _COLLISION.search(str(error)):
             raise
-        write()
+        write(*what)
 
 
 def _end_challenge(client: Any, before: State) -> None:

@@ -11,7 +11,6 @@ import tomllib
 import pytest
 
 from components.shared.errors import UserError
-from components.shared.params.composing import compose
 from components.shared.tracking.client import connect
 from pipelines.__main__ import main
 from tests.helpers.dockerfile import expand, sent, stages
@@ -253,7 +252,3 @@ def test_health_tells_what_is_whole_and_what_is_not(monkeypatch, tmp_path, capsy
         patch.setitem(sys.modules, "components.probe", None)
         with pytest.raises(UserError, match=r"^components.probe: is not there; install it anew"):
             main(["health"])
-    with monkeypatch.context() as patch:
-        patch.setattr("pipelines.health.compose", lambda: compose(conf=tmp_path))
-        with pytest.raises(UserError, match="Cannot find primary config"):
-            main(["health", "--libraries"])

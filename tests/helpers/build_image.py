@@ -55,9 +55,17 @@ SLIM = (
 SOMEBODY = "54321:0"
 
 LIBRARIES = """
-import pathlib, re, sys
+import importlib, pathlib, re, sys
+from components.shared.params.composing import compose
+from components.shared.steps import STEPS
+from components.shared.training.backend import start_backend
 from pipelines.__main__ import main
-main(["health", "--libraries"])
+start_backend()
+compose()
+others = ("tensorflow_datasets", "kfp.dsl.executor_main", "kfp.kubernetes")
+for name in (*(f"components.{step}" for step in STEPS), *others):
+    importlib.import_module(name)
+main(["health"])
 mapped = {line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}
 slim = re.compile(r"/(%s)[-0-9.]*\\.so[0-9.]*$|/usr/local/lib/python3" % "|".join(map(re.escape, sys.argv[1:])))
 foreign = sorted(path for path in mapped if not path.startswith("/opt/venv/") and not slim.search(path))

@@ -13,7 +13,6 @@ from pipelines.review.state import ReviewedModels
 
 def main() -> None:
     name = sys.argv[1]
-    who = decide.Reviewer(name)
     connect()
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
@@ -21,9 +20,9 @@ def main() -> None:
         reviewed = ReviewedModels(*models)
         try:
             if asked == "rollback":
-                outcome = decide.rollback(reviewed, f"{name} goes back", who)
+                outcome = decide.rollback(reviewed, f"{name} goes back", name)
             else:
-                outcome = decide.approve(reviewed, asked, f"{name} wants {asked}", who)
+                outcome = decide.approve(reviewed, asked, f"{name} wants {asked}", name)
         except UserError as error:
             said = {"error": str(error)}
         else:

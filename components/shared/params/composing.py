@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from components.shared.artifacts import replace_file
 from components.shared.errors import UserError, first_line
 from components.shared.params.explain import did_you_mean
 from components.shared.params.schema import Params, validate_params
@@ -62,7 +63,7 @@ def compose_settings(name: str, overrides: Sequence[str], conf: Path = CONF) -> 
 
 def write_params(values: dict[str, Any], path: Path) -> None:
     """Write composed values as `params.yaml`, laid out as DVC does, so that git shows changed values only."""
-    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    replace_file(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
 
 
 def options(conf: Path = CONF, every: bool = False) -> dict[str, list[str]]:

@@ -88,18 +88,17 @@ def recorded_name(subject: Subject, section: str) -> str | None:
 
 def tagged_gain(tags: Mapping[str, str]) -> str:
     """The gain that a version's tags tell, in words; empty where they do not tell it."""
-    gain = _floats(tags.get("gain"))
-    interval, confidence = _floats(tags.get("gain_interval")), _floats(tags.get("confidence"))
+    gain, interval, confidence = (tagged_numbers(tags, key) for key in ("gain", "gain_interval", "confidence"))
     if len(gain) != 1:
         return ""
     known = (interval[0], interval[1]) if len(interval) == 2 else None
     return gain_in_words(gain[0], known, confidence[0] if confidence else None)
 
 
-def _floats(text: str | None) -> list[float]:
+def tagged_numbers(tags: Mapping[str, str], key: str) -> list[float]:
     """Numbers of a tag, which somebody may have changed in MLflow's page; none where one is no number."""
     try:
-        numbers = [float(part) for part in (text or "").split()]
+        numbers = [float(part) for part in tags.get(key, "").split()]
     except ValueError:
         return []
     return numbers if all(map(math.isfinite, numbers)) else []

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,6 +16,8 @@ from PIL import Image, ImageOps
 from components.shared.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 CHUNK = 8  # images a thread decodes at a time: few enough that a window of large photographs fits in memory
 
 
@@ -66,20 +69,24 @@ def fit(image: Image.Image, size: int) -> np.ndarray:
 
 def decode_all(files: Iterable[tuple[str, bytes]], size: int) -> Iterator[np.ndarray]:
     """Decode (name, content) pairs on all processors, in order, holding only a few at a time; see `decode`."""
+    return in_threads(lambda file: decode(file[1], size, file[0]), files)
+
+
+def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Do `work` for each item on all processors; yields the results in order, holding only a few at a time."""
     workers = os.cpu_count() or 1
-    source = iter(files)
-    pending: deque[Future[list[np.ndarray]]] = deque()
+    source = iter(items)
+    pending: deque[Future[list[Result]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        while chunk := list(islice(source, CHUNK)):
-            pending.append(pool.submit(_decode_chunk, chunk, size))
-            if len(pending) > 2 * workers:
+        try:
+            while chunk := list(islice(source, CHUNK)):
+                pending.append(pool.submit(lambda chunk: list(map(work, chunk)), chunk))
+                if len(pending) > 2 * workers:
+                    yield from pending.popleft().result()
+            while pending:
                 yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
-
-
-def _decode_chunk(chunk: list[tuple[str, bytes]], size: int) -> list[np.ndarray]:
-    return [decode(data, size, name) for name, data in chunk]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -9,7 +10,8 @@ from mlflow.exceptions import MlflowException
 
 from components.shared.artifacts import read_json
 from components.shared.errors import UserError, first_line
-from components.shared.tracking.client import experiment_id, if_there
+from components.shared.repository import in_repository
+from components.shared.tracking.client import connect, experiment_id, if_there
 from components.shared.tracking.journal import FILE, Call, Unsent, is_refusal
 
 # of a run made anew, because the server does not know the one that the step had
@@ -17,9 +19,22 @@ RESENT = "resent.run"
 FINISHED = "FINISHED"
 
 
-def waiting_folders(place: Path) -> list[Path]:
-    """The steps' folders in `place` whose runs were not logged as a whole."""
-    return sorted(path.parent for path in place.glob(f"*/{FILE}"))
+def resend_all(folders: Sequence[Path] = ()) -> None:
+    """Make each folder's run at `MLFLOW_TRACKING_URI` whole, and say so in a line for each.
+
+    Args:
+        folders: of steps that have ended; none are all in the repository that have something to send.
+
+    Raises:
+        UserError: a folder holds nothing to send, or the server does not take all of it.
+    """
+    folders = folders or sorted(path.parent for path in in_repository(".").glob(f"*/{FILE}"))
+    if not folders:
+        print("nothing waits to be sent")
+        return
+    connect()
+    for folder in folders:
+        print(resend(folder))
 
 
 def resend(folder: Path) -> str:

@@ -27,9 +27,9 @@ def names(files: ImageFiles, root: Path) -> list[str]:
     return [path.relative_to(root).as_posix() for path in files.paths]
 
 
-def put(path: Path, data: bytes = b"") -> Path:
+def put(path: Path, data: bytes | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data or encode(picture(path.name)))
+    path.write_bytes(encode(picture(path.name)) if data is None else data)
     return path
 
 
@@ -42,7 +42,7 @@ def test_a_folder_gives_all_below_it_sorted_by_name(tmp_path):
     put(tmp_path / "b" / "notes", b"text")
     files = ImageFiles([tmp_path])
     assert names(files, tmp_path) == ["a.Jpg", "b/1.jpeg", "b/2.PNG", "b/deep/er/x.WebP", "c d/é 1.png"]
-    assert (files.refused, files.left_alone) == ([], 2)
+    assert (files.skipped, files.left_alone) == ([], 2)
 
 
 def test_a_named_file_counts_whatever_its_ending(tmp_path):
@@ -65,17 +65,16 @@ def test_links_keep_their_names_and_do_not_lead_in_circles(tmp_path):
     (tmp_path / "gone.png").symlink_to("nowhere.png")
     files = ImageFiles([tmp_path])
     assert names(files, tmp_path) == ["a/one.png", "a/two.png", "gone.png"]
-    assert "a link to nothing" in list(read_images(files.paths, 8))[2][1]
+    assert "No such file" in list(read_images(files.paths, 8))[2][1]
 
 
-def test_images_of_other_kinds_in_a_folder_are_refused(tmp_path):
+def test_images_of_other_kinds_in_a_folder_are_told(tmp_path):
     put(tmp_path / "a.png")
-    put(tmp_path / "scan.TIFF")
+    put(tmp_path / "scan.TIFF", b"II*")
     files = ImageFiles([tmp_path])
-    assert names(files, tmp_path) == ["a.png"]
-    (line,) = files.refused
+    (_, _), (_, line) = read_images(files.paths, 8)
     assert line.startswith(str(tmp_path / "scan.TIFF"))
-    assert "convert it" in line
+    assert "not a JPEG, PNG or WebP file" in line
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path):
@@ -84,7 +83,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
         Path(name).write_bytes(encode(picture("a")))
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    (line,) = ImageFiles([tmp_path]).refused
+    ((_, line),) = read_images(ImageFiles([tmp_path]).paths, 8)
     assert "not UTF-8" in line
     printable(line).encode()
 
@@ -125,12 +124,12 @@ def test_what_may_not_be_read_is_told_and_the_rest_is_read():
         with without_privileges():
             files = ImageFiles([root])
             read = list(read_images(files.paths, 8))
-            inside = ImageFiles([root / "closed" / "0000.png"])
+            with pytest.raises(UserError, match="no such file or folder, or no permission"):
+                ImageFiles([root / "closed" / "0000.png"])
         (root / "closed").chmod(0o755)
-    assert files.refused == [f"{root / 'closed'}: can't be read: Permission denied"]
+    assert files.skipped == [f"{root / 'closed'}: can't be read: Permission denied"]
     assert read[0][1] == f"{root / 'open' / '0000.png'}: can't be read: Permission denied"
     assert read[1][1].shape == (8, 8, 3)
-    assert inside.refused == [f"{root / 'closed' / '0000.png'}: can't be read: Permission denied"]
 
 
 def huge_png() -> bytes:
@@ -153,13 +152,14 @@ def gif() -> bytes:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
+        (b"", "not a JPEG, PNG or WebP file"),
         (b"text\nof lines", "not a JPEG, PNG or WebP file"),
         (encode(picture("half", 40), "JPEG")[:500], "can't be read as an image: "),
         (encode(picture("half", 40))[:300], "can't be read as an image"),
         (gif(), "not a JPEG, PNG or WebP file"),
         (huge_png(), "exceeds limit"),
     ],
-    ids=["text", "half a JPEG", "half a PNG", "a GIF", "too many pixels"],
+    ids=["empty", "text", "half a JPEG", "half a PNG", "a GIF", "too many pixels"],
 )
 def test_a_file_that_is_no_whole_image_is_told_in_one_line(tmp_path, data, words):
     path = put(tmp_path / "bad.jpg", data)
@@ -171,15 +171,16 @@ def test_a_file_that_is_no_whole_image_is_told_in_one_line(tmp_path, data, words
     assert (last, image.shape, image.dtype) == (good, (16, 16, 3), np.uint8)
 
 
-def test_empty_large_and_odd_files_are_told(tmp_path, monkeypatch):
-    empty, pipe, large = tmp_path / "empty.png", tmp_path / "pipe.png", put(tmp_path / "large.png", bytes(3 << 20))
-    empty.touch()
+def test_large_and_odd_files_are_told(tmp_path, monkeypatch):
+    pipe, large = tmp_path / "pipe.png", put(tmp_path / "large.png", bytes(3 << 20))
     os.mkfifo(pipe)
     monkeypatch.setattr(image_files, "LARGEST_FILE", 2 << 20)
-    lines = [line for _, line in read_images([empty, pipe, large, tmp_path / "gone.png"], 16)]
+    lines = [line for _, line in read_images([pipe, large, tmp_path / "gone.png"], 16)]
     assert [line.split(": ", 1)[1].split(";")[0] for line in lines] == [
-        "is empty", "not a file", "too large: 3 MiB, at most 2 are read", "is gone, or a link to nothing",
-    ]  # fmt: skip
+        "not a file",
+        "too large: 3 MiB, at most 2 are read",
+        "can't be read: No such file or directory",
+    ]
 
 
 def test_many_files_come_in_order(tmp_path):

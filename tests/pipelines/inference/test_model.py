@@ -43,7 +43,7 @@ def test_a_model_without_class_names_numbers_them(save_model, photo, capsys):
     out, err = capsys.readouterr()
     assert sorted(line.split("  ")[1] for line in out.splitlines()) == ["0", "1", "2", "3"]
     assert "numbered from 0" in err
-    assert load_ready(path).encoder().output_shape == (None, 3)
+    assert load_ready(path).encoder().network.output_shape == (None, 3)
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path):

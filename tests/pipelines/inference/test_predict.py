@@ -182,7 +182,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(here, monkeypatch):
     os.close(reading)
     with os.fdopen(writing, "w") as closed:
         monkeypatch.setattr(sys, "stdout", closed)
-        assert run("predict", "photos/test", "--model", "finetune") == 0
+        assert run("predict", "photos/test", "--model", "finetune/classifier.keras") == 0
 
 
 def test_bad_files_are_told_skipped_and_counted(here, tmp_path, capsys):
@@ -192,13 +192,13 @@ def test_bad_files_are_told_skipped_and_counted(here, tmp_path, capsys):
     (folder / "empty.jpg").touch()
     (folder / "notes.txt").write_text("left alone")
     out = tmp_path / "predictions.csv"
-    assert run("predict", folder, __file__, "--model", "finetune", "--out", out) == 1
+    assert run("predict", folder, __file__, "--model", "finetune/classifier.keras", "--out", out) == 1
     told = capsys.readouterr()
     skipped = [line for line in told.err.splitlines() if line.startswith("skipped: ")]
     assert [line.split(":")[1].strip() for line in skipped] == [
         str(folder / "broken.png"), str(folder / "empty.jpg"), __file__,
     ]  # fmt: skip
-    assert "note: left alone: 1 other file in the folders" in told.err
+    assert "note: other files in the folders, left alone: 1" in told.err
     assert "3 rows by finetune/classifier.keras, 3 skipped" in told.out
     good = ("rgba.png", "small.webp", "two words.WebP")
     assert list(pd.read_csv(out)["path"]) == [str(folder / name) for name in good]
@@ -208,7 +208,7 @@ def test_without_a_readable_image_nothing_is_written(here, tmp_path, capsys):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
     for out in (tmp_path / "t.csv", tmp_path / "t.parquet"):
-        assert run("predict", bad, "--model", "finetune", "--out", out) == 1
+        assert run("predict", bad, "--model", "finetune/classifier.keras", "--out", out) == 1
         assert "not written: no image could be read" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["bad.png"]
 
@@ -255,9 +255,9 @@ def test_without_a_champion_the_challenger_is_named_and_a_champion_is_the_defaul
         ("models:/m-00000000000000000000000000000000", "MLflow does not give it"),
         ("runs:/0123456789abcdef0123456789abcdef/classifier", "MLflow does not give it"),
         ("nowhere.keras", "no such model"),
-        ("photos", "holds neither classifier.keras nor encoder.keras"),
+        ("photos", "not an MLflow model"),
         ("params.yaml", "Keras can't load it"),
-        ("encoder", "gives no probabilities.*contrastive embed"),
+        ("encoder/encoder.keras", "gives no probabilities.*contrastive embed"),
     ],
 )
 def test_an_unknown_model_is_one_line(here, model, words):
@@ -281,9 +281,9 @@ def test_a_local_model_takes_its_names_from_the_dataset_it_was_trained_on(here, 
         "dataset_digest": Dataset(Path("dataset")).manifest.digest, "metrics": {},
     }  # fmt: skip
     (tmp_path / "finetune" / "result.json").write_text(json.dumps(record))
-    assert load_ready(str(tmp_path / "finetune")).labels() == CLASSES
+    assert load_ready(str(tmp_path / "finetune" / "classifier.keras")).labels() == CLASSES
     (tmp_path / "finetune" / "result.json").write_text(json.dumps({**record, "dataset_digest": "another"}))
-    assert load_ready(str(tmp_path / "finetune")).labels() == ["0", "1", "2"]
+    assert load_ready(str(tmp_path / "finetune" / "classifier.keras")).labels() == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_a_local_model_takes_its_names_from_the_dataset_it_was_trained_on(here, 
         (["predict", "conf"], "no image found"),
         (["predict", "photos", "--out", "table.json"], "ends in .csv or .parquet"),
         (["predict", "photos", "--out", "no/table.csv"], "no folder no/"),
-        (["predict", "photos", "--top", "0"], "--top = 0"),
+        (["predict", "photos", "--top", "0"], "--top': Input should be greater than"),
         (["embed", "photos", "--out", "table.csv"], "ends in .parquet"),
     ],
 )

@@ -8,32 +8,34 @@ from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from components.shared.errors import UserError
+from pipelines.inference import embed, predict
 from pipelines.inference import table as table_file
-from pipelines.inference.table import NUMBER, NUMBERS, TEXT, new_table
+from pipelines.inference.table import check_table, write_table
 
-COLUMNS = {"path": TEXT, "class": TEXT, "probability": NUMBER}
+SCHEMA = predict.SCHEMA
 ROWS = [
     ("a b/é.png", "one", np.float32(0.1)),
     ('say "hi",\nthere.png', "two, three", np.float32(1 / 3)),
     ("", "-", np.float32(1e-9)),
 ]
-BOTH = (".csv", ".parquet")
+
+
+def batch(rows):
+    return pa.record_batch(list(zip(*rows, strict=True)), schema=SCHEMA)
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "T.CSV", "T.Parquet"])
 def test_what_is_written_is_read(tmp_path, name):
     path = tmp_path / name
-    with new_table(path, COLUMNS, BOTH, "a model") as table:
-        table.add(ROWS[:1])
-        table.add([])
-        table.add(ROWS[1:])
+    assert write_table(path, SCHEMA.with_metadata({"model": "a model"}), [batch(ROWS[:1]), batch(ROWS[1:])]) == 3
     csv = path.suffix.lower() == ".csv"
     read = pd.read_csv(path, keep_default_na=False) if csv else pd.read_parquet(path)
-    assert list(read.columns) == list(COLUMNS)
+    assert list(read.columns) == SCHEMA.names
     assert [tuple(row[:2]) for row in read.to_numpy()] == [row[:2] for row in ROWS]
     np.testing.assert_array_equal(read["probability"].astype("float32"), [row[2] for row in ROWS])
     assert [file.name for file in tmp_path.iterdir()] == [name]
@@ -42,10 +44,9 @@ def test_what_is_written_is_read(tmp_path, name):
 
 
 def test_csv_is_plain(tmp_path):
-    with new_table(tmp_path / "t.csv", COLUMNS, BOTH) as table:
-        table.add(ROWS[:2])
+    write_table(tmp_path / "t.csv", SCHEMA, [batch(ROWS[:2])])
     assert (tmp_path / "t.csv").read_text(encoding="utf-8") == (
-        'path,class,probability\na b/é.png,one,0.1\n"say ""hi"",\nthere.png","two, three",0.33333334\n'
+        '"path","class","probability"\n"a b/é.png","one",0.1\n"say ""hi"",\nthere.png","two, three",0.33333334\n'
     )
 
 
@@ -53,16 +54,16 @@ def test_lists_of_numbers_come_back_as_a_matrix(tmp_path, monkeypatch):
     monkeypatch.setattr(table_file, "ROWS", 4)
     matrix = np.random.default_rng(0).normal(size=(11, 5)).astype(np.float32)
     path = tmp_path / "t.parquet"
-    with new_table(path, {"path": TEXT, "features": NUMBERS}, BOTH) as table:
-        for start in range(0, 11, 3):
-            table.add([(str(row), matrix[row]) for row in range(start, min(start + 3, 11))])
-        assert table.rows == 11
+    names = [str(row) for row in range(11)]
+    parts = [slice(start, start + 3) for start in range(0, 11, 3)]
+    batches = [pa.record_batch(embed._columns(names[part], matrix[part]), schema=embed.SCHEMA) for part in parts]
+    assert write_table(path, embed.SCHEMA, batches) == 11
     np.testing.assert_array_equal(np.stack(pd.read_parquet(path)["features"]), matrix)
     read = pq.read_table(path)
-    assert read.column("path").to_pylist() == [str(row) for row in range(11)]
+    assert read.column("path").to_pylist() == names
     flat = read.column("features").combine_chunks().flatten().to_numpy()
     np.testing.assert_array_equal(flat.reshape(-1, 5), matrix)
-    assert pq.ParquetFile(path).num_row_groups == 3
+    assert pq.ParquetFile(path).num_row_groups == 2
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
@@ -70,16 +71,19 @@ def test_lists_of_numbers_come_back_as_a_matrix(tmp_path, monkeypatch):
 def test_work_that_fails_leaves_what_was_there(tmp_path, name, error):
     path = tmp_path / name
     path.write_bytes(b"before")
-    with pytest.raises(error), new_table(path, COLUMNS, BOTH) as table:
-        table.add(ROWS)
+
+    def batches():
+        yield batch(ROWS)
         raise error
+
+    with pytest.raises(error):
+        write_table(path, SCHEMA, batches())
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(name, b"before")]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_a_table_without_rows_is_not_written(tmp_path, name):
-    with new_table(tmp_path / name, COLUMNS, BOTH):
-        pass
+    assert write_table(tmp_path / name, SCHEMA, []) == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -96,14 +100,9 @@ def small_files(size):
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_a_disk_that_takes_no_more_is_one_line_and_leaves_nothing(tmp_path, name):
-    rows = [(os.urandom(50).hex(), "class", np.float32(0.5))] * 50
-    with (
-        pytest.raises(UserError, match="can't be written: File too large"),
-        small_files(2000),
-        new_table(tmp_path / name, COLUMNS, BOTH) as table,
-    ):
-        for _ in range(400):
-            table.add([(os.urandom(50).hex(), *row[1:]) for row in rows])
+    batches = (batch([(os.urandom(50).hex(), "class", np.float32(0.5)) for _ in range(50)]) for _ in range(400))
+    with pytest.raises(UserError, match="can't be written: File too large"), small_files(2000):
+        write_table(tmp_path / name, SCHEMA, batches)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,6 +117,5 @@ def test_a_disk_that_takes_no_more_is_one_line_and_leaves_nothing(tmp_path, name
 )
 def test_what_can_t_be_a_table_is_refused_at_once(tmp_path, name, words):
     (tmp_path / "d.csv").mkdir()
-    with pytest.raises(UserError, match=words), new_table(tmp_path / name, COLUMNS, BOTH):
-        pytest.fail("the work must not begin")
-    assert [file.name for file in tmp_path.iterdir()] == ["d.csv"]
+    with pytest.raises(UserError, match=words):
+        check_table(tmp_path / name, (".csv", ".parquet"))

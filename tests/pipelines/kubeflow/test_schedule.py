@@ -194,7 +194,7 @@ def test_schedules_are_listed(kubeflow):
     # one that was made on the page
     kubeflow("schedule", "seldom", "0 5 * * sun")
     kubeflow.api.all("recurring_runs")[-1]["trigger"] = {"periodic_schedule": {"interval_second": "60"}}
-    lines = kubeflow("schedules").out.splitlines()
+    lines = [line.rstrip() for line in kubeflow("schedules").out.splitlines()]
     assert lines[0].split("  ")[0] == "NAME" and len(lines) == 4
     assert re.match(rf"nightly +0 3 \* \* \* +20\S+ 03:00 +on +{COMMIT}-\w+ +runtime.epochs=3$", lines[1])
     assert re.match(rf"weekly +0 5 \* \* sun +paused +{COMMIT}-\w+ +the default options$", lines[2])

@@ -109,9 +109,8 @@ def test_the_reviewer_approves_and_the_pipeline_reads_that_champion(put_up, acco
     account("reviewer")
     main(["review", "approve", "1", *BOTH, "--reason", "good"])
     out = capsys.readouterr().out
-    assert out.startswith("version 1 (production 1) is champion\non record   reviewer, ")
+    assert out.startswith("approved version 1 (production 1)\non record   reviewer, ")
     assert "note" not in out
-    assert f"/#/models/{PRODUCTION}/versions/1" in out
     main(["review", "approve", "2", *BOTH, "--reason", "better"])
     capsys.readouterr()
     account("pipeline")
@@ -137,7 +136,7 @@ def test_the_reviewer_approves_and_the_pipeline_reads_that_champion(put_up, acco
     # its own model it may change; that does not count
     client.set_registered_model_alias(MODEL, "champion", "1")
     main(["review", "list", *BOTH])
-    assert "it does not count" in " ".join(capsys.readouterr().out.split())
+    assert "it does not count" in capsys.readouterr().out
     assert aliases(PRODUCTION) == {"champion": "2", "previous-champion": "1"}
 
 

@@ -20,8 +20,7 @@ from mlflow.webhooks.delivery import _generate_hmac_signature
 
 from components.shared.errors import UserError
 from pipelines.__main__ import main
-from pipelines.review.state import ModelVersion
-from pipelines.review.text import announcement
+from pipelines.review.details import announcement
 from pipelines.review.webhook import LARGEST_BODY, TOLERANCE, distrust, post, sign
 from tests.helpers.repository import ROOT
 from tests.helpers.servers import free_port, mlflow_server, serving
@@ -348,10 +347,6 @@ def test_signatures_are_those_of_mlflow():
     assert "seconds off" in distrust(headers, "{é}".encode(), [OLD_SECRET, SECRET])
 
 
-def version(number, tags):
-    return ModelVersion(number, 0, "", "", "", tags)
-
-
 @pytest.mark.parametrize(
     ("tags", "said"),
     [
@@ -363,14 +358,14 @@ def version(number, tags):
     ],
 )
 def test_an_announcement_says_what_is_known_in_one_line(tags, said):
-    text = announcement("m", version("3", tags), "http://h/")
+    text = announcement("m", "3", tags, "http://h/")
     assert said in text
     assert text.endswith("| http://h/#/models/m/versions/3 | contrastive review show 3 --model m")
     assert text.isprintable()
 
 
 def test_the_command_of_an_announcement_runs_as_it_stands(client):
-    text = announcement("moths'; reboot", version("3", TAGS), "http://h")
+    text = announcement("moths'; reboot", "3", TAGS, "http://h")
     command = shlex.split(text.rpartition("| ")[2])
     assert command[0] == "contrastive"
     with pytest.raises(UserError, match=re.escape("moths'; reboot")):
