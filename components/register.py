@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from components.shared.evaluation.gate import Blessing, read_blessing
 from components.shared.evaluation.predictions import CONTENDERS, TEST, Candidate, read_candidate
 from components.shared.params.schema import Params
 from components.shared.registry.infra_validation import validate_infrastructure
-from components.shared.registry.logged_model import describe_logged_model, log_classifier
+from components.shared.registry.logged_model import log_classifier
 from components.shared.registry.model_card import model_card
 from components.shared.registry.version_tags import Subject, version_tags
 from components.shared.registry.versions import find_version, put_up_for_review
-from components.shared.step import Work, command_line, working
+from components.shared.step import command_line, working
 from components.shared.tracking.client import connect, server_variables
 from components.shared.tracking.earlier_runs import find_runs, recorded_runs
 from components.shared.tracking.lineage import lineage
@@ -58,122 +58,88 @@ def register(dataset: Path, evaluation: Path, probe: Path, finetune: Path, out: 
     folders = {"probe": Path(probe), "finetune": Path(finetune)}
     inputs = {"dataset": Path(dataset), "evaluation": Path(evaluation), **folders}
     with working("register", out, params, inputs, data.manifest.name) as work:
-        registration = _Registration(work, data, blessing, evaluated, folders)
+        measured: dict[str, float] = {}
         try:
-            details = registration.run()
+            winner = _winner(data, blessing, evaluated, folders)
+            path = folders[winner.name] / CLASSIFIER
+            digest = file_digest(path)
+            known = find_version(params.registry.model_name, digest)
+            uri = known.uri if known is not None else log_classifier(path, data, work.run.id)
+            _say(f"MLflow has the model as {uri}")
+            measured["model_mebibytes"] = round(path.stat().st_size / 2**20, 3)
+            measured |= _try_out(uri, data, winner)
+            probed = read_record(folders["probe"], Result)
+            runs = find_runs(recorded_runs(data.manifest, evaluated, probed, work.run.id), data.manifest)
+            subject = Subject(blessing, data.manifest, winner.result, probed, evaluated, lineage(), runs, measured)
+            details = _put_up(uri, digest, subject, params)
+            if known is not None:
+                details["why"] += " (it was registered before)"
         except RefusedError as refusal:
             details = {"registered": False, "why": str(refusal)}
         details["model_name"] = params.registry.model_name
         work.run.tags({"registered": str(details["registered"]).lower()})
-        metrics = {"registered": float(details["registered"]), **registration.measured}
+        metrics = {"registered": float(details["registered"]), **measured}
         result = work.finish(data.manifest.digest, metrics, **details)
     _say(details["why"])
     return result
 
 
-@dataclass
-class _Registration:
-    """What the step knows of the model, and what it has measured so far; methods raise `RefusedError`."""
-
-    work: Work
-    data: Dataset
-    blessing: Blessing
-    evaluated: Result
-    folders: dict[str, Path]
-    measured: dict[str, float] = field(default_factory=dict)
-
-    def run(self) -> dict[str, Any]:
-        """Find the winner, try it out, put it up for review; returns the record's details."""
-        winner = self._winner()
-        path = self.folders[winner.name] / CLASSIFIER
-        registry, digest = self.work.params.registry, _classifier_digest(path)
-        name = registry.model_name
-        known = find_version(name, digest)
-        uri = known.uri if known is not None else self._log(path)
-        self.measured["model_mebibytes"] = round(path.stat().st_size / 2**20, 3)
-        self._validate(uri, winner)
-        subject = self._subject(winner)
-        version = put_up_for_review(
-            name, uri, digest, version_tags(subject), lambda number: model_card(subject, name, number),
-            registry.champion_model,
-        )  # fmt: skip
-        return {
-            "registered": True,
-            "why": f"{name} version {version.number} is {version.standing}"
-            + (" (it was registered before)" if known else ""),
-            "version": version.number,
-            "aliases": list(version.aliases),
-            "model_uri": version.uri,
-            "artifact_digest": digest,
-            "runs": {step: run.run_id for step, run in subject.runs.items()},
-        }
-
-    def _winner(self) -> Candidate:
-        """The winner's record and predictions, if the verdict is about exactly these folders."""
-        blessing, inputs, digest = self.blessing, self.evaluated.inputs, self.data.manifest.digest
-        if not blessing.blessed:
-            raise RefusedError("not blessed: " + "; ".join(blessing.reasons()))
-        winner = blessing.winner
-        if winner not in CONTENDERS:
-            raise RefusedError(f"blessing.json: winner = {winner!r}; expected one of {', '.join(CONTENDERS)}")
-        if blessing.dataset_digest != digest or inputs.get("dataset") != digest:
-            raise RefusedError("the evaluation judged another dataset; run `dvc repro evaluate`")
-        try:
-            blessing.require_current()
-            if inputs.get(winner) != input_digest(self.folders[winner]):
-                raise RefusedError(f"the evaluation judged another {winner}/; run `dvc repro evaluate`")
-            return read_candidate(winner, self.folders[winner])
-        except UserError as error:
-            raise RefusedError(str(error)) from None
-
-    def _log(self, path: Path) -> str:
-        uri = log_classifier(path, self.data, self.work.run.id)
-        _say(f"logged to MLflow as {uri}")
-        return uri
-
-    def _validate(self, uri: str, winner: Candidate) -> None:
-        """Let the infrastructure validation try the logged model, and note beside it what came out."""
-        expected = winner.exported_answers()
-        chosen = np.unique(np.linspace(0, len(expected) - 1, COMPARED_IMAGES).round().astype(int))
-        images = np.asarray(self.data.images(TEST)[chosen])
-        run_id = self.work.run.id
-        try:
-            self.measured |= validate_infrastructure(uri, images, expected[chosen], server_variables(), _say)
-        except RefusedError as refusal:
-            # a server that went away says nothing about the model
-            connect()
-            describe_logged_model(uri, run_id, {}, {"refused": str(refusal)})
-            raise
-        metrics = {**self.measured, **_accuracies(self.evaluated, winner.name)}
-        describe_logged_model(uri, run_id, metrics, {"validated": "true"})
-
-    def _subject(self, winner: Candidate) -> Subject:
-        manifest = self.data.manifest
-        probe, finetune = (_record(self.folders[name]) for name in CONTENDERS)
-        recorded = recorded_runs(manifest, self.evaluated, probe, finetune, self.work.run.id)
-        runs = find_runs(recorded, manifest.digest)
-        return Subject(
-            self.blessing, manifest, winner.result, probe, self.evaluated, lineage(), runs, self.measured
-        )
-
-
-def _record(folder: Path) -> Result | None:
+def _winner(data: Dataset, blessing: Blessing, evaluated: Result, folders: Mapping[str, Path]) -> Candidate:
+    """The winner's record and predictions, if the verdict is about exactly these folders."""
+    inputs, digest, winner = evaluated.inputs, data.manifest.digest, blessing.winner
+    if not blessing.blessed:
+        raise RefusedError("not blessed: " + "; ".join(blessing.reasons()))
+    if winner not in CONTENDERS:
+        raise RefusedError(f"blessing.json: winner = {winner!r}; expected one of {', '.join(CONTENDERS)}")
+    if blessing.dataset_digest != digest or inputs.get("dataset") != digest:
+        raise RefusedError("the evaluation judged another dataset; run `dvc repro evaluate`")
     try:
-        return read_record(folder, Result)
-    except UserError:
-        return None
+        blessing.require_current()
+        if inputs.get(winner) != input_digest(folders[winner]):
+            raise RefusedError(f"the evaluation judged another {winner}/; run `dvc repro evaluate`")
+        return read_candidate(winner, folders[winner])
+    except UserError as error:
+        raise RefusedError(str(error)) from None
 
 
-def _classifier_digest(path: Path) -> str:
+def _try_out(uri: str, data: Dataset, winner: Candidate) -> dict[str, float]:
+    """Let the infrastructure validation try the logged model; returns what it measured."""
+    expected = winner.exported_answers()
+    chosen = np.unique(np.linspace(0, len(expected) - 1, COMPARED_IMAGES).round().astype(int))
+    images = np.asarray(data.images(TEST)[chosen])
     try:
-        return file_digest(path)
-    except OSError as error:
-        raise RefusedError(f"{path}: can't be read ({error.strerror}); run the step that writes it again") from None
+        found = validate_infrastructure(uri, images, expected[chosen], server_variables())
+    except RefusedError:
+        # a server that went away says nothing about the model
+        connect()
+        raise
+    asked, refused = found["served_images"], found["refused_requests"]
+    loading = f"loaded by MLflow in a fresh process in {found['load_seconds']:.1f} s"
+    _say(f"{loading}; {len(images)} images answered as recorded")
+    _say(f"served over HTTP; {asked:.0f} images answered as recorded, {refused:.0f} malformed requests refused")
+    return found
 
 
-def _accuracies(evaluated: Result, winner: str) -> dict[str, float]:
-    wanted = {"test_accuracy": f"{winner}_accuracy", "gain": "gain"}
-    return {name: evaluated.metrics[key] for name, key in wanted.items() if key in evaluated.metrics}
+def _put_up(uri: str, digest: str, subject: Subject, params: Params) -> dict[str, Any]:
+    """Make the logged model a version that waits for review; returns the record's details."""
+    name = params.registry.model_name
+    version = put_up_for_review(
+        name,
+        uri,
+        digest,
+        version_tags(subject),
+        lambda number: model_card(subject, name, number),
+        params.registry.champion_model,
+    )
+    return {
+        "registered": True,
+        "why": f"{name} version {version.number} is {version.standing}",
+        "version": version.number,
+        "aliases": list(version.aliases),
+        "model_uri": version.uri,
+        "artifact_digest": digest,
+        "runs": {step: run.run_id for step, run in subject.runs.items()},
+    }
 
 
 def _say(line: str) -> None:

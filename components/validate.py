@@ -138,7 +138,7 @@ def _describe(work: Work, data: Dataset, outcomes: Sequence[Outcome], tables: Ta
         draw_rows(rows, titles=LABELLED).savefig(out / "class_means.png", dpi=160)
     for path in sorted(out.glob("*.*")):
         work.run.file(path, "pictures" if path.suffix == ".png" else None)
-    work.run.folder(out / "docs", "docs")
+    work.run.file(out / "docs", "docs")
 
 
 def draw_counts(classes: pd.DataFrame) -> Figure:

@@ -14,7 +14,7 @@ from components.shared.artifacts import Record, Result, Stopwatch, input_digest,
 from components.shared.errors import exit_cleanly
 from components.shared.params.schema import Params, load_params, params_digest, to_plain
 from components.shared.steps import STEPS
-from components.shared.tracking.run import Run, Untracked, tracked
+from components.shared.tracking.run import Run, tracked
 from components.shared.training.distributed import is_chief, require_single
 
 
@@ -86,7 +86,7 @@ def working(
     digests = {key: input_digest(Path(folder)) for key, folder in inputs.items()}
     if not is_chief():
         with tempfile.TemporaryDirectory() as folder:
-            yield Work(step, Path(folder), Untracked(), params, digests)
+            yield Work(step, Path(folder), Run(), params, digests)
         return
     with (
         output_folder(out) as partial,

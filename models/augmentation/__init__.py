@@ -12,38 +12,8 @@ from typing import Literal
 import keras
 from keras import ops
 
-from models.augmentation.color import (
-    GREY,
-    YIQ,
-    adjust_brightness,
-    adjust_contrast,
-    adjust_saturation,
-    drop_color,
-    mix_colors,
-    rotate_hue,
-)
-from models.augmentation.spatial import crop_and_resize, gaussian_blur, rotate, translate_and_zoom
+from models.augmentation import color, spatial
 from models.options import options, within
-
-__all__ = [
-    "GREY",
-    "YIQ",
-    "Augmentation",
-    "adjust_brightness",
-    "adjust_contrast",
-    "adjust_saturation",
-    "apply",
-    "augment",
-    "crop_and_resize",
-    "draw",
-    "drop_color",
-    "gaussian_blur",
-    "mix_colors",
-    "rotate",
-    "rotate_hue",
-    "scale",
-    "translate_and_zoom",
-]
 
 
 @options
@@ -196,24 +166,24 @@ def apply(images, policy: Augmentation, draws: dict):
     """Apply drawn numbers to float images in [0, 1]; the result is in [0, 1] again."""
     box, mirror = (draws["height"], draws["width"]), draws.get("mirror")
     if policy.crop == "translated":
-        images = translate_and_zoom(images, draws["down"], draws["right"], *box, mirror)
+        images = spatial.translate_and_zoom(images, draws["down"], draws["right"], *box, mirror)
     else:
-        images = crop_and_resize(images, draws["top"], draws["left"], *box, mirror)
+        images = spatial.crop_and_resize(images, draws["top"], draws["left"], *box, mirror)
     if policy.rotation:
-        images = rotate(images, draws["rotation"])
+        images = spatial.rotate(images, draws["rotation"])
     if policy.jitters:
-        jittered = adjust_brightness(images, draws["brightness"])
-        jittered = adjust_contrast(jittered, draws["contrast"])
-        jittered = adjust_saturation(jittered, draws["saturation"])
+        jittered = color.adjust_brightness(images, draws["brightness"])
+        jittered = color.adjust_contrast(jittered, draws["contrast"])
+        jittered = color.adjust_saturation(jittered, draws["saturation"])
         if policy.hue:
-            jittered = rotate_hue(jittered, draws["hue"])
+            jittered = color.rotate_hue(jittered, draws["hue"])
         images = _choose(draws["jitter"], jittered, images)
     if policy.mixes:
-        images = mix_colors(images, draws["affine_scale"], draws["affine_jitter"])
+        images = color.mix_colors(images, draws["affine_scale"], draws["affine_jitter"])
     if policy.grey_probability:
-        images = _choose(draws["grey"], drop_color(images), images)
+        images = _choose(draws["grey"], color.drop_color(images), images)
     if policy.blur_probability:
-        blurred = gaussian_blur(images, draws["sigma"], policy.blur_kernel)
+        blurred = spatial.gaussian_blur(images, draws["sigma"], policy.blur_kernel)
         images = _choose(draws["blur"], blurred, images)
     return images
 

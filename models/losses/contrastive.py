@@ -5,7 +5,7 @@ from __future__ import annotations
 from keras import ops
 
 from models.losses.checks import check_pair, check_temperature
-from models.scaling import l2_normalize
+from models.losses.scaling import l2_normalize
 
 
 def cross_view_nt_xent(z1, z2, temperature):

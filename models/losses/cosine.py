@@ -5,7 +5,7 @@ from __future__ import annotations
 from keras import ops
 
 from models.losses.checks import check_pair
-from models.scaling import l2_normalize
+from models.losses.scaling import l2_normalize
 
 
 def negative_cosine(p, z):

@@ -7,9 +7,9 @@ from typing import Literal
 from keras import ops
 
 from models.losses.checks import check_pair, check_weights
+from models.losses.scaling import standardize
 from models.methods.shared.base import Method, MethodOptions, Setup, split_views
 from models.options import options, within
-from models.scaling import standardize
 
 
 def barlow_twins(z1, z2, off_diagonal):

@@ -10,10 +10,9 @@ from keras import ops
 from models.losses.assignment import cross_entropy, sinkhorn
 from models.losses.checks import check_pair, check_temperature
 from models.methods.shared.base import Setup, split_views, symmetrize
-from models.methods.shared.momentum import MomentumMethod, MomentumOptions
-from models.momentum import ema_copy, ema_update
+from models.methods.shared.momentum import MomentumMethod, MomentumOptions, ema_copy, ema_update
+from models.methods.shared.prototypes import prototypes, scores
 from models.options import options, within
-from models.prototypes import prototypes, scores
 
 
 def dino(student, teacher, center, student_temperature, teacher_temperature):

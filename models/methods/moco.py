@@ -7,16 +7,16 @@ from typing import Any, Literal
 
 from keras import ops
 
-from models.heads import HeadOptions, head
 from models.losses.checks import check_pair, check_temperature
+from models.losses.scaling import l2_normalize
 from models.methods.shared.base import Setup, split_views, symmetrize
 from models.methods.shared.contrastive import ContrastiveOptions
+from models.methods.shared.heads import HeadOptions, head
 from models.methods.shared.momentum import MomentumMethod, MomentumOptions
 from models.methods.shared.predicting import require_same_width
+from models.methods.shared.queue import Queue
+from models.methods.shared.temperature import Temperature
 from models.options import options, within
-from models.queue import Queue
-from models.scaling import l2_normalize
-from models.temperature import Temperature
 
 
 def moco(queries, keys, queue, temperature):

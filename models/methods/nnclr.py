@@ -8,13 +8,13 @@ from typing import Literal
 from keras import ops
 
 from models.losses.contrastive import cross_view_nt_xent
+from models.losses.scaling import l2_normalize
 from models.methods.shared.base import Setup, split_views, symmetrize
 from models.methods.shared.contrastive import ContrastiveOptions
 from models.methods.shared.predicting import PredictingMethod, PredictingOptions
+from models.methods.shared.queue import Queue
+from models.methods.shared.temperature import Temperature
 from models.options import options, within
-from models.queue import Queue
-from models.scaling import l2_normalize
-from models.temperature import Temperature
 
 
 def nnclr(nn1, z2, temperature):

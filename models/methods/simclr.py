@@ -9,8 +9,8 @@ from keras import ops
 from models.losses.contrastive import cross_view_nt_xent, log_sum_exp_without, normalized_views
 from models.methods.shared.base import Method, Setup, split_views
 from models.methods.shared.contrastive import ContrastiveOptions
+from models.methods.shared.temperature import Temperature
 from models.options import options
-from models.temperature import Temperature
 
 
 def nt_xent(z1, z2, temperature):

@@ -8,11 +8,11 @@ from keras import ops
 
 from models.losses.checks import check_rows, check_temperature
 from models.losses.contrastive import log_sum_exp_without
+from models.losses.scaling import l2_normalize
 from models.methods.shared.base import Method, Setup
 from models.methods.shared.contrastive import ContrastiveOptions
+from models.methods.shared.temperature import Temperature
 from models.options import options
-from models.scaling import l2_normalize
-from models.temperature import Temperature
 
 
 def sup_con(z, labels, temperature):

@@ -7,8 +7,8 @@ from typing import Literal
 from models.losses.assignment import cross_entropy, sinkhorn
 from models.losses.checks import check_pair, check_temperature
 from models.methods.shared.base import Method, MethodOptions, Setup, split_views
+from models.methods.shared.prototypes import prototypes, scores
 from models.options import options, within
-from models.prototypes import prototypes, scores
 
 
 def swav(scores1, scores2, temperature, epsilon=0.05, iterations=3):

@@ -16,9 +16,9 @@ from components.shared.registry.versions import (
     CHAMPION,
     PREVIOUS,
     STATUS,
-    is_forbidden,
     registry_client,
 )
+from components.shared.tracking.client import is_forbidden
 from pipelines.review.history import OUTCOMES
 from pipelines.review.record import Decision
 from pipelines.review.state import ReviewedModels, State, read

@@ -11,7 +11,7 @@ from components.shared.params.composing import compose_settings
 from models import encoders, methods
 from models.augmentation import Augmentation
 from models.classifier import SupervisedOptions
-from models.heads import HeadOptions
+from models.methods.shared.heads import HeadOptions
 from models.optimizers import OptimizerOptions
 from models.probes import MiniBatchOptions
 

@@ -51,7 +51,7 @@ from models import encoders, methods
 from models.augmentation import Augmentation
 from models.batches import Batches
 from models.classifier import predict
-from models.heads import HeadOptions
+from models.methods.shared.heads import HeadOptions
 from models.knn import knn_probabilities
 from models.optimizers import OptimizerOptions
 from models.probes import fit_linear_probe

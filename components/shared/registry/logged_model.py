@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
 import numpy as np
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.models import Model, infer_signature
 
 from components.shared.artifacts import Dataset
-from components.shared.errors import RefusedError, UserError, first_line
-from components.shared.registry.uris import parse_uri
+from components.shared.errors import UserError, first_line
 from components.shared.training.backend import start_backend
 
 _REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
@@ -36,16 +34,13 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
         The logged model's address, `models:/m-…`.
 
     Raises:
-        RefusedError: Keras can't load the file, or it takes or gives something else.
         UserError: MLflow does not take it.
     """
-    _check(path, data)
-    size = data.manifest.image_size
+    # quietly, before MLflow imports it
+    start_backend()
+    example = np.array(data.images("train")[:1])
     # without names: MLflow hands named tensors to the model as a dictionary, which it does not take
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, size, size, 3))]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, data.classes))]),
-    )
+    signature = infer_signature(example, np.zeros((1, data.classes), np.float32))
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     client = mlflow.MlflowClient()
     try:
@@ -57,9 +52,10 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
             run_id=run_id,
             flavor=_KerasFlavor,
             flavor_name=mlflow.keras.__name__,
-            model=_File(path),
+            # MLflow saves it by copying: the file in the registry is the one that was judged
+            model=SimpleNamespace(save=partial(shutil.copyfile, path)),
             signature=signature,
-            input_example=np.array(data.images("train")[:1]),
+            input_example=example,
             pip_requirements=requirements(),
             # kept with the model's files, whatever becomes of the version's tags; also longer than a tag may be
             metadata={"class_names": data.manifest.class_names},
@@ -69,33 +65,6 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
     except (MlflowException, OSError) as error:
         raise UserError(f"MLflow did not take the model: {first_line(error)}; run again") from None
     return str(logged.model_uri)
-
-
-def describe_logged_model(
-    model_uri: str, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]
-) -> None:
-    """Let MLflow's page show numbers and tags beside a logged model; a version of a registered one is left alone.
-
-    Args:
-        model_uri: `models:/m-…`, or `models:/<name>/<version>`.
-        run_id: of the step.
-        metrics: numbers of the model.
-        tags: what else there is to say.
-
-    Raises:
-        UserError: MLflow does not answer.
-    """
-    parsed = parse_uri(model_uri)
-    if parsed is None or parsed.model_id is None:
-        return
-    try:
-        if metrics:
-            mlflow.log_metrics(dict(metrics), run_id=run_id, model_id=parsed.model_id)
-        mlflow.MlflowClient().set_logged_model_tags(parsed.model_id, dict(tags))
-    except (MlflowException, OSError) as error:
-        raise UserError(
-            f"MLflow does not take what was found of the model: {first_line(error)}; run again"
-        ) from None
 
 
 def requirements() -> list[str]:
@@ -116,28 +85,3 @@ class _KerasFlavor:
     def save_model(path: str, validate_serving_input: bool, **arguments: Any) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
         mlflow.keras.save_model(path=path, **arguments)
-
-
-@dataclass(frozen=True)
-class _File:
-    """A saved model, which MLflow saves by copying: the file in the registry is the one that was judged."""
-
-    path: Path
-
-    def save(self, path: str) -> None:
-        """Copy the file to where MLflow wants the model."""
-        shutil.copyfile(self.path, path)
-
-
-def _check(path: Path, data: Dataset) -> None:
-    start_backend()
-    import keras
-
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # the archive, its JSON and its HDF5 each have their own exceptions
-        raise RefusedError(f"{path}: Keras can't load it: {first_line(error)}") from None
-    if tuple(model.output_shape) != (None, data.classes):
-        raise RefusedError(
-            f"{path}: gives {model.output_shape}, not probabilities of the dataset's {data.classes} classes"
-        )

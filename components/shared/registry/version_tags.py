@@ -11,11 +11,16 @@ from components.shared.evaluation.gate import Blessing
 from components.shared.evaluation.wording import gain_in_words
 from components.shared.tracking.earlier_runs import StepRun
 
-# of what was measured, those that a reviewer compares versions by
-_COMPARED = (
-    *("model_mebibytes", "memory_mebibytes", "load_seconds"),
-    *("latency_ms_batch_1", "latency_ms_batch_32", "http_latency_ms_batch_1", "http_latency_ms_batch_32"),
-)
+# of what was measured, what a reviewer compares versions by, and how the model card words it
+MEASURED = {
+    "model_mebibytes": "file {:,.1f} MiB",
+    "memory_mebibytes": "memory {:,.0f} MiB",
+    "load_seconds": "loads in {:,.1f} s",
+    "latency_ms_batch_1": "answers one image in {:,.0f} ms",
+    "latency_ms_batch_32": "32 in {:,.0f} ms",
+    "http_latency_ms_batch_1": "over HTTP one in {:,.0f} ms",
+    "http_latency_ms_batch_32": "32 in {:,.0f} ms",
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Subject:
         blessing: the verdict.
         manifest: of the dataset.
         winner: record of the winner.
-        probe: record of the probe, which names the method behind the encoder; None if there is none.
+        probe: record of the probe, which names the method behind the encoder.
         evaluation: record of the evaluation.
         lineage: tags that say which code, data and pipeline run this is.
         runs: step → its MLflow run.
@@ -36,7 +41,7 @@ class Subject:
     blessing: Blessing
     manifest: Manifest
     winner: Result
-    probe: Result | None
+    probe: Result
     evaluation: Result
     lineage: Mapping[str, str]
     runs: Mapping[str, StepRun]
@@ -69,36 +74,30 @@ def version_tags(subject: Subject) -> dict[str, str]:
         "method": recorded_name(subject, "method"),
         "encoder": recorded_name(subject, "encoder"),
         **{f"run.{step}": run.run_id for step, run in subject.runs.items()},
-        **{name: _number(subject.measured.get(name)) for name in _COMPARED},
+        **{name: _number(subject.measured.get(name)) for name in MEASURED},
     }
     return {key: value for key, value in tags.items() if value}
 
 
 def recorded_name(subject: Subject, section: str) -> str | None:
-    """The name of the method or encoder, from what the steps were given or noted of the encoder."""
-    for record in filter(None, (subject.winner, subject.probe)):
-        for place in (record.params, record.details):
-            value = place.get(section)
-            if isinstance(value, dict):
-                value = value.get("name")
-            if isinstance(value, str):
-                return value
-    return None
+    """The name of the method or encoder, from what the steps noted of the encoder."""
+    found = subject.winner.details.get(section) or subject.probe.details.get(section)
+    return str(found) if found else None
 
 
 def tagged_gain(tags: Mapping[str, str]) -> str:
     """The gain that a version's tags tell, in words; empty where they do not tell it."""
-    gain, interval, confidence = (tagged_numbers(tags, key) for key in ("gain", "gain_interval", "confidence"))
+    gain, interval, confidence = (tagged_numbers(tags, name) for name in ("gain", "gain_interval", "confidence"))
     if len(gain) != 1:
         return ""
     known = (interval[0], interval[1]) if len(interval) == 2 else None
     return gain_in_words(gain[0], known, confidence[0] if confidence else None)
 
 
-def tagged_numbers(tags: Mapping[str, str], key: str) -> list[float]:
+def tagged_numbers(tags: Mapping[str, str], name: str) -> list[float]:
     """Numbers of a tag, which somebody may have changed in MLflow's page; none where one is no number."""
     try:
-        numbers = [float(part) for part in tags.get(key, "").split()]
+        numbers = [float(part) for part in tags.get(name, "").split()]
     except ValueError:
         return []
     return numbers if all(map(math.isfinite, numbers)) else []

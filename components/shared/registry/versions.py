@@ -5,7 +5,6 @@ The pipeline sets the alias `challenger` only; `champion` is a reviewer's to giv
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +14,10 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from components.shared.errors import UserError, first_line
+from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion
 from components.shared.registry.uris import alias_uri, parse_uri, version_uri
+from components.shared.registry.version_tags import tagged_numbers
 from components.shared.tracking.client import (
     absolute_uri,
     connect,
@@ -25,6 +25,7 @@ from components.shared.tracking.client import (
     if_there,
     limit_requests,
     sqlite_file,
+    why_not,
 )
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
@@ -72,7 +73,7 @@ def find_champion(name: str) -> Champion:
         model=name,
         version=number,
         test_digest=tags.get("test_digest"),
-        test_accuracy=_number(tags.get("test_accuracy")),
+        test_accuracy=next(iter(tagged_numbers(tags, "test_accuracy")), None),
         artifact_digest=tags.get("artifact_digest"),
     )
 
@@ -122,14 +123,13 @@ def put_up_for_review(
         UserError: the registry does not answer.
     """
     every = {"artifact_digest": artifact_digest, **tags}
-    found = find_version(name, artifact_digest)
+    known = find_version(name, artifact_digest)
     with registry_client(name) as client:
-        if found is None:
-            made = str(mlflow.register_model(model_uri, name, tags=every).version)
-            number = _keep_first(client, name, artifact_digest, made)
-        else:
-            made, number = "", found.number
-        if number != made:
+        made = None if known is not None else str(mlflow.register_model(model_uri, name, tags=every).version)
+        number = _require_version(name, artifact_digest).number
+        if made != number:
+            if made is not None:
+                _remove_duplicate(client, name, made, number)
             for key, value in every.items():
                 client.set_model_version_tag(name, number, key, value)
         text = description if isinstance(description, str) else description(number)
@@ -149,24 +149,19 @@ def _require_version(name: str, artifact_digest: str) -> Version:
     return version
 
 
-def _keep_first(client: Any, name: str, artifact_digest: str, made: str) -> str:
-    """The first version of the file's digest; one made just after it, by a step that ran beside, goes again.
+def _remove_duplicate(client: Any, name: str, made: str, first: str) -> None:
+    """Remove a version made just after the first one of the same file, by a step that ran beside.
 
     The registry numbers versions in the order in which it makes them, tags included, so whoever made a later one
-    finds the first here.
+    finds the first.
     """
-    wanted = f"name = '{name}' AND tags.artifact_digest = '{artifact_digest}'"
-    same = client.search_model_versions(wanted, order_by=["version_number ASC"])
-    first = str(same[0].version) if same else made
-    if first != made:
-        try:
-            client.delete_model_version(name, made)
-        except MlflowException as error:
-            if error.error_code != "PERMISSION_DENIED":
-                raise
-            # an account that may only edit can at least say so
-            client.set_model_version_tag(name, made, "duplicate_of", first)
-    return first
+    try:
+        client.delete_model_version(name, made)
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED":
+            raise
+        # an account that may only edit can at least say so
+        client.set_model_version_tag(name, made, "duplicate_of", first)
 
 
 def resolve(uri: str) -> str:
@@ -191,16 +186,12 @@ def resolve(uri: str) -> str:
         )
     if alias in model.aliases:
         return version_uri(name, str(model.aliases[alias]))
+    hint = f"`contrastive review list` shows the versions; name one with --model {version_uri(name, '<number>')}"
     if CHALLENGER in model.aliases:
         number = model.aliases[CHALLENGER]
         hint = (
             f"version {number} waits for review: approve it with `contrastive review approve {number} "
             f"--reason …`, or use it as it is with --model {alias_uri(name, CHALLENGER)}"
-        )
-    else:
-        hint = (
-            "`contrastive review list` shows what can be approved; "
-            f"or name a version with --model {version_uri(name, '<number>')}"
         )
     raise UserError(f"{uri}: no version is {alias}; {hint}")
 
@@ -235,34 +226,9 @@ def registry_client(name: str) -> Iterator[Any]:
     try:
         yield mlflow.MlflowClient()
     except (MlflowException, OSError) as error:
-        where = mlflow.get_registry_uri()
-        if is_forbidden(error):
-            account = os.environ.get("MLFLOW_TRACKING_USERNAME", "in use")
-            raise UserError(
-                f"registry {where}: model {name}: the account {account} may not do this (403); use an account that "
-                "may, with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-            ) from None
-        first = first_line(error)
-        raise UserError(f"registry {where}: model {name}: {first}; check the address and run again") from None
-
-
-def is_forbidden(error: BaseException | None) -> bool:
-    """Whether the server said that this account may not do that, itself or as the cause of what was raised."""
-    while error is not None:
-        if getattr(error, "error_code", "") == "PERMISSION_DENIED":
-            return True
-        error = error.__cause__
-    return False
+        raise UserError(f"registry {mlflow.get_registry_uri()}: model {name}: {why_not(error)}") from None
 
 
 def find_model(client: Any, name: str) -> Any:
     """MLflow's record of a registered model (aliases and tags), None where there is none."""
     return if_there(client.get_registered_model, name)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = math.nan if text is None else float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

@@ -43,7 +43,7 @@ def connect() -> str:
     try:
         mlflow.search_experiments(max_results=1)
     except Exception as error:
-        raise UserError(f"MLFLOW_TRACKING_URI = {redacted(uri)}: {_why_not(error)}") from None
+        raise UserError(f"MLFLOW_TRACKING_URI = {redacted(uri)}: {why_not(error)}") from None
     return uri
 
 
@@ -141,17 +141,24 @@ def _check_writable(uri: str) -> None:
         )
 
 
-def _why_not(error: Exception) -> str:
-    said = str(error)
-    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+def why_not(error: Exception) -> str:
+    """Why MLflow does not do what it was asked, and what to do about it, in a line."""
+    said, user = str(error), os.environ.get("MLFLOW_TRACKING_USERNAME")
     if getattr(error, "error_code", "") == "UNAUTHENTICATED" or "error code 401" in said:
-        whom = f"user {user}, or its password" if user else "a request without a user"
-        return f"the server refuses {whom} (401); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    if "Invalid Host header" in said:
+        why = f"the server refuses {f'user {user}, or its password' if user else 'a request without a user'} (401)"
+    elif "Invalid Host header" in said:
         return "the server does not serve this host name (403); add it to its MLFLOW_SERVER_ALLOWED_HOSTS"
-    if getattr(error, "error_code", "") == "PERMISSION_DENIED" or "error code 403" in said:
-        return (
-            f"user {user or '(none)'} may not read here (403); ask for the permission, or set "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of another user"
-        )
-    return f"can't be used: {first_line(error)}; start the server or unset it"
+    elif is_forbidden(error) or "error code 403" in said:
+        why = f"the account {user or 'in use'} may not do this (403)"
+    else:
+        return f"can't be used: {first_line(error)}; start the server, or check the address and run again"
+    return f"{why}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+
+
+def is_forbidden(error: BaseException | None) -> bool:
+    """Whether the server said that this account may not do that, itself or as the cause of what was raised."""
+    while error is not None:
+        if getattr(error, "error_code", "") == "PERMISSION_DENIED":
+            return True
+        error = error.__cause__
+    return False

@@ -7,10 +7,9 @@ written into its folder, `tracking.json`, from which `contrastive resend` makes 
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,10 +33,9 @@ _REFUSALS = {
     "RESOURCE_ALREADY_EXISTS",
     "RESOURCE_DOES_NOT_EXIST",
 }
-_BATCH = 100  # parameters or tags MLflow takes at once
 
 
-Kind = Literal["metrics", "params", "tags", "file", "folder", "dataset"]
+Kind = Literal["metrics", "params", "tags", "file", "dataset"]
 
 
 class Call(BaseModel):
@@ -48,7 +46,7 @@ class Call(BaseModel):
     kind: Kind
     content: dict[str, Any]
 
-    def send(self, run_id: str, place: Path = Path()) -> None:
+    def send(self, run_id: str, place: Path) -> None:
         """Make the call; the paths of files are taken from `place`."""
         client, content = MlflowClient(), self.content
         match self.kind:
@@ -57,24 +55,16 @@ class Call(BaseModel):
                 metrics = [Metric(key, float(value), when, step) for key, value in content["values"].items()]
                 client.log_batch(run_id, metrics=metrics)
             case "params":
-                for part in _parts(content["values"]):
-                    client.log_batch(run_id, params=[Param(key, value) for key, value in part])
+                client.log_batch(run_id, params=[Param(*item) for item in content["values"].items()])
             case "tags":
-                for part in _parts(content["values"]):
-                    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in part])
+                client.log_batch(run_id, tags=[RunTag(*item) for item in content["values"].items()])
             case "file":
-                client.log_artifact(run_id, str(place / content["path"]), content["folder"])
-            case "folder":
-                client.log_artifacts(run_id, str(place / content["path"]), content["folder"])
+                path = place / content["path"]
+                send = client.log_artifacts if path.is_dir() else client.log_artifact
+                send(run_id, str(path), content["folder"])
             case "dataset":
                 used = InputTag("mlflow.data.context", content["context"])
                 client.log_inputs(run_id, datasets=[DatasetInput(Dataset(**content["dataset"]), [used])])
-
-    def relative_to(self, folder: Path) -> Call:
-        """The same, with the path of a file as it is seen from a folder."""
-        if "path" not in self.content:
-            return self
-        return Call(kind=self.kind, content={**self.content, "path": os.path.relpath(self.content["path"], folder)})
 
 
 class Unsent(BaseModel):
@@ -99,12 +89,14 @@ class Journal:
 
     Args:
         run_id: of MLflow.
+        place: folder from which the paths of files are seen.
+        calls: that wait already.
     """
 
-    def __init__(self, run_id: str):
-        self.run_id = run_id
-        self.calls: list[Call] = []
-        self.waiting: list[Call] = []
+    def __init__(self, run_id: str, place: Path = Path(), calls: Sequence[Call] = ()):
+        self.run_id, self.place = run_id, place
+        self.calls = list(calls)
+        self.waiting = list(calls)
         self.troubled = False
         self._next_try = 0.0
         self._refused: set[str] = set()
@@ -137,13 +129,22 @@ class Journal:
         until = time.monotonic() + patience
         if self._ended(status, when):
             return True
-        if patience >= 1:
+        if patience:
             print(f"waiting up to {patience:.0f} s for MLflow to answer again", file=sys.stderr)
-        while (left := until - time.monotonic()) > 0:
-            time.sleep(min(1.0, left))
+        while time.monotonic() < until:
+            time.sleep(min(1.0, patience))
             if self._ended(status, when):
                 return True
         return False
+
+    def keep(self, **run: Any) -> None:
+        """Write all that was logged into the folder, with the fields of `Unsent` that say of which run.
+
+        Raises:
+            OSError: the folder can't be written.
+        """
+        unsent = Unsent(run_id=self.run_id, calls=self.calls, **run)
+        (self.place / FILE).write_text(unsent.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
     def _ended(self, status: str, when: int) -> bool:
         self.flush()
@@ -164,9 +165,9 @@ class Journal:
         for index, call in enumerate(self.waiting):
             try:
                 with requests_within(None, retries=1):
-                    call.send(self.run_id)
+                    call.send(self.run_id, self.place)
             except Exception as error:
-                if is_refusal(error):
+                if _is_refusal(error):
                     self._warn_of_refusal(call, error)
                     continue
                 self._warn_of_loss(error)
@@ -180,7 +181,7 @@ class Journal:
             with requests_within(ASKING):
                 MlflowClient().get_run(self.run_id)
         except Exception as error:
-            return is_refusal(error)
+            return _is_refusal(error)
         return True
 
     def _warn_of_loss(self, error: Exception) -> None:
@@ -204,16 +205,10 @@ class Journal:
         self._refused.add(why)
 
 
-def is_refusal(error: Exception) -> bool:
+def _is_refusal(error: Exception) -> bool:
     """Whether the server, or the file to be sent, is such that trying again would change nothing."""
     if getattr(error, "error_code", None) in _REFUSALS or isinstance(error, FileNotFoundError | TypeError):
         return True
     status = getattr(getattr(error, "response", None), "status_code", 0)
     # 400 is what MLflow says when its database fails, 401 may be a password in change, 408 and 429 ask to come back
     return 400 < status < 500 and status not in (401, 408, 429)
-
-
-def _parts(values: Mapping[str, str]) -> Iterator[list[tuple[str, str]]]:
-    items = list(values.items())
-    for start in range(0, len(items), _BATCH):
-        yield items[start : start + _BATCH]

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from components.shared.artifacts import read_json
 from components.shared.errors import UserError, first_line
 from components.shared.repository import in_repository
 from components.shared.tracking.client import connect, experiment_id, if_there
-from components.shared.tracking.journal import FILE, Call, Unsent, is_refusal
+from components.shared.tracking.journal import FILE, Journal, Unsent
 
 # of a run made anew, because the server does not know the one that the step had
 RESENT = "resent.run"
@@ -20,7 +21,7 @@ FINISHED = "FINISHED"
 
 
 def resend_all(folders: Sequence[Path] = ()) -> None:
-    """Make each folder's run at `MLFLOW_TRACKING_URI` whole, and say so in a line for each.
+    """Make each folder's run at `MLFLOW_TRACKING_URI` whole; nothing changes in the folders.
 
     Args:
         folders: of steps that have ended; none are all in the repository that have something to send.
@@ -57,34 +58,21 @@ def resend(folder: Path) -> str:
     unsent = read_json(folder / FILE, Unsent)
     client = MlflowClient()
     try:
-        run_id = _find_or_make(client, unsent)
-        if client.get_run(run_id).info.status == FINISHED:
-            return f"{folder}: run {run_id} is whole"
-        refused = [why for call in unsent.calls if (why := _refusal(call, run_id, folder)) is not None]
-        client.set_terminated(run_id, FINISHED, unsent.ended)
+        run = _find_or_make(client, unsent)
     except (MlflowException, OSError) as error:
         raise UserError(f"{folder}: not all was sent ({first_line(error)}); run the same command again") from None
-    refusals = f"; MLflow refused {len(refused)} calls ({refused[0]})" if refused else ""
-    return f"{folder}: run {run_id} is whole now{refusals}"
+    run_id = str(run.info.run_id)
+    if run.info.status == FINISHED:
+        return f"{folder}: run {run_id} is whole"
+    if not Journal(run_id, folder, unsent.calls).end(FINISHED, unsent.ended, patience=0):
+        raise UserError(f"{folder}: not all was sent; run the same command again")
+    return f"{folder}: run {run_id} is whole now"
 
 
-def _find_or_make(client: MlflowClient, unsent: Unsent) -> str:
-    if if_there(client.get_run, unsent.run_id) is not None:
-        return unsent.run_id
+def _find_or_make(client: MlflowClient, unsent: Unsent) -> Run:
+    known = if_there(client.get_run, unsent.run_id)
+    if known is not None:
+        return known
     experiment = experiment_id(unsent.experiment)
     made = client.search_runs([experiment], f"tags.`{RESENT}` = '{unsent.run_id}'", max_results=1)
-    if made:
-        return str(made[0].info.run_id)
-    run = client.create_run(experiment, unsent.started, {RESENT: unsent.run_id}, unsent.step)
-    return str(run.info.run_id)
-
-
-def _refusal(call: Call, run_id: str, folder: Path) -> str | None:
-    """Send a call; returns why the server refuses it, if it does."""
-    try:
-        call.send(run_id, folder)
-    except Exception as error:
-        if not is_refusal(error):
-            raise
-        return first_line(error)
-    return None
+    return made[0] if made else client.create_run(experiment, unsent.started, {RESENT: unsent.run_id}, unsent.step)

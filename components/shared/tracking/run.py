@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,47 +23,45 @@ from mlflow.tracking.context.registry import resolve_tags
 from components.shared.artifacts import Dataset, require_writable
 from components.shared.errors import UserError, first_line
 from components.shared.tracking.client import connect, experiment_id, local_path
-from components.shared.tracking.journal import FILE, Journal, Kind, Unsent
+from components.shared.tracking.journal import Journal, Kind
 from components.shared.tracking.lineage import lineage
 
 # seconds that the end of a step waits for a lost server; its variable; and when someone wants the step to end
 PATIENCE, PATIENCE_VARIABLE, PATIENCE_WHEN_KILLED = 60.0, "TRACKING_PATIENCE_SECONDS", 5.0
 
 
-class Run(ABC):
+class Run:
     """What a step may log.
 
-    Attributes:
-        id: of MLflow, empty where nothing is tracked.
+    Args:
+        run_id: of MLflow; empty where another process does the tracking, and nothing is logged here.
+        place: the step's folder.
     """
 
-    def __init__(self, run_id: str):
+    def __init__(self, run_id: str = "", place: Path = Path()):
         self.id = run_id
+        self.journal = Journal(run_id, place)
 
-    @abstractmethod
-    def log(self, kind: Kind, **content: Any) -> None:
-        """Log something, as `journal.Call` describes it; all other methods come down to this one."""
+    def _log(self, kind: Kind, **content: Any) -> None:
+        if self.id:
+            self.journal.log(kind, **content)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers; `step` is the epoch of a curve. NaN and infinity are logged as they are."""
         numbers = {key: float(value) for key, value in values.items()}
-        self.log("metrics", values=numbers, time=_milliseconds(), step=step or 0)
+        self._log("metrics", values=numbers, time=_milliseconds(), step=step or 0)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, dotted names."""
-        self.log("params", values={key: str(value) for key, value in values.items()})
+        self._log("params", values={key: str(value) for key, value in values.items()})
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags."""
-        self.log("tags", values={key: str(value) for key, value in values.items()})
+        self._log("tags", values={key: str(value) for key, value in values.items()})
 
     def file(self, path: Path, folder: str | None = None) -> None:
-        """Attach a file of the step's output, which must stay as it is."""
-        self.log("file", path=str(path), folder=folder)
-
-    def folder(self, path: Path, folder: str | None = None) -> None:
-        """Attach all files of a folder of the step's output, which must stay as they are."""
-        self.log("folder", path=str(path), folder=folder)
+        """Attach a file of the step's output, or all files of a folder, which must stay as they are."""
+        self._log("file", path=os.path.relpath(path, self.journal.place), folder=folder)
 
     def dataset(self, dataset: Dataset, context: str) -> None:
         """Log a dataset (name, digest, source) as the run's input."""
@@ -75,29 +72,7 @@ class Run(ABC):
             described = mlflow.data.from_numpy(
                 dataset.labels("train"), source=manifest.source, name=manifest.name, digest=manifest.digest[:36]
             )
-        self.log("dataset", dataset=described.to_dict(), context=context)
-
-
-class TrackedRun(Run):
-    """A run of MLflow."""
-
-    def __init__(self, run_id: str):
-        super().__init__(run_id)
-        self.journal = Journal(run_id)
-
-    def log(self, kind: Kind, **content: Any) -> None:
-        """Send it, or keep it for later."""
-        self.journal.log(kind, **content)
-
-
-class Untracked(Run):
-    """In place of a run where another process does the tracking."""
-
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def log(self, kind: Kind, **content: Any) -> None:
-        """Nothing is logged."""
+        self._log("dataset", dataset=described.to_dict(), context=context)
 
 
 @contextmanager
@@ -131,7 +106,7 @@ def tracked(
         made = mlflow.MlflowClient().create_run(experiment_id(experiment), started, resolve_tags(), step)
     except MlflowException as error:
         raise UserError(f"MLflow refused to start a run: {first_line(error)}") from None
-    run = TrackedRun(made.info.run_id)
+    run = Run(made.info.run_id, partial or Path())
     status = "FAILED"
     try:
         with _terminated_as_exit():
@@ -148,24 +123,15 @@ def tracked(
     finally:
         ended = _milliseconds()
         if not run.journal.end(status, ended, patience):
-            advice = ""
-            if status == "FINISHED" and partial is not None:
-                calls = [call.relative_to(partial) for call in run.journal.calls]
-                unsent = Unsent(
-                    run_id=run.id, experiment=experiment, step=step, started=started, ended=ended, calls=calls
-                )
-                advice = _keep(unsent, partial, out or partial)
             lost = f"warning: MLflow did not take all of run {run.id} within {patience:.0f} s"
-            print(lost + advice, file=sys.stderr)
-
-
-def _keep(unsent: Unsent, partial: Path, out: Path) -> str:
-    """Write what is needed to send the run later; returns how, for the user."""
-    try:
-        (partial / FILE).write_text(unsent.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        return f", nor can it be kept ({error.strerror}). The step's output is whole"
-    return f"; `contrastive resend {out}` sends the rest. The step's output is whole"
+            if status == "FINISHED" and partial is not None:
+                try:
+                    run.journal.keep(experiment=experiment, step=step, started=started, ended=ended)
+                    lost += f"; `contrastive resend {out}` sends the rest"
+                except OSError as error:
+                    lost += f", nor can it be kept ({error.strerror})"
+                lost += ". The step's output is whole"
+            print(lost, file=sys.stderr)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -193,21 +159,18 @@ def _patience() -> float:
 @contextmanager
 def _terminated_as_exit() -> Iterator[None]:
     """Let SIGTERM, by which a cluster ends a pod, leave through the code that ends the run."""
-    usable = threading.current_thread() is threading.main_thread()
-    if not usable or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def leave(number: int, frame: Any) -> None:
-        # a second one ends the process at once
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.exit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _milliseconds() -> int:

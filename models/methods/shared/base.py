@@ -10,8 +10,8 @@ import keras
 from keras import ops
 
 from models.augmentation import Augmentation, augment, scale
-from models.heads import HeadOptions, head
-from models.metrics import contrastive_ranks, correlation_accuracy
+from models.methods.shared.heads import HeadOptions, head
+from models.methods.shared.metrics import contrastive_ranks, correlation_accuracy
 from models.optimizers import OptimizerOptions
 from models.options import options
 

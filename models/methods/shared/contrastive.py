@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from models.methods.shared.base import MethodOptions
+from models.methods.shared.temperature import LOWEST
 from models.options import options, within
-from models.temperature import LOWEST
 
 
 @options

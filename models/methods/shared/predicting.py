@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.heads import HeadOptions, head
 from models.methods.shared.base import Method, MethodOptions, Setup
+from models.methods.shared.heads import HeadOptions, head
 from models.options import options
 
 

@@ -14,6 +14,7 @@ from keras import ops
 from PIL import Image, ImageEnhance
 
 from models import augmentation as aug
+from models.augmentation import color, spatial
 from tests.helpers.augmentation_checks import (
     NOTHING,
     apart,
@@ -34,7 +35,8 @@ BOXES = [(0.0, 0.0, 1.0, 1.0), (0.25, 0.1, 0.5, 0.6), (0.9, 0.85, 0.1, 0.15)]
 
 
 def cropped(images, boxes, mirror=None):
-    return np.asarray(aug.crop_and_resize(images, *(array(*column) for column in zip(*boxes, strict=True)), mirror))
+    columns = (array(*column) for column in zip(*boxes, strict=True))
+    return np.asarray(spatial.crop_and_resize(images, *columns, mirror))
 
 
 def test_crop_and_resize_equals_a_slow_loop():
@@ -66,9 +68,9 @@ def test_the_mirror_flips_left_to_right_and_only_where_it_is_drawn():
 # Pillow computes in whole grey levels: its mean grey, its grey image and its result are each rounded
 GREY_LEVELS = {"brightness": 1.01, "contrast": 2.01, "saturation": 2.01}
 ENHANCERS = {
-    "brightness": (aug.adjust_brightness, ImageEnhance.Brightness),
-    "contrast": (aug.adjust_contrast, ImageEnhance.Contrast),
-    "saturation": (aug.adjust_saturation, ImageEnhance.Color),
+    "brightness": (color.adjust_brightness, ImageEnhance.Brightness),
+    "contrast": (color.adjust_contrast, ImageEnhance.Contrast),
+    "saturation": (color.adjust_saturation, ImageEnhance.Color),
 }
 
 
@@ -111,7 +113,7 @@ def slow_hue(image, turns):
 @pytest.mark.parametrize("turns", [-0.5, -0.1, 0.0, 0.25, 0.4])
 def test_hue_rotation_equals_the_rotation_of_colour_differences(turns):
     images = floats(2, low=0.4, high=0.6)
-    found = np.asarray(aug.rotate_hue(images, array(turns, -turns)))
+    found = np.asarray(color.rotate_hue(images, array(turns, -turns)))
     assert apart(found[0], slow_hue(images[0], turns)) < 1e-4
     assert apart(found[1], slow_hue(images[1], -turns)) < 1e-4
 
@@ -119,18 +121,18 @@ def test_hue_rotation_equals_the_rotation_of_colour_differences(turns):
 def test_hue_rotation_leaves_grey_and_brightness_alone():
     images, turns = floats(3, low=0.4, high=0.6), array(0.13, -0.5, 0.31)
     grey = np.repeat(floats(3)[..., :1], 3, axis=-1)
-    assert apart(aug.rotate_hue(grey, turns), grey) < 1e-5
+    assert apart(color.rotate_hue(grey, turns), grey) < 1e-5
     weights = np.array([0.299, 0.587, 0.114])
-    rotated = np.asarray(aug.rotate_hue(images, turns))
+    rotated = np.asarray(color.rotate_hue(images, turns))
     assert apart(rotated @ weights, images @ weights) < 1e-5
     assert apart(rotated, images) > 0.05
 
 
 def test_whole_turns_of_the_hue_change_nothing_and_half_turns_undo_each_other():
     images = floats(3, low=0.4, high=0.6)
-    assert apart(aug.rotate_hue(images, array(1.0, -1.0, 0.0)), images) < 1e-5
+    assert apart(color.rotate_hue(images, array(1.0, -1.0, 0.0)), images) < 1e-5
     half = array(0.5, -0.5, 0.5)
-    assert apart(aug.rotate_hue(aug.rotate_hue(images, half), half), images) < 1e-5
+    assert apart(color.rotate_hue(color.rotate_hue(images, half), half), images) < 1e-5
 
 
 def slow_blur(image, sigma):
@@ -150,11 +152,11 @@ def slow_blur(image, sigma):
 
 def test_blur_equals_a_slow_loop_with_each_images_own_width():
     images, sigmas = floats(3), array(0.1, 0.7, 2.0)
-    found = np.asarray(aug.gaussian_blur(images, sigmas))
+    found = np.asarray(spatial.gaussian_blur(images, sigmas))
     for image, sigma, blurred in zip(images, sigmas, found, strict=True):
         assert apart(blurred, slow_blur(image.astype(float), float(sigma))) < 1e-5
     flat = np.full((1, 6, 6, 3), 0.3, "float32")
-    assert apart(aug.gaussian_blur(flat, array(1.5)), flat) < 1e-6
+    assert apart(spatial.gaussian_blur(flat, array(1.5)), flat) < 1e-6
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +245,7 @@ def test_operations_off_by_their_coin_leave_the_image_alone():
     draws |= {"jitter": array(0, 0), "grey": array(0, 1)}
     found = np.asarray(aug.apply(images, policy, draws))
     assert apart(found[0], images[0]) < 1e-5
-    assert apart(found[1], (images[1] @ array(*aug.GREY))[..., None]) < 1e-5
+    assert apart(found[1], (images[1] @ array(*color.GREY))[..., None]) < 1e-5
 
 
 POLICIES = st.builds(

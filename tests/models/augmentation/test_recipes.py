@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from models import augmentation as aug
+from models.augmentation import color, spatial
 from tests.helpers.augmentation_checks import (
     NOTHING,
     apart,
@@ -67,7 +68,7 @@ def slow_rotation(image, turns):
 @pytest.mark.parametrize("turns", [-0.5, -0.02, 0.0, 0.013, 0.2, 0.25])
 def test_rotation_equals_a_slow_loop_and_kerass_layer(turns):
     images = floats(3)
-    found = np.asarray(aug.rotate(images, each(turns)))
+    found = np.asarray(spatial.rotate(images, each(turns)))
     for image, rotated in zip(images, found, strict=True):
         assert apart(rotated, slow_rotation(image.astype(float), turns)) < 1e-4
     assert apart(found, np.asarray(keras.layers.RandomRotation((turns, turns))(images, training=True))) < 1e-4
@@ -75,7 +76,7 @@ def test_rotation_equals_a_slow_loop_and_kerass_layer(turns):
 
 def test_rotation_equals_pillows_inside_the_image():
     images, turns = floats(2, 21, 21), array(0.02, -0.1)
-    found = np.asarray(aug.rotate(images, turns))
+    found = np.asarray(spatial.rotate(images, turns))
     for image, turn, rotated in zip(images, turns, found, strict=True):
         for channel in range(3):
             plane = Image.fromarray(image[..., channel]).rotate(360 * turn, Image.Resampling.BILINEAR)
@@ -84,7 +85,7 @@ def test_rotation_equals_pillows_inside_the_image():
 
 def test_quarter_turns_are_numpys_and_no_turn_changes_nothing():
     images = floats(3, 9, 9)
-    found = np.asarray(aug.rotate(images, array(0.25, 0.0, -0.5)))
+    found = np.asarray(spatial.rotate(images, array(0.25, 0.0, -0.5)))
     assert apart(found[0], np.rot90(images[0])) < 1e-5
     assert apart(found[1], images[1]) < 1e-6
     assert apart(found[2], np.rot90(images[2], 2)) < 1e-5
@@ -104,7 +105,7 @@ MOVES = [
 @pytest.mark.parametrize(("height", "width", "down", "right"), MOVES)
 def test_a_translated_crop_equals_kerass_translation_and_zoom(height, width, down, right):
     images = floats(3)
-    found = aug.translate_and_zoom(images, each(down), each(right), each(height), each(width))
+    found = spatial.translate_and_zoom(images, each(down), each(right), each(height), each(width))
     translate = keras.layers.RandomTranslation((down, down), (right, right))
     zoom = keras.layers.RandomZoom((height - 1, height - 1), (width - 1, width - 1))
     assert apart(found, np.asarray(zoom(translate(images, training=True), training=True))) < 1e-4
@@ -113,7 +114,7 @@ def test_a_translated_crop_equals_kerass_translation_and_zoom(height, width, dow
 def test_a_translated_crop_equals_a_slow_crop_of_the_padded_image():
     images, down, right = floats(1, 8, 10), 3, -2
     height, width = 0.55, 0.8
-    found = aug.translate_and_zoom(images, each(down / 8, 1), each(right / 10, 1), array(height), array(width))
+    found = spatial.translate_and_zoom(images, each(down / 8, 1), each(right / 10, 1), array(height), array(width))
     padded = np.pad(images[0].astype(float), ((8, 8), (10, 10), (0, 0)), mode="symmetric")
     shifted = padded[8 - down : 16 - down, 10 - right : 20 - right]
     assert apart(found[0], slow_crop(shifted, (1 - height) / 2, (1 - width) / 2, height, width)) < 1e-5
@@ -121,8 +122,8 @@ def test_a_translated_crop_equals_a_slow_crop_of_the_padded_image():
 
 def test_a_translated_crop_is_mirrored_where_it_is_drawn():
     images, moves = floats(3), [each(value) for value in (0.1, -0.2, 0.7, 0.6)]
-    plain = np.asarray(aug.translate_and_zoom(images, *moves))
-    mirrored = np.asarray(aug.translate_and_zoom(images, *moves, array(0, 1, 0)))
+    plain = np.asarray(spatial.translate_and_zoom(images, *moves))
+    mirrored = np.asarray(spatial.translate_and_zoom(images, *moves, array(0, 1, 0)))
     assert apart(mirrored[1], plain[1, :, ::-1]) < 1e-5
     assert apart(mirrored[[0, 2]], plain[[0, 2]]) < 1e-6
 
@@ -131,7 +132,7 @@ def test_the_colour_affine_multiplies_pixels_as_rows_and_clips():
     images, rng = floats(4), np.random.default_rng(1)
     scale = rng.uniform(0.4, 1.6, 4).astype("float32")
     jitter = rng.uniform(-0.4, 0.4, (4, 3, 3)).astype("float32")
-    found = np.asarray(aug.mix_colors(images, scale, jitter))
+    found = np.asarray(color.mix_colors(images, scale, jitter))
     clipped = 0
     for image, factor, matrix, mixed in zip(images.astype(float), scale, jitter, found, strict=True):
         for i, j in np.ndindex(image.shape[:2]):
@@ -141,13 +142,13 @@ def test_the_colour_affine_multiplies_pixels_as_rows_and_clips():
             clipped += int((expected > 1).any() or (expected < 0).any())
             assert apart(mixed[i, j], expected.clip(0, 1)) < 1e-5
     assert 0 < clipped < images[..., 0].size
-    assert apart(aug.mix_colors(images, each(1.0, 4), 0 * jitter), images) < 1e-6
+    assert apart(color.mix_colors(images, each(1.0, 4), 0 * jitter), images) < 1e-6
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 9])
 def test_the_cut_blur_weighs_no_pixel_beyond_its_kernel(kernel):
     images, sigmas = floats(3, 8, 12), array(0.1, 0.8, 5.0)
-    found = np.asarray(aug.gaussian_blur(images, sigmas, kernel))
+    found = np.asarray(spatial.gaussian_blur(images, sigmas, kernel))
     reach = kernel // 2
     for image, sigma, blurred in zip(images.astype(float), sigmas.astype(float), found, strict=True):
         for i, j in np.ndindex(image.shape[:2]):
@@ -161,8 +162,8 @@ def test_the_cut_blur_weighs_no_pixel_beyond_its_kernel(kernel):
 
 def test_a_kernel_as_wide_as_the_image_cuts_nothing():
     images, sigmas = floats(2, 7, 7), array(1.0, 4.0)
-    np.testing.assert_array_equal(aug.gaussian_blur(images, sigmas, 13), aug.gaussian_blur(images, sigmas))
-    assert apart(aug.gaussian_blur(images, sigmas, 3), aug.gaussian_blur(images, sigmas)) > 0.01
+    np.testing.assert_array_equal(spatial.gaussian_blur(images, sigmas, 13), spatial.gaussian_blur(images, sigmas))
+    assert apart(spatial.gaussian_blur(images, sigmas, 3), spatial.gaussian_blur(images, sigmas)) > 0.01
 
 
 @pytest.fixture(scope="module")
@@ -242,13 +243,13 @@ def test_each_image_is_changed_on_its_own(policy):
 def test_the_order_is_crop_rotation_colours_blur():
     images = floats(2, 12, 12)
     draws = aug.draw(2, RECIPE, keras.random.SeedGenerator(1)) | {"blur": array(1, 1)}
-    expected = aug.translate_and_zoom(
+    expected = spatial.translate_and_zoom(
         images, *(draws[name] for name in ("down", "right", "height", "width", "mirror"))
     )
-    expected = aug.mix_colors(
-        aug.rotate(expected, draws["rotation"]), draws["affine_scale"], draws["affine_jitter"]
+    expected = color.mix_colors(
+        spatial.rotate(expected, draws["rotation"]), draws["affine_scale"], draws["affine_jitter"]
     )
-    expected = aug.gaussian_blur(expected, draws["sigma"], 9)
+    expected = spatial.gaussian_blur(expected, draws["sigma"], 9)
     assert apart(aug.apply(images, RECIPE, draws), expected) < 1e-6
 
 

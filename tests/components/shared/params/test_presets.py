@@ -181,7 +181,7 @@ def test_the_network_is_the_published_one(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_projection_head_is_the_published_one(name):
     """Dense 128 – ReLU – dense 128 (512 first in the JAX tutorial); one dense layer with ReLU in SupCon's."""
-    from models.heads import head
+    from models.methods.shared.heads import head
 
     start_backend()
     network = head("projection", FEATURES[name], composed(f"preset={name}").method.projection)

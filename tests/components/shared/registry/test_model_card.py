@@ -173,7 +173,6 @@ def test_a_card_is_made_of_what_there_is():
     subject = make_subject(["a", "b"])
     bare = replace(
         subject,
-        probe=None,
         evaluation=subject.evaluation.model_copy(update={"details": {}}),
         lineage={"git.commit": "unknown", "git.dirty": "true"},
         runs={"ingest": StepRun("9" * 32, None)},

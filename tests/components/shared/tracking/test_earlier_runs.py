@@ -37,12 +37,18 @@ def tracked(tracking_uri):
     return Tracked(client, client.create_experiment("contrastive-earlier-runs"))
 
 
-def manifest(run_id: str) -> Manifest:
+def manifest(run_id: str, digest: str = "d") -> Manifest:
     return Manifest(
         **dict(
-            step="ingest", name="n", source="s", source_digest="0", class_names=["a"], counts={}, class_counts={}
+            step="ingest",
+            name="earlier-runs",
+            source="s",
+            source_digest="0",
+            class_names=["a"],
+            counts={},
+            class_counts={},
         ),
-        **dict(image_size=8, labels_per_class=None, seed=0, digest="d", test_digest="e", mlflow_run_id=run_id),
+        **dict(image_size=8, labels_per_class=None, seed=0, digest=digest, test_digest="e", mlflow_run_id=run_id),
         **RECORD,
     )
 
@@ -54,20 +60,17 @@ def result(step: str, **details: object) -> Result:
 
 
 def test_records_name_all_runs_but_that_of_validate():
-    evaluation = result("evaluate", runs={"baseline": "baseline-run", "probe": "old", "finetune": "old"})
+    evaluation = result(
+        "evaluate", runs={step: f"{step}-run" for step in ("baseline", "probe", "finetune", "search")}
+    )
     probe = result("probe", pretraining_run="pretrain-run")
-    found = recorded_runs(manifest("ingest-run"), evaluation, probe, result("finetune"), "register-run")
+    found = recorded_runs(manifest("ingest-run"), evaluation, probe, "register-run")
     assert found == {step: f"{step}-run" for step in STEPS if step not in ("validate", "champion")}
 
 
 def test_records_of_older_runs_name_fewer():
-    found = recorded_runs(manifest("ingest-run"), result("evaluate"), result("probe"), None, "register-run")
-    assert list(found) == ["ingest", "probe", "evaluate", "register"]
-    assert list(recorded_runs(manifest("i"), result("evaluate"), None, None, "r")) == [
-        "ingest",
-        "evaluate",
-        "register",
-    ]
+    found = recorded_runs(manifest("ingest-run"), result("evaluate"), result("probe"), "register-run")
+    assert list(found) == ["ingest", "evaluate", "register"]
 
 
 def test_the_run_that_let_the_dataset_pass_is_found_by_its_digest(tracked):
@@ -77,7 +80,7 @@ def test_the_run_that_let_the_dataset_pass_is_found_by_its_digest(tracked):
     tracked.run("validate", "d1", "FAILED")
     tracked.run("validate", "d2")
     tracked.run("pretrain", "d1")
-    found = find_runs({"ingest": ingest, "register": "f" * 32}, "d1")
+    found = find_runs({"ingest": ingest, "register": "f" * 32}, manifest(ingest, "d1"))
     assert found == {
         "ingest": StepRun(ingest, tracked.experiment),
         "validate": StepRun(validate, tracked.experiment),
@@ -90,8 +93,7 @@ def test_the_run_that_let_the_dataset_pass_is_found_by_its_digest(tracked):
 
 def test_a_dataset_that_no_run_checked_has_no_such_run(tracked):
     ingest = tracked.run("ingest", "none")
-    assert list(find_runs({"ingest": ingest}, "d3")) == ["ingest"]
-    assert list(find_runs({"ingest": "f" * 32}, "d1")) == ["ingest"]
+    assert list(find_runs({"ingest": ingest}, manifest(ingest, "d3"))) == ["ingest"]
 
 
 def test_a_server_that_is_away_is_one_line(tracked, monkeypatch, tracking_uri):
@@ -101,7 +103,7 @@ def test_a_server_that_is_away_is_one_line(tracked, monkeypatch, tracking_uri):
     mlflow.set_tracking_uri("http://127.0.0.1:9")
     try:
         with pytest.raises(UserError, match=r"127\.0\.0\.1:9") as caught:
-            find_runs({"ingest": "f" * 32}, "d")
+            find_runs({"ingest": "f" * 32}, manifest("f" * 32))
     finally:
         mlflow.set_tracking_uri(tracking_uri)
     assert "\n" not in str(caught.value)

@@ -15,7 +15,7 @@ from components.shared.artifacts import Dataset
 from components.shared.errors import UserError, redacted
 from components.shared.tracking.client import connect, experiment_id
 from components.shared.tracking.lineage import lineage
-from components.shared.tracking.run import Untracked, flatten, tracked
+from components.shared.tracking.run import Run, flatten, tracked
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
 
@@ -89,12 +89,12 @@ def test_a_process_that_does_not_track_sends_nothing_and_makes_no_file(in_tmp, m
     """It made a `mlflow.db` in the working folder, with calls to a run without an id."""
     data = Dataset(make_dataset(in_tmp / "dataset", train=6, test=3, validation=3, unlabelled=3))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    before, run = sorted(in_tmp.iterdir()), Untracked()
+    before, run = sorted(in_tmp.iterdir()), Run()
     run.metrics({"loss": 1.0}, step=1)
     run.params({"a": 1})
     run.tags({"a": "b"})
     run.file(in_tmp / "dataset" / "manifest.json")
-    run.folder(in_tmp / "dataset", "docs")
+    run.file(in_tmp / "dataset", "docs")
     run.dataset(data, "training")
     assert sorted(in_tmp.iterdir()) == before
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from models.scaling import l2_normalize, standardize
+from models.losses.scaling import l2_normalize, standardize
 from tests.helpers.loss_checks import as_numpy, gradients, normal, two_views
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from models.metrics import contrastive_ranks, correlation_accuracy
+from models.methods.shared.metrics import contrastive_ranks, correlation_accuracy
 
 
 def ranks(z1, z2):

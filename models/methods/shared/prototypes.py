@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from models.scaling import l2_normalize
+from models.losses.scaling import l2_normalize
 
 
 def prototypes(width: int, count: int) -> keras.Model:

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from models import optimizers
-from models.queue import Queue
+from models.methods.shared.queue import Queue
 from tests.helpers.options import optimizer as options
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.prototypes import prototypes, scores
+from models.methods.shared.prototypes import prototypes, scores
 
 
 def arrays(seed=0):

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from models.encoders.shared.normalization import normalized
-from models.heads import head
-from models.momentum import ema_copy, ema_update, momentum_at
+from models.methods.shared.heads import head
+from models.methods.shared.momentum import ema_copy, ema_update, momentum_at
 from models.training import precision
 from tests.helpers.method_cases import FILES, assert_equal, batch, build, options, step, tiny_encoder
 from tests.helpers.options import head as head_options

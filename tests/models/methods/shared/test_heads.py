@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from models.heads import head
+from models.methods.shared.heads import head
 from tests.helpers.options import head as options
 
 FEATURES = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")

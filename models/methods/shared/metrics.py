@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
-from models.scaling import l2_normalize, standardize
+from models.losses.scaling import l2_normalize, standardize
 
 
 def contrastive_ranks(z1, z2):

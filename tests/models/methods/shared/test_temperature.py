@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from models import optimizers
 from models.losses import nt_xent
-from models.temperature import LOWEST, Temperature
+from models.methods.shared.temperature import LOWEST, Temperature
 from tests.helpers.options import optimizer as options
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from models.scaling import l2_normalize
+from models.losses.scaling import l2_normalize
 
 
 class Queue(keras.layers.Layer):
