@@ -50,7 +50,7 @@ def composed(tracking_uri):
     """A function that composes options; step → settings."""
 
     def _composed(*overrides, data=""):
-        found = runtime.compose(overrides, data)
+        found = runtime.settings_of_steps(overrides, data)
         return {step: json.loads(settings) for step, settings in found.items()}
 
     return _composed
@@ -90,7 +90,7 @@ def test_the_state_of_the_data_is_part_of_ingest_alone(composed):
 
 def test_a_wrong_option_ends_the_step_with_one_line(capsys):
     with pytest.raises(SystemExit) as ended:
-        runtime.compose(["runtime.epochs=x"], "")
+        runtime.settings_of_steps(["runtime.epochs=x"], "")
     assert ended.value.code == 2
     assert capsys.readouterr().err == 'error: runtime.epochs = "x": must be a valid integer\n'
 
