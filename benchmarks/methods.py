@@ -17,7 +17,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from components.shared.params.composing import compose, options
+from components.shared.params.composing import compose_params, options
 from components.shared.params.schema import select
 
 IMAGES = {"train": 10_000, "test": 2_000}
@@ -62,7 +62,7 @@ def measure(name: str, dataset: Path, place: Path, overrides: list[str]) -> dict
     """Pretrain with one option of `conf/method/` and look at the encoder: a row."""
     from components.pretrain import pretrain
 
-    params, _ = compose(overrides)
+    params, _ = compose_params(overrides)
     # several methods' progress in one log would hide the table
     with contextlib.redirect_stdout(None):
         record = pretrain(dataset, place, select(params, "pretrain"), place.parent / "checkpoints")
@@ -106,7 +106,7 @@ def main() -> None:
         else:
             common.append(f"data.path={root / 'data' / 'sample' / 'textures10.zip'}")
         os.chdir(folder)
-        ingest(folder / "dataset", select(compose(common)[0], "ingest"))
+        ingest(folder / "dataset", select(compose_params(common)[0], "ingest"))
         rows = []
         for name, extra in [
             ("random encoder", ["runtime.epochs=0"]),

@@ -16,7 +16,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 
 COLOUR_OFF = [f"method.augmentation.{name}=0" for name in ("brightness", "contrast", "saturation", "hue")]
@@ -38,7 +38,7 @@ def run_seed(seed: int, folder: Path, variants: list[str], data: str) -> list[di
     from components.probe import probe
 
     base = [f"runtime.seed={seed}", f"data.path={data}"]
-    params, _ = compose(base)
+    params, _ = compose_params(base)
     dataset, rival = folder / "dataset", folder / f"baseline-{seed}"
     if not dataset.exists():
         ingest(dataset, select(params, "ingest"))
@@ -47,7 +47,7 @@ def run_seed(seed: int, folder: Path, variants: list[str], data: str) -> list[di
     for variant in variants:
         place = folder / f"{variant.replace(' ', '-')}-{seed}"
         place.mkdir()
-        params, _ = compose([*base, *VARIANTS[variant]])
+        params, _ = compose_params([*base, *VARIANTS[variant]])
         trained = pretrain(dataset, place / "encoder", select(params, "pretrain"), place / "checkpoints")
         probe(dataset, place / "encoder", place / "probe", select(params, "probe"))
         finetune(dataset, place / "encoder", place / "finetune", select(params, "finetune"))

@@ -12,8 +12,8 @@ from pipelines.command_line import Overrides, new_group
 app = new_group("")
 
 
-@app.command()
-def compose(
+@app.command(name="compose")
+def write_params_file(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="default: the repository's params.yaml")] = None,
 ) -> None:

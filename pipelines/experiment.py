@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.shared.errors import UserError
-from components.shared.params.composing import compose, write_params
+from components.shared.params.composing import compose_params, write_params
 from components.shared.repository import find_root, in_repository
 
 
@@ -24,7 +24,7 @@ def write_composed(overrides: Sequence[str], out: Path | None = None) -> None:
         UserError: an override is not allowed, or the file can't be written.
     """
     out = out or in_repository("params.yaml")
-    _, values = compose(overrides, find_root() / "conf")
+    _, values = compose_params(overrides, find_root() / "conf")
     try:
         write_params(values, out)
     except OSError as error:
@@ -43,7 +43,7 @@ def run_experiment(overrides: Sequence[str], name: str | None = None) -> int:
         UserError: an override is not allowed.
     """
     root = find_root()
-    compose(overrides, root / "conf")
+    compose_params(overrides, root / "conf")
     named = ["--name", name] if name else []
     chosen = [part for override in overrides for part in ("-S", override)]
     # the stages call `python`: this environment's, also where it is not activated

@@ -46,10 +46,10 @@ def in_tmp(tmp_path, monkeypatch):
 @pytest.fixture
 def compose_params():
     """A function that composes checked parameters from `conf/` with overrides."""
-    from components.shared.params.composing import compose
+    from components.shared.params.composing import compose_params
 
     def _compose(*overrides):
-        return compose(overrides)[0]
+        return compose_params(overrides)[0]
 
     return _compose
 

@@ -46,7 +46,7 @@ def compose(
 
     from pipelines.kubeflow import runtime
 
-    found = runtime.compose(overrides, data_version)
+    found = runtime.settings_of_steps(overrides, data_version)
     return namedtuple("Steps", found)(**found)
 
 

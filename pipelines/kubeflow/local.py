@@ -24,7 +24,7 @@ from components.shared.code import ROOT
 from components.shared.environment import environment
 from components.shared.errors import UserError
 from components.shared.evaluation.gate import read_blessing
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from components.shared.repository import find_root
 from pipelines.kubeflow import RUN
 from pipelines.kubeflow.pipeline import build_pipeline
@@ -50,7 +50,7 @@ def run_here(overrides: Sequence[str], out: Path | None, data_version: str, cach
     root = find_root()
     folder = Path(os.path.relpath(out, root)) if out is not None else FOLDER
     with chdir(root):
-        compose(overrides)
+        compose_params(overrides)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from pipelines.kubeflow import NAME
 from pipelines.kubeflow import cluster as settings
 from pipelines.kubeflow.client import Client, ClusterError, by_name
@@ -131,7 +131,7 @@ def _divide(overrides: Sequence[str]) -> tuple[Cluster, list[str]]:
     """The settings of the cluster that options name, and the options of a run; both are checked."""
     where = [override for override in overrides if settings.is_cluster(override)]
     what = [override for override in overrides if override not in where]
-    compose(what)
+    compose_params(what)
     return settings.compose_cluster(where), what
 
 

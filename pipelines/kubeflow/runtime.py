@@ -22,7 +22,6 @@ from components.shared.code import code_digest
 from components.shared.digests import value_digest
 from components.shared.errors import UserError, one_line
 from components.shared.evaluation.gate import read_blessing
-from components.shared.params import composing
 from components.shared.params.schema import from_plain, select, to_plain
 from components.shared.steps import STEPS
 from components.shared.tracking.run import tracked
@@ -33,7 +32,7 @@ from pipelines.kubeflow.versions import data_version
 _TERMINATION_LOG = Path("/dev/termination-log")
 
 
-def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
+def settings_of_steps(overrides: Sequence[str], data: str) -> dict[str, str]:
     """Check the options and divide them: each step gets only what its result depends on.
 
     Args:
@@ -46,7 +45,7 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
     """
     _quiet()
     with user_errors_in_one_line():
-        params, _ = composing.compose(list(overrides))
+        params, _ = compose_params(list(overrides))
         settings: dict[str, dict[str, Any]] = {
             step: {"params": to_plain(select(params, step)), "code": code_digest(step, params)} for step in STEPS
         }
@@ -56,15 +55,15 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
         return {step: json.dumps(value, sort_keys=True) for step, value in settings.items()}
 
 
-def run(step: str, settings: str, inputs: Sequence[Any], out: Any, **shown: Any) -> Any:
+def run(step: str, settings: str, inputs: Sequence[Any], out: Any, **artifacts: Any) -> Any:
     """Run one step and fill what the Kubeflow page shows of it.
 
     Args:
         step: the step's name.
-        settings: what `compose` made for it.
+        settings: what `settings_of_steps` made for it.
         inputs: KFP artifacts of the steps before, in the order of the step function's arguments.
         out: KFP artifact of the step's folder.
-        **shown: `metrics`, `page` and `confusion`: artifacts for the page.
+        **artifacts: `metrics`, `page` and `confusion`: artifacts for the page.
 
     Returns:
         What the step function returned.
@@ -78,7 +77,7 @@ def run(step: str, settings: str, inputs: Sequence[Any], out: Any, **shown: Any)
         folders = [Path(artifact.path) for artifact in inputs]
         result = _function(step)(*folders, Path(out.path), params, **options)
     out.metadata.update(pages.facts(Path(out.path)))
-    pages.show(step, Path(out.path), folders, **shown)
+    pages.show(step, Path(out.path), folders, **artifacts)
     return result
 
 
@@ -95,12 +94,12 @@ def champion(settings: str) -> str:
         return (folder / CHAMPION_RECORD).read_text(encoding="utf-8")
 
 
-def evaluate(settings: str, inputs: Sequence[Any], champion: str, out: Any, **shown: Any) -> Any:
+def evaluate(settings: str, inputs: Sequence[Any], champion: str, out: Any, **artifacts: Any) -> Any:
     """Run the step `evaluate`, with what `champion` returned as the folder that the step wants; else as `run`."""
     with TemporaryDirectory() as place:
         (Path(place) / CHAMPION_RECORD).write_text(champion, encoding="utf-8")
         # as an artifact of KFP
-        return run("evaluate", settings, [*inputs, SimpleNamespace(path=place)], out, **shown)
+        return run("evaluate", settings, [*inputs, SimpleNamespace(path=place)], out, **artifacts)
 
 
 def refuse(evaluation: Any, page: Any) -> None:
@@ -123,7 +122,7 @@ def record(status: Any, overrides: Sequence[str]) -> None:
     _quiet()
     name = "runs"  # of a run that could not tell its dataset
     with suppress(UserError):
-        name = composing.compose(list(overrides))[0].data.name
+        name = compose_params(list(overrides))[0].data.name
     tags = {"pipeline.status": str(status.state)}
     if status.error_message:
         tags["pipeline.error"] = str(status.error_message)[:5000]

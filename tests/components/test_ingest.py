@@ -19,7 +19,7 @@ import yaml
 from components.ingest import _write_images, ingest, sample_grid
 from components.shared.artifacts import SPLITS, Dataset
 from components.shared.errors import UserError
-from components.shared.params.composing import compose, write_params
+from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import select
 from components.shared.sources.folder import Folder
 from tests.helpers.image_trees import encode, pack_tar, pack_zip, picture, write_tree
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 
 def params(path, *overrides):
     fixed = ("data=folder", f"data.path={path}", f"data.image_size={SIZE}", "data.name=tests")
-    return select(compose((*fixed, *overrides))[0], "ingest")
+    return select(compose_params((*fixed, *overrides))[0], "ingest")
 
 
 def digest(path, *overrides, out="dataset"):
@@ -202,7 +202,7 @@ BAD = {
 
 @pytest.mark.parametrize(("changes", "expected"), BAD.values(), ids=BAD)
 def test_bad_input_is_one_line_exit_code_2_and_nothing_written(tree, tmp_path, changes, expected):
-    values = compose(["data=folder", f"data.path={tree}", "data.image_size=12"])[1]
+    values = compose_params(["data=folder", f"data.path={tree}", "data.image_size=12"])[1]
     for change in changes:
         key, _, value = change.partition("=")
         *sections, field = key.split(".")
@@ -260,7 +260,7 @@ def test_killed_at_any_moment_it_leaves_nothing_that_looks_finished(tmp_path, tr
             (root / f"{label}/{index:04d}.png").write_bytes(encode(picture(f"{label}/{index}", 8)))
     pack_zip(root, tmp_path / "images.zip")
     write_params(
-        compose(["data=folder", "data.path=images.zip", "data.image_size=64"])[1], tmp_path / "params.yaml"
+        compose_params(["data=folder", "data.path=images.zip", "data.image_size=64"])[1], tmp_path / "params.yaml"
     )
     out, partial = tmp_path / "dataset", tmp_path / ".dataset.partial"
     killed: list[str] = []

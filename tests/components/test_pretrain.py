@@ -18,7 +18,7 @@ from PIL import Image
 from components.pretrain import pretrain
 from components.shared.artifacts import Dataset, Manifest, Result, read_record
 from components.shared.errors import UserError
-from components.shared.params.composing import compose, write_params
+from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import select
 from components.shared.training.checkpoints import FOLDER, Checkpoint
 from components.shared.training.pretraining import _key
@@ -35,7 +35,7 @@ SMALL = (
 
 
 def composed(*overrides, epochs=EPOCHS):
-    return compose([*SMALL, f"runtime.epochs={epochs}", *overrides])
+    return compose_params([*SMALL, f"runtime.epochs={epochs}", *overrides])
 
 
 def params(*overrides, epochs=EPOCHS):

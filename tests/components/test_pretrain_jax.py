@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from components.shared.artifacts import Dataset, Result, read_record
-from components.shared.params.composing import compose, write_params
+from components.shared.params.composing import compose_params, write_params
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
 
@@ -53,7 +53,7 @@ def test_a_killed_run_on_jax_ends_as_if_nothing_had_happened(tracking_uri, tmp_p
     small = ("encoder.width=8", "method.projection.hidden=16", "method.projection.width=8", "runtime.batch_size=32")
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-        write_params(compose([*small, "runtime.epochs=2"])[1], tmp_path / name / "params.yaml")
+        write_params(compose_params([*small, "runtime.epochs=2"])[1], tmp_path / name / "params.yaml")
     step = ["-m", "components.pretrain"]
     whole = run(step, tmp_path / "whole", dataset)
     assert whole.returncode == 0, whole.stdout

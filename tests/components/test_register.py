@@ -79,9 +79,9 @@ def save_true_predictions(folder: Path, dataset: Path, model) -> None:
 
 
 def run_evaluate(root: Path, *overrides: str) -> None:
-    from components.shared.params.composing import compose
+    from components.shared.params.composing import compose_params
 
-    params = select(compose(["data.name=colours", *overrides])[0], "evaluate")
+    params = select(compose_params(["data.name=colours", *overrides])[0], "evaluate")
     shutil.rmtree(root / "evaluation", ignore_errors=True)
     inputs = [root / name for name in ("dataset", "probe", "baseline", "finetune", "champion")]
     evaluate(*inputs, root / "evaluation", params)

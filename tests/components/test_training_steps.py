@@ -17,7 +17,7 @@ from components.pretrain import pretrain
 from components.probe import probe
 from components.shared.artifacts import Dataset, Manifest, Result, read_record
 from components.shared.errors import UserError
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from components.shared.params.schema import params_digest, select
 from components.shared.training import supervised
 from tests.helpers.datasets import make_arrays, make_dataset, write_dataset
@@ -32,7 +32,7 @@ STEPS = ("probe", "baseline", "finetune")
 
 
 def params(step, *overrides):
-    return select(compose([*SMALL, *overrides])[0], step)
+    return select(compose_params([*SMALL, *overrides])[0], step)
 
 
 def run(step, dataset, encoder, out, *overrides):

@@ -12,7 +12,7 @@ import pytest
 
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 from components.validate import validate
 from tests.helpers.datasets import PATTERNS, make_arrays, make_dataset, write_dataset
@@ -26,7 +26,7 @@ class Step:
 
     def __init__(self, root):
         self.root, self.out, self.failed = root, root / "validation", root / "validation.failed"
-        self.params = select(compose([])[0], "validate")
+        self.params = select(compose_params([])[0], "validate")
         make_dataset(root / "good", image_size=16)
         leaking = make_arrays(COUNTS, image_size=16)
         leaking["train"][0][0] = leaking["test"][0][0]

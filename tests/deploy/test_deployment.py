@@ -21,7 +21,7 @@ from mlflow.store.tracking.dbmodels.initial_models import Base
 
 from components.ingest import ingest
 from components.shared.errors import UserError, exit_cleanly
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 from components.shared.tracking.client import connect
 from components.shared.tracking.run import tracked
@@ -136,7 +136,7 @@ def test_an_old_database_was_brought_up_to_date_with_its_runs(stack):
 def test_steps_log_parameters_numbers_pictures_files_and_a_model(stack, pipeline, in_tmp):
     tree = write_tree(in_tmp / "images", {"bus": 12, "car": 12})
     chosen = ("data=folder", f"data.path={tree}", "data.name=deployed", "data.image_size=12")
-    manifest = ingest(in_tmp / "dataset", select(compose(chosen)[0], "ingest"))
+    manifest = ingest(in_tmp / "dataset", select(compose_params(chosen)[0], "ingest"))
     client = mlflow.MlflowClient()
     run = client.get_run(manifest.mlflow_run_id)
     assert run.info.status == "FINISHED"

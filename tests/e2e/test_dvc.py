@@ -10,7 +10,7 @@ import re
 import pytest
 
 from components.shared.code import shaping
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from tests.helpers.pipeline_graph import FOLDERS, covers, downstream, load
 from tests.helpers.repository import ROOT
 
@@ -37,7 +37,7 @@ def test_the_code_that_counts_is_a_dependency_and_none_that_is_not_used(stage):
     unused = None
     others = ["encoder=conv", "encoder=resnet50", "data=parquet", "data=stl10"]
     for choice in (f"method={name}" for name in METHODS) if stage == "pretrain" else others:
-        params, values = compose([choice])
+        params, values = compose_params([choice])
         listed, counts = code(stage, values), shaping(stage, params)
         lacking = [file for file in counts if not any(covers(entry, file) for entry in listed)]
         assert [file for file in lacking if not is_empty(file)] == [], choice

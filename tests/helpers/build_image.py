@@ -56,12 +56,12 @@ SOMEBODY = "54321:0"
 
 LIBRARIES = """
 import importlib, pathlib, re, sys
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from components.shared.steps import STEPS
 from components.shared.training.backend import start_backend
 from pipelines.__main__ import main
 start_backend()
-compose()
+compose_params()
 others = ("tensorflow_datasets", "kfp.dsl.executor_main", "kfp.kubernetes")
 for name in (*(f"components.{step}" for step in STEPS), *others):
     importlib.import_module(name)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from components.baseline import baseline
 from components.pretrain import pretrain
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 from components.shared.training.checkpoints import Checkpoint
 
@@ -31,7 +31,7 @@ SETTINGS = (
 
 def params(step, devices):
     """What a step is handed."""
-    return select(compose([*SETTINGS, f"runtime.devices={devices}"])[0], step)
+    return select(compose_params([*SETTINGS, f"runtime.devices={devices}"])[0], step)
 
 
 def watch(shares):

@@ -9,10 +9,10 @@ from components.shared.digests import value_digest
 from components.shared.evaluation.champion import Champion
 from components.shared.evaluation.gate import Blessing, decide
 from components.shared.evaluation.predictions import Candidate, Truth
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from tests.helpers.trained import simulate
 
-GATE = compose(["gate=default"])[0].gate
+GATE = compose_params(["gate=default"])[0].gate
 CLASSES = 4
 NO_CHAMPION = Champion(model="pets")
 NAMES = ["ant", "bee", "cat", "dog"]

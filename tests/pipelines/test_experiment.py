@@ -10,7 +10,7 @@ import sys
 import pytest
 import yaml
 
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from tests.helpers.repository import ROOT
 
 # a stage that runs wherever DVC does, and shows which parameters and which interpreter it was given
@@ -66,7 +66,7 @@ def test_a_preset_reaches_the_stages(repository):
     done = experiment(repository, "preset=supcon-keras", "runtime.epochs=9")
     assert done.returncode == 0, done.stderr
     written = yaml.safe_load((repository / "params.yaml").read_text())
-    assert written == compose(["preset=supcon-keras", "runtime.epochs=9"])[1]
+    assert written == compose_params(["preset=supcon-keras", "runtime.epochs=9"])[1]
     assert written["data"]["name"] == "cifar10"
     assert (repository / "shown.txt").read_text().split() == ["9", sys.prefix]
 

@@ -24,7 +24,7 @@ CONF = Path(__file__).resolve().parents[3] / "conf"
 APART = ("cluster",)
 
 
-def compose(overrides: Sequence[str] = (), conf: Path = CONF) -> tuple[Params, dict[str, Any]]:
+def compose_params(overrides: Sequence[str] = (), conf: Path = CONF) -> tuple[Params, dict[str, Any]]:
     """Compose the options and check the result.
 
     Args:

@@ -43,7 +43,7 @@ def explain(error: ValidationError, values: Any, where: Sequence[str] = ()) -> s
     words = (p["msg"].replace(" after validation", "") for p in same)
     allowed = " or ".join(dict.fromkeys(re.sub(r"^[A-Z]\w+ should ", "", text) for text in words))
     meant = did_you_mean(first["input"], re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", "")))
-    return f"{field} = {shown(first['input'])}: must {allowed}{meant}"
+    return f"{field} = {value_in_words(first['input'])}: must {allowed}{meant}"
 
 
 def did_you_mean(wrong: Any, names: Iterable[str]) -> str:
@@ -56,7 +56,7 @@ def did_you_mean(wrong: Any, names: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
-def shown(value: Any) -> str:
+def value_in_words(value: Any) -> str:
     """A value as in JSON, cut where it is long."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -21,7 +21,7 @@ from pydantic_core import to_jsonable_python
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
 from components.shared.evaluation.rules import rules
-from components.shared.params.explain import did_you_mean, explain, shown
+from components.shared.params.explain import did_you_mean, explain, value_in_words
 from components.shared.params.types import Count, Fraction, Positive, Section
 from components.shared.sources import source_names
 from components.shared.steps import STEPS, WHERE
@@ -314,7 +314,7 @@ def _type(name: str, values: Any) -> Any:
     chosen = values.get("name") if isinstance(values, dict) else None
     if chosen not in there.NAMES:
         allowed = f"must be one of {', '.join(there.NAMES)}{did_you_mean(chosen, there.NAMES)}"
-        raise UserError(f"{name}.name = {shown(chosen)}: {allowed}")
+        raise UserError(f"{name}.name = {value_in_words(chosen)}: {allowed}")
     return there.options_type(chosen)
 
 

@@ -17,7 +17,7 @@ _MAX_NAMES = 40
 
 def draw_curves(curves: Sequence[Curve]) -> Figure | None:
     """Accuracy over epochs of every model in one plot, mean and range over seeds; None without any curve."""
-    drawable = [(curve, measure) for curve in curves if (measure := curve.shown()) is not None]
+    drawable = [(curve, measure) for curve in curves if (measure := curve.measure_to_draw()) is not None]
     if not drawable:
         return None
     figure, axes = make_figure(7.2, 4.2)

@@ -65,7 +65,7 @@ class Curve:
     lows: pd.DataFrame
     highs: pd.DataFrame
 
-    def shown(self) -> str | None:
+    def measure_to_draw(self) -> str | None:
         """The accuracy to draw: on validation if it was measured, else in training; None if neither was."""
         measured = (name for name in ("validation_accuracy", "accuracy") if self.means[name].notna().any())
         return next(measured, None)

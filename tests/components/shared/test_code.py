@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from components.shared.code import code_digest, shaping
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 from components.shared.steps import STEPS
 from tests.helpers.datasets import make_dataset
@@ -31,7 +31,7 @@ def code(tmp_path):
 
 
 def digests(root, *overrides):
-    params, _ = compose(overrides)
+    params, _ = compose_params(overrides)
     return {step: code_digest(step, params, root) for step in STEPS}
 
 
@@ -76,7 +76,7 @@ def test_a_method_has_its_own_code_and_what_it_imports(code):
 
 
 def test_a_step_that_is_handed_its_own_parameters_alone_has_the_same_code():
-    params, _ = compose(["method=byol", "encoder=resnet18"])
+    params, _ = compose_params(["method=byol", "encoder=resnet18"])
     assert code_digest("pretrain", select(params, "pretrain")) == code_digest("pretrain", params)
 
 
@@ -90,11 +90,11 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from components.pretrain import pretrain
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 
 dataset, out, *overrides = sys.argv[1:]
-pretrain(Path(dataset), Path(out), select(compose(overrides)[0], "pretrain"))
+pretrain(Path(dataset), Path(out), select(compose_params(overrides)[0], "pretrain"))
 files = {module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
 Path("modules.json").write_text(json.dumps(sorted(files)))
 """
@@ -112,7 +112,7 @@ def test_what_a_training_really_imports_was_found(tmp_path, method):
     )
     files = json.loads((tmp_path / "modules.json").read_text())
     loaded = {file.removeprefix(f"{ROOT}/") for file in files if file.startswith(str(ROOT / "models"))}
-    found = set(shaping("pretrain", compose(overrides)[0]))
+    found = set(shaping("pretrain", compose_params(overrides)[0]))
     # what watches the training, and what checks the parameters of all steps, does not shape it
     others = {f"models/{name}.py" for name in ("knn", "collapse", "classifier", "probes")}
     assert {file for file in loaded - found if not is_empty(file)} <= others

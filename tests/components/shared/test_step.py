@@ -11,7 +11,7 @@ import pytest
 
 from components.shared.artifacts import Manifest, Result, read_record
 from components.shared.errors import UserError, exit_cleanly
-from components.shared.params.composing import compose, write_params
+from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import params_digest, select, to_plain
 from components.shared.step import command_line, working
 from tests.helpers.datasets import make_dataset
@@ -145,7 +145,7 @@ def never(*arguments):
 
 @pytest.fixture
 def params_file(in_tmp):
-    write_params(compose()[1], in_tmp / "params.yaml")
+    write_params(compose_params()[1], in_tmp / "params.yaml")
     return in_tmp / "params.yaml"
 
 
@@ -204,7 +204,7 @@ def test_an_unknown_error_keeps_its_traceback():
 
 def test_a_real_step_refuses_a_wrong_value_at_once(params_file):
     """In one line, before anything is read or written."""
-    values = compose()[1]
+    values = compose_params()[1]
     values["data"]["image_size"] = 0
     write_params(values, params_file)
     done = subprocess.run(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from components.pretrain import pretrain
 from components.shared.artifacts import Dataset
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 from components.shared.training import inputs
 from models.classifier import SupervisedTrainer, predict
@@ -105,7 +105,7 @@ def test_the_pretrained_encoder_carries_the_statistics(tracking_uri, tmp_path):
         "encoder.width=8", "encoder.normalization=statistics", "method.projection.hidden=8",
         "method.projection.width=8", "runtime.batch_size=16", "runtime.epochs=0",
     )  # fmt: skip
-    pretrain(folder, tmp_path / "encoder", select(compose(options)[0], "pretrain"), tmp_path / "states")
+    pretrain(folder, tmp_path / "encoder", select(compose_params(options)[0], "pretrain"), tmp_path / "states")
     deployed = keras.saving.load_model(tmp_path / "encoder" / "encoder.keras")
     data = Dataset(folder)
     images = np.asarray(data.images("validation"))

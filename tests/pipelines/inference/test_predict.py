@@ -77,7 +77,7 @@ def place(tmp_path_factory, tracking_uri):
     """A working folder as the pipeline leaves it: dataset, encoder, classifier, a challenger, params.yaml."""
     import mlflow
 
-    from components.shared.params.composing import compose, write_params
+    from components.shared.params.composing import compose_params, write_params
     from models import encoders
     from models.classifier import predict, softmax_head
 
@@ -85,7 +85,7 @@ def place(tmp_path_factory, tracking_uri):
     write_photos(root / "photos")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        params, values = compose(
+        params, values = compose_params(
             [
                 "data=folder",
                 "data.name=photos",

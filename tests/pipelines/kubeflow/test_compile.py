@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from components.shared.errors import UserError
-from components.shared.params.composing import compose, options
+from components.shared.params.composing import compose_params, options
 from components.shared.steps import TASKS
 from pipelines.__main__ import main
 from pipelines.kubeflow.cluster import compose_cluster
@@ -332,7 +332,7 @@ def test_an_image_needs_a_tag_or_a_commit():
 def test_a_setting_of_the_cluster_is_no_option_of_a_run():
     assert "cluster" not in options()
     with pytest.raises(UserError, match=r"^cluster=cpu: says where a pipeline runs"):
-        compose(["cluster=cpu"])
+        compose_params(["cluster=cpu"])
 
 
 def test_the_command_compiles(in_tmp, capsys):

@@ -15,7 +15,7 @@ from components.shared.artifacts import Manifest, Result, read_record, write_rec
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion
 from components.shared.evaluation.gate import read_blessing
-from components.shared.params.composing import compose as compose_params
+from components.shared.params.composing import compose_params as compose_params
 from components.shared.params.schema import params_digest, select, to_plain
 from components.shared.steps import STEPS
 from pipelines.kubeflow import pages, runtime

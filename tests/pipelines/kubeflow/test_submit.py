@@ -277,7 +277,7 @@ def test_status_shows_one_run(kubeflow):
     shown = kubeflow("status", identity)
     assert re.search(r"^options +runtime.epochs=4$", shown.out, re.MULTILINE)
     assert re.search(r"^ingest +cached", shown.out, re.MULTILINE)
-    assert re.search(r"^pretrain +succeeded +0:01:00$", shown.out, re.MULTILINE)
+    assert re.search(r"^pretrain +succeeded +0:01:00 *$", shown.out, re.MULTILINE)
     known = json.loads(kubeflow("status", identity, "--json").out)
     assert (known["id"], known["state"], known["seconds"]) == (identity, "SUCCEEDED", 60 * len(STEPS) + 60)
     assert known["parameters"]["overrides"] == ["runtime.epochs=4"]

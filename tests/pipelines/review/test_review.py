@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.errors import UserError
-from components.shared.params.composing import compose, write_params
+from components.shared.params.composing import write_params
 from components.shared.registry.versions import find_champion, resolve
 from components.shared.tracking.client import connect
 from pipelines.__main__ import main
@@ -258,7 +258,7 @@ def test_the_models_are_those_of_the_parameters(name, compose_params, in_tmp, ca
     with pytest.raises(UserError, match=r"params\.yaml: no such file"):
         main(["review", "list"])
     write_params(
-        compose([f"registry.model_name={name}", "registry.production_model=prod"])[1], in_tmp / "params.yaml"
+        compose_params([f"registry.model_name={name}", "registry.production_model=prod"])[1], in_tmp / "params.yaml"
     )
     main(["review", "list"])
     assert f"{name}, production model prod" in capsys.readouterr().out

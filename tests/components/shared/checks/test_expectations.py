@@ -11,7 +11,7 @@ import pytest
 from components.shared.artifacts import Dataset, save_array
 from components.shared.checks.checker import Checker
 from components.shared.checks.image_table import class_means, image_table, split_table
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from components.validate import examine
 from tests.helpers.datasets import PATTERNS, make_arrays, write_dataset
 
@@ -32,7 +32,7 @@ def arrays(good_arrays):
 
 @functools.cache
 def bounds(*changed):
-    return compose([f"validation.{change}" for change in changed])[0].validation
+    return compose_params([f"validation.{change}" for change in changed])[0].validation
 
 
 def failures(folder, *changed):

@@ -6,18 +6,18 @@ import pytest
 import yaml
 
 from components.shared.errors import UserError
-from components.shared.params.composing import CONF, compose, options, write_params
+from components.shared.params.composing import CONF, compose_params, options, write_params
 from components.shared.params.schema import load_params, to_plain
 from tests.helpers.repository import ROOT
 
 
 def test_params_yaml_is_what_the_defaults_compose_to(tmp_path):
-    write_params(compose()[1], tmp_path / "params.yaml")
+    write_params(compose_params()[1], tmp_path / "params.yaml")
     assert (ROOT / "params.yaml").read_text() == (tmp_path / "params.yaml").read_text()
 
 
 def test_what_is_written_is_read_back_alike(tmp_path):
-    params, values = compose(["method.temperature=0.2", "data.labels_per_class=null"])
+    params, values = compose_params(["method.temperature=0.2", "data.labels_per_class=null"])
     write_params(values, tmp_path / "params.yaml")
     assert load_params(tmp_path / "params.yaml") == params
     assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == values
@@ -30,7 +30,7 @@ def every_option():
 
 @pytest.mark.parametrize("override", every_option())
 def test_every_option_composes_to_allowed_values(override):
-    params, values = compose([override])
+    params, values = compose_params([override])
     group, _, option = override.partition("=")
     text = (CONF / group / f"{option}.yaml").read_text()
     # where the file's first line says so, its values go elsewhere
@@ -47,13 +47,13 @@ def test_every_option_composes_to_allowed_values(override):
 
 
 def test_options_and_values_combine_and_the_later_one_counts():
-    params, _ = compose(["encoder=resnet18", "runtime=gpu", "runtime.epochs=7", "runtime.epochs=8"])
+    params, _ = compose_params(["encoder=resnet18", "runtime=gpu", "runtime.epochs=7", "runtime.epochs=8"])
     assert params.encoder.name == "resnet18"
     assert (params.runtime.epochs, params.runtime.batch_size) == (8, 512)
 
 
 def test_the_registered_model_is_named_after_the_data():
-    assert compose(["data.name=moths"])[0].registry.model_name == "contrastive-moths"
+    assert compose_params(["data.name=moths"])[0].registry.model_name == "contrastive-moths"
 
 
 @pytest.mark.parametrize(
@@ -95,17 +95,17 @@ def test_the_registered_model_is_named_after_the_data():
 )
 def test_a_wrong_option_is_one_line_that_names_it(overrides, message):
     with pytest.raises(UserError) as error:
-        compose(overrides)
+        compose_params(overrides)
     assert str(error.value) == message
 
 
 def test_a_misspelt_data_option_lists_those_there_are():
     with pytest.raises(UserError, match=r"^data=cifar: must be one of .*sample") as error:
-        compose(["data=cifar"])
+        compose_params(["data=cifar"])
     assert all(option in str(error.value) for option in options()["data"])
 
 
 def test_a_wrong_default_in_conf_is_told_too(tmp_path):
     (tmp_path / "config.yaml").write_text("defaults:\n  - data: sample\n")
     with pytest.raises(UserError, match="Could not find 'data/sample'"):
-        compose(conf=tmp_path)
+        compose_params(conf=tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from components.shared.errors import UserError
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from models.methods import NAMES
 from tests.helpers.method_cases import FILES
 
@@ -89,27 +89,27 @@ REFUSED = [
 @pytest.mark.parametrize(("overrides", "message"), REFUSED, ids=[" ".join(o) for o, _ in REFUSED])
 def test_a_contradiction_is_refused_in_one_line(overrides, message):
     with pytest.raises(UserError) as error:
-        compose(overrides)
+        compose_params(overrides)
     assert str(error.value) == message
 
 
 def test_a_parameter_of_another_method_is_refused():
     with pytest.raises(UserError, match=r"no parameter method\.queue_size; see conf/") as error:
-        compose(["method=simclr", "method.queue_size=12"])
+        compose_params(["method=simclr", "method.queue_size=12"])
     assert "\n" not in str(error.value)
 
 
 def test_what_only_looks_like_a_contradiction_is_allowed():
     # version 2 of MoCo predicts nothing, and NNCLR may do without
-    assert compose(["method=moco", "method.prediction.width=64"])[0].method.prediction.width == 64
-    assert compose(["method=moco", "method.symmetric=false"])[0].method.symmetric is False
+    assert compose_params(["method=moco", "method.prediction.width=64"])[0].method.prediction.width == 64
+    assert compose_params(["method=moco", "method.symmetric=false"])[0].method.symmetric is False
     # no epoch leaves a random encoder
     for epochs in (0, 1):
-        assert compose([f"runtime.epochs={epochs}"])[0].method.optimizer.warmup_epochs == 1
-    assert compose(["method.optimizer.name=sgd", "method.optimizer.weight_decay=0.1"])[0].method.optimizer
-    assert compose(["method=nnclr", "method.prediction=null"])[0].method.prediction is None
-    assert compose(["method=supcon", "method.views=1", "method.unlabelled=leave_out"])[0].method.views == 1
+        assert compose_params([f"runtime.epochs={epochs}"])[0].method.optimizer.warmup_epochs == 1
+    assert compose_params(["method.optimizer.name=sgd", "method.optimizer.weight_decay=0.1"])[0].method.optimizer
+    assert compose_params(["method=nnclr", "method.prediction=null"])[0].method.prediction is None
+    assert compose_params(["method=supcon", "method.views=1", "method.unlabelled=leave_out"])[0].method.views == 1
 
 
 def test_every_method_has_an_option_file_and_every_file_a_method():
-    assert {compose([f"method={file}"])[0].method.name for file in FILES} == set(NAMES)
+    assert {compose_params([f"method={file}"])[0].method.name for file in FILES} == set(NAMES)

@@ -17,7 +17,7 @@ from components.pretrain import pretrain
 from components.probe import probe
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError
-from components.shared.params.composing import compose, options
+from components.shared.params.composing import compose_params, options
 from components.shared.params.schema import select, to_plain
 from components.shared.training.backend import start_backend
 from tests.helpers.datasets import make_dataset
@@ -112,7 +112,7 @@ FEATURES = {"simclr-keras": 128, "nnclr-keras": 128, "simclr-jax": 512, "supcon-
 
 
 def composed(*overrides):
-    return compose(overrides)[0]
+    return compose_params(overrides)[0]
 
 
 def values(section):
@@ -127,8 +127,8 @@ def effective(augmentation):
 
 def test_every_preset_has_its_table_and_none_changes_nothing():
     assert options()["preset"] == sorted(["none", *RECIPES])
-    assert compose(["preset=none"])[1] == compose()[1]
-    assert "preset" not in compose(["preset=simclr-keras"])[1]
+    assert compose_params(["preset=none"])[1] == compose_params()[1]
+    assert "preset" not in compose_params(["preset=simclr-keras"])[1]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -229,7 +229,7 @@ def test_what_is_said_after_a_preset_wins():
 )
 def test_a_wrong_value_beside_a_preset_is_one_line(overrides, message):
     with pytest.raises(UserError) as error:
-        compose(overrides)
+        compose_params(overrides)
     assert str(error.value) == message
 
 

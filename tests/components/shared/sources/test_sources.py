@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from components.shared.errors import UserError
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from components.shared.sources import is_published, source_names
 from tests.helpers.repository import ROOT
 
@@ -19,7 +19,7 @@ def test_every_source_has_an_option_and_every_option_a_source():
 def test_what_does_not_exist_is_refused_with_the_nearest_name():
     expected = r'^data\.source = "cifar": must be .*stl10.* \(did you mean cifar10\?\)$'
     with pytest.raises(UserError, match=expected):
-        compose(["data.source=cifar"])
+        compose_params(["data.source=cifar"])
 
 
 def test_every_source_says_whether_its_images_may_change():

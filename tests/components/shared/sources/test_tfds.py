@@ -21,7 +21,7 @@ from tensorflow_datasets.core.download.checksums import compute_url_info
 from tensorflow_datasets.image_classification import cifar
 
 from components.shared.errors import UserError
-from components.shared.params.composing import compose, write_params
+from components.shared.params.composing import compose_params, write_params
 from components.shared.sources import open_source
 from components.shared.sources.tfds import TensorFlowDataset
 from tests.helpers.repository import ROOT
@@ -186,7 +186,7 @@ def test_the_archives_are_the_authors_own(name):
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_without_network_it_says_how_to_place_the_archive(tmp_path, cache, no_network, name):
     start = time.monotonic()
-    data = compose([f"data={name}", f"data.path={tmp_path / 'archives'}"])[0].data
+    data = compose_params([f"data={name}", f"data.path={tmp_path / 'archives'}"])[0].data
     with pytest.raises(UserError) as caught:
         open_source(data)
     assert time.monotonic() - start < 100  # the library itself would try for some 200 seconds
@@ -197,7 +197,7 @@ def test_without_network_it_says_how_to_place_the_archive(tmp_path, cache, no_ne
 
 
 def test_a_server_that_never_answers_is_given_up_before_the_library_would(tmp_path, no_network, tracking_uri):
-    write_params(compose(["data=cifar10", f"data.path={tmp_path}"])[1], tmp_path / "params.yaml")
+    write_params(compose_params(["data=cifar10", f"data.path={tmp_path}"])[1], tmp_path / "params.yaml")
     with socket.create_server(("127.0.0.1", 0), backlog=20) as silent:
         proxy = f"http://127.0.0.1:{silent.getsockname()[1]}"
         done = subprocess.run(

@@ -20,7 +20,7 @@ import pytest
 
 from components.shared.artifacts import Result, read_record
 from components.shared.errors import UserError
-from components.shared.params.composing import compose, write_params
+from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import select
 from components.shared.step import working
 from components.shared.tracking.journal import Call, Journal
@@ -51,7 +51,7 @@ def story(tmp_path_factory, tracking_uri):
 
     place = make_root(tmp_path_factory.mktemp("lost"))
     dataset = make_dataset(place / "data" / "dataset", name="lost")
-    write_params(compose(SMALL)[1], place / "params.yaml")
+    write_params(compose_params(SMALL)[1], place / "params.yaml")
     log = place / "training.log"
     told = SimpleNamespace(place=place, errors=io.StringIO(), printed=io.StringIO())
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(told.errors):
@@ -96,7 +96,7 @@ def evaluation(told, server, until_training):
     """A step whose server is killed in its middle and not back at its end; returns the run's id."""
     import mlflow
 
-    params = select(compose(())[0], "evaluate")
+    params = select(compose_params(())[0], "evaluate")
     with working("evaluate", told.place / "evaluation", params, {}, "lost") as work:
         work.run.metrics({"loss": 1.0}, step=1)
         (work.out / "early.txt").write_text("sent at once")

@@ -15,7 +15,7 @@ import pytest
 from components.baseline import baseline
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
-from components.shared.params.composing import compose, write_params
+from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import params_digest, select
 from components.shared.steps import STEPS
 from components.shared.training import devices
@@ -82,7 +82,7 @@ def trained(dataset, tracking_uri, simulated, tmp_path_factory):
 def apart(dataset, tracking_uri, simulated, tmp_path_factory):
     """The folder in which two processes of four devices each pretrained together, and what each of them said."""
     folder = tmp_path_factory.mktemp("apart")
-    write_params(compose([*SETTINGS, "runtime.devices=4"])[1], folder / "params.yaml")
+    write_params(compose_params([*SETTINGS, "runtime.devices=4"])[1], folder / "params.yaml")
     address = f"127.0.0.1:{free_port()}"
     processes = [
         subprocess.Popen(
@@ -260,13 +260,13 @@ def test_one_device_of_whatever_backend_is_trained_on_as_it_is():
 def test_a_number_that_is_none_is_refused(wanted):
     shown = json.dumps(wanted)
     with pytest.raises(UserError) as error:
-        compose([f"runtime.devices={shown}"])
+        compose_params([f"runtime.devices={shown}"])
     assert f"runtime.devices = {shown}: must be 'auto' or be " in str(error.value)
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_the_number_of_devices_is_read_by_what_trains_and_changes_no_digest(step):
-    one, eight = (select(compose([f"runtime.devices={count}"])[0], step) for count in (1, 8))
+    one, eight = (select(compose_params([f"runtime.devices={count}"])[0], step) for count in (1, 8))
     assert params_digest(one) == params_digest(eight)
     assert ("runtime" in one.__dict__ and hasattr(eight.runtime, "devices")) == STEPS[step].gpu
 
@@ -308,7 +308,7 @@ def test_a_step_that_is_not_shared_out_refuses_to_run_in_several_processes(datas
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
     monkeypatch.setenv("JAX_PROCESS_ID", "1")
     with pytest.raises(UserError, match="only pretrain runs in several processes; run baseline in one"):
-        baseline(dataset, tmp_path / "baseline", select(compose([])[0], "baseline"))
+        baseline(dataset, tmp_path / "baseline", select(compose_params([])[0], "baseline"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from components.pretrain import pretrain
 from components.shared.artifacts import Dataset
-from components.shared.params.composing import compose
+from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 from components.shared.training.monitor import Monitor
 from models import methods
@@ -21,7 +21,7 @@ from tests.helpers.options import augmentation
 
 
 def monitoring(**changes):
-    return compose([])[0].monitor.model_copy(update=changes)
+    return compose_params([])[0].monitor.model_copy(update=changes)
 
 
 OFTEN = monitoring(every=1, knn_neighbours=5, knn_temperature=0.2)
@@ -207,7 +207,7 @@ SMALL = (
 
 
 def run(dataset, folder, *overrides):
-    params = select(compose([*SMALL, *overrides])[0], "pretrain")
+    params = select(compose_params([*SMALL, *overrides])[0], "pretrain")
     return pretrain(dataset, folder / "encoder", params, folder / "states")
 
 
