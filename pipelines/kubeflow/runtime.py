@@ -22,6 +22,7 @@ from components.shared.code import code_digest
 from components.shared.digests import value_digest
 from components.shared.errors import UserError, one_line
 from components.shared.evaluation.gate import read_blessing
+from components.shared.params.composing import compose_params
 from components.shared.params.schema import from_plain, select, to_plain
 from components.shared.steps import STEPS
 from components.shared.tracking.run import tracked
