@@ -11,8 +11,8 @@ from typing import Any
 from components.shared.errors import UserError
 from components.shared.evaluation.wording import points
 from components.shared.params.schema import load_params
-from components.shared.registry.version_tags import tagged_gain, tagged_numbers
-from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, open_registry
+from components.shared.registry.version_tags import tagged_gain
+from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, open_registry, tagged_numbers
 from components.shared.repository import in_repository
 from pipelines.command_line import print_table, printable
 from pipelines.review import decide as deciding

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.evaluation.gate import Blessing
 from components.shared.evaluation.wording import gain_in_words
+from components.shared.registry.versions import tagged_numbers
 from components.shared.tracking.earlier_runs import StepRun
 
 # of what was measured, what a reviewer compares versions by, and how the model card words it
@@ -92,15 +92,6 @@ def tagged_gain(tags: Mapping[str, str]) -> str:
         return ""
     known = (interval[0], interval[1]) if len(interval) == 2 else None
     return gain_in_words(gain[0], known, confidence[0] if confidence else None)
-
-
-def tagged_numbers(tags: Mapping[str, str], name: str) -> list[float]:
-    """Numbers of a tag, which somebody may have changed in MLflow's page; none where one is no number."""
-    try:
-        numbers = [float(part) for part in tags.get(name, "").split()]
-    except ValueError:
-        return []
-    return numbers if all(map(math.isfinite, numbers)) else []
 
 
 def _number(value: float | None) -> str:

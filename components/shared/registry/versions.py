@@ -5,6 +5,7 @@ The pipeline sets the alias `challenger` only; `champion` is a reviewer's to giv
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from mlflow.exceptions import MlflowException
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion
 from components.shared.registry.uris import alias_uri, parse_uri, version_uri
-from components.shared.registry.version_tags import tagged_numbers
 from components.shared.tracking.client import (
     absolute_uri,
     connect,
@@ -232,3 +232,12 @@ def registry_client(name: str) -> Iterator[Any]:
 def find_model(client: Any, name: str) -> Any:
     """MLflow's record of a registered model (aliases and tags), None where there is none."""
     return if_there(client.get_registered_model, name)
+
+
+def tagged_numbers(tags: Mapping[str, str], name: str) -> list[float]:
+    """Numbers of a tag, which somebody may have changed in MLflow's page; none where one is no number."""
+    try:
+        numbers = [float(part) for part in tags.get(name, "").split()]
+    except ValueError:
+        return []
+    return numbers if all(map(math.isfinite, numbers)) else []
