@@ -21,6 +21,8 @@ RUN python3 -m venv --without-pip /opt/venv \
     --require-hashes --compile-bytecode -r /build/${LOCK} \
  && /opt/venv/bin/python -c "import pathlib, sysconfig; \
     pathlib.Path(sysconfig.get_path('purelib'), 'app.pth').write_text('/app\n')" \
+ && printf '#!/opt/venv/bin/python\nfrom pipelines.__main__ import cli\n\ncli()\n' > /opt/venv/bin/contrastive \
+ && chmod 755 /opt/venv/bin/contrastive \
  # headers for compiling against TensorFlow: 290 MB that nothing here can use
  && rm -rf /opt/venv/lib/python3.*/site-packages/tensorflow/include
 
@@ -33,7 +35,7 @@ COPY components ./components
 COPY pipelines ./pipelines
 # the built-in sample, for a first run on a cluster; then code and data for any user, whatever the umask of the checkout
 RUN mkdir -p data/sample \
- && /opt/venv/bin/python -m components.shared.sources.textures10 data/sample/textures10.zip \
+ && /opt/venv/bin/python -m components.shared.textures10 data/sample/textures10.zip \
  && /opt/venv/bin/python -m compileall -q . \
  && chmod -R u=rwX,go=rX .
 
@@ -59,8 +61,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /app
 USER 1000:0
-HEALTHCHECK --interval=5m --timeout=60s --start-period=30s CMD ["python", "-m", "pipelines", "health"]
-CMD ["python", "-m", "pipelines", "--help"]
+HEALTHCHECK --interval=5m --timeout=60s --start-period=30s CMD ["contrastive", "health"]
+CMD ["contrastive", "--help"]
 # last, so that a new commit with the same code makes no new layers
 ARG BASE
 ARG COMMIT=unknown

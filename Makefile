@@ -97,12 +97,17 @@ image:  ## Build the image of the last commit, tagged with it (IMAGE=registry/na
 	  $(if $(BASE),--build-arg BASE=$(BASE)) --tag "$(IMAGE):$$tag" . && echo "$(IMAGE):$$tag"
 
 .PHONY: env
-env:  ## Create .venv from requirements.lock, unless it is there (LOCK=requirements-gpu.lock for CUDA)
+env:  ## Create .venv from requirements.lock, with `contrastive` in it, unless it is there (LOCK=requirements-gpu.lock for CUDA)
 	@cmp -s $(LOCK) $(INSTALLED) || $(MAKE) --no-print-directory fresh-env
+	@# the command `contrastive`, which runs the code of this folder
+	@test -x $(VENV)/bin/contrastive || \
+	  uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
 
 .PHONY: fresh-env
 fresh-env:
-	@python=$$(for name in python3 python3.12 python3.11; do \
+	@# not the Python of an environment that is about to be removed
+	@PATH=$$(tr : '\n' <<< "$$PATH" | grep -vxF "$(CURDIR)/$(VENV)/bin" | paste -sd :); \
+	python=$$(for name in python3 python3.12 python3.11; do \
 	    "$$name" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
 	      && command -v "$$name" && break; \
 	  done) || { echo "error: no Python 3.11 or 3.12 with its venv module; install one (Debian, Ubuntu: python3-venv)" >&2; exit 2; }; \
@@ -120,4 +125,4 @@ data: env
 
 .PHONY: clean
 clean:  ## Remove the outputs of the last run (DVC's cache, MLflow's runs and the data stay)
-	@rm -rf dataset validation encoder probe baseline finetune evaluation registration validation.failed .cache .*.partial .*.old
+	@rm -rf dataset validation encoder probe baseline finetune champion evaluation registration validation.failed .cache .*.partial .*.old

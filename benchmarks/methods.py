@@ -18,12 +18,17 @@ import tempfile
 from pathlib import Path
 
 from components.shared.params.composing import compose, options
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 
 IMAGES = {"train": 10_000, "test": 2_000}
 OVERRIDES = {
     "sample": ["data=sample"],
-    "cifar10": ["data=parquet", "views=photographs", "data.labels_per_class=100", "data.split.validation=0.1"],
+    "cifar10": [
+        "data=parquet",
+        "augmentation=photographs",
+        "data.labels_per_class=100",
+        "data.split.validation=0.1",
+    ],
 }
 
 
@@ -60,7 +65,7 @@ def measure(name: str, dataset: Path, place: Path, overrides: list[str]) -> dict
     params, _ = compose(overrides)
     # several methods' progress in one log would hide the table
     with contextlib.redirect_stdout(None):
-        record = pretrain(dataset, place, only(params, "pretrain"), place.parent / "checkpoints")
+        record = pretrain(dataset, place, select(params, "pretrain"), place.parent / "checkpoints")
     row = {"method": name, "knn": knn_accuracy(dataset, place), "seconds": record.seconds, "overrides": overrides}
     return {**row, **{k: record.metrics[k] for k in ("embedding_spread", "embedding_rank") if k in record.metrics}}
 
@@ -101,7 +106,7 @@ def main() -> None:
         else:
             common.append(f"data.path={root / 'data' / 'sample' / 'textures10.zip'}")
         os.chdir(folder)
-        ingest(folder / "dataset", only(compose(common)[0], "ingest"))
+        ingest(folder / "dataset", select(compose(common)[0], "ingest"))
         rows = []
         for name, extra in [
             ("random encoder", ["runtime.epochs=0"]),

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from components.shared.params.composing import compose
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 
 COLOUR_OFF = [f"method.augmentation.{name}=0" for name in ("brightness", "contrast", "saturation", "hue")]
 VARIANTS = {
@@ -30,6 +30,7 @@ VARIANTS = {
 def run_seed(seed: int, folder: Path, variants: list[str], data: str) -> list[dict]:
     """All variants of one seed: a row each."""
     from components.baseline import baseline
+    from components.champion import champion
     from components.evaluate import evaluate
     from components.finetune import finetune
     from components.ingest import ingest
@@ -40,19 +41,19 @@ def run_seed(seed: int, folder: Path, variants: list[str], data: str) -> list[di
     params, _ = compose(base)
     dataset, rival = folder / "dataset", folder / f"baseline-{seed}"
     if not dataset.exists():
-        ingest(dataset, only(params, "ingest"))
-    baseline(dataset, rival, only(params, "baseline"))
+        ingest(dataset, select(params, "ingest"))
+    baseline(dataset, rival, select(params, "baseline"))
     rows = []
     for variant in variants:
         place = folder / f"{variant.replace(' ', '-')}-{seed}"
         place.mkdir()
         params, _ = compose([*base, *VARIANTS[variant]])
-        trained = pretrain(dataset, place / "encoder", only(params, "pretrain"), place / "checkpoints")
-        probe(dataset, place / "encoder", place / "probe", only(params, "probe"))
-        finetune(dataset, place / "encoder", place / "finetune", only(params, "finetune"))
-        evaluate(
-            dataset, place / "probe", rival, place / "finetune", place / "evaluation", only(params, "evaluate")
-        )
+        trained = pretrain(dataset, place / "encoder", select(params, "pretrain"), place / "checkpoints")
+        probe(dataset, place / "encoder", place / "probe", select(params, "probe"))
+        finetune(dataset, place / "encoder", place / "finetune", select(params, "finetune"))
+        champion(place / "champion", select(params, "champion"))
+        inputs = [dataset, place / "probe", rival, place / "finetune", place / "champion"]
+        evaluate(*inputs, place / "evaluation", select(params, "evaluate"))
         blessing = json.loads((place / "evaluation" / "blessing.json").read_text())
         metrics = json.loads((place / "evaluation" / "metrics.json").read_text())
         rows.append(

@@ -11,7 +11,6 @@ from components.shared.artifacts import Dataset, Result
 from components.shared.params.schema import Params
 from components.shared.step import command_line, working
 from components.shared.training.backend import start_backend
-from components.shared.training.supervised import train_supervised
 
 
 def baseline(dataset: Path, out: Path, params: Params) -> Result:
@@ -28,11 +27,14 @@ def baseline(dataset: Path, out: Path, params: Params) -> Result:
     Raises:
         UserError: the dataset is not finished, or no learning rate gives a finite loss.
     """
-    data = Dataset(dataset)
     start_backend()
+    # imported here: Keras, only now that its announcements are muted
+    from components.shared.training.supervised import train_supervised
+
+    data = Dataset(dataset)
     with working("baseline", out, params, {"dataset": dataset}, data.manifest.name) as work:
         return train_supervised(data, params, work, None)
 
 
 if __name__ == "__main__":
-    command_line("baseline", baseline, ("dataset",), "baseline")
+    command_line("baseline", baseline)

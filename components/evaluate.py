@@ -11,29 +11,24 @@ import numpy as np
 
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError
-from components.shared.evaluation.gate import (
-    BLESSING,
-    BOOTSTRAP_SEED,
-    NAMES,
-    Blessing,
-    Champion,
-    Scores,
-    judge,
-    score,
-)
-from components.shared.evaluation.predictions import CANDIDATES, JUDGING, Candidate, Truth, read_candidate
-from components.shared.evaluation.report import Findings, render
+from components.shared.evaluation.champion import Champion, read_champion
+from components.shared.evaluation.evidence import Scores
+from components.shared.evaluation.gate import BLESSING, BOOTSTRAP_SEED, Blessing, decide, score
+from components.shared.evaluation.predictions import CANDIDATES, TEST, Candidate, Truth, read_candidate
+from components.shared.evaluation.report import Findings, render_report
 from components.shared.evaluation.statistics import accuracy_interval, confusion
-from components.shared.params.schema import Params, plain
+from components.shared.evaluation.wording import TITLES
+from components.shared.params.schema import Params, to_plain
 from components.shared.plots import evaluation as draw
-from components.shared.registry.versions import champion
 from components.shared.step import Work, command_line, working
-from components.shared.tracking.run import lineage
+from components.shared.tracking.lineage import lineage
 from components.shared.training.curves import PRETRAINING_PROBE, Curve, read_curve, write_curves
 
 
-def evaluate(dataset: Path, probe: Path, baseline: Path, finetune: Path, out: Path, params: Params) -> Blessing:
-    """Judge the probe and the fine-tuned model against the baseline.
+def evaluate(
+    dataset: Path, probe: Path, baseline: Path, finetune: Path, champion: Path, out: Path, params: Params
+) -> Blessing:
+    """Compare the probe and the fine-tuned model with the baseline.
 
     Writes into `out`: `blessing.json` (the verdict and its reasons), `metrics.json`, `curves.csv`,
     `confusion.csv`, pictures, `report.html` and `result.json`. A model that is missing, damaged or about other
@@ -44,17 +39,20 @@ def evaluate(dataset: Path, probe: Path, baseline: Path, finetune: Path, out: Pa
         probe: folder of `probe`.
         baseline: folder of `baseline`.
         finetune: folder of `finetune`.
+        champion: folder of `champion`.
         out: folder to write.
-        params: with sections `gate` and `registry`.
+        params: with section `gate`.
 
     Raises:
-        UserError: the dataset is missing or damaged, or `out` can't be written.
+        UserError: the dataset or the champion's record is missing or damaged, or `out` can't be written.
     """
     data = Dataset(dataset)
     folders = {"probe": Path(probe), "baseline": Path(baseline), "finetune": Path(finetune)}
-    with working("evaluate", out, params, {"dataset": Path(dataset), **folders}, data.manifest.name) as work:
-        work.run.dataset(data, JUDGING)
-        findings = _judge(work, data, folders)
+    inputs = {"dataset": Path(dataset), **folders, "champion": Path(champion)}
+    best = read_champion(champion)
+    with working("evaluate", out, params, inputs, data.manifest.name) as work:
+        work.run.dataset(data, TEST)
+        findings = _compare(work, data, folders, best)
         _write(work, findings)
     blessing = findings.blessing
     print(f"evaluate: {'blessed' if blessing.blessed else 'not blessed'}")
@@ -63,10 +61,10 @@ def evaluate(dataset: Path, probe: Path, baseline: Path, finetune: Path, out: Pa
     return blessing
 
 
-def _judge(work: Work, data: Dataset, folders: Mapping[str, Path]) -> Findings:
+def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: Champion) -> Findings:
     truth, gate = Truth.of(data), work.params.gate
     candidates, unreadable = _read(folders)
-    blessing = judge(candidates, unreadable, truth, gate, _ask_registry(work.params.registry.champion_model))
+    blessing = decide(candidates, unreadable, truth, gate, champion)
     scores = score(candidates, truth)
     intervals = {
         name: accuracy_interval(found.right, gate.confidence, gate.resamples, BOOTSTRAP_SEED)
@@ -81,7 +79,7 @@ def _judge(work: Work, data: Dataset, folders: Mapping[str, Path]) -> Findings:
         intervals=intervals,
         curves=_curves(folders),
         lineage=lineage(),
-        params=plain(work.params),
+        params=to_plain(work.params),
         run_id=work.run.id,
     )
 
@@ -96,13 +94,6 @@ def _read(folders: Mapping[str, Path]) -> tuple[dict[str, Candidate], list[str]]
     return candidates, unreadable
 
 
-def _ask_registry(model_name: str) -> Champion | str | None:
-    try:
-        return champion(model_name)
-    except UserError as error:
-        return str(error)
-
-
 def _curves(folders: Mapping[str, Path]) -> list[Curve]:
     models = {"baseline": "baseline", PRETRAINING_PROBE: "probe", "finetune": "finetune"}
     found = [read_curve(model, folders[name] / "curves.csv") for model, name in models.items()]
@@ -115,7 +106,7 @@ def _write(work: Work, findings: Findings) -> None:
     write_curves(work.out / "curves.csv", findings.curves)
     _write_confusion(work.out / "confusion.csv", findings)
     pictures = _draw(work.out, findings)
-    (work.out / "report.html").write_text(render(findings, pictures), encoding="utf-8")
+    (work.out / "report.html").write_text(render_report(findings, pictures), encoding="utf-8")
     metrics = _metrics(findings)
     (work.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     for path in sorted(work.out.iterdir()):
@@ -134,7 +125,7 @@ def _write(work: Work, findings: Findings) -> None:
 
 
 def _recall(scores: Scores) -> list[float | None]:
-    """Of each class, mean over seeds; None without test images of the class."""
+    """Per class, mean over seeds; None without test images of the class."""
     return [float(value) if np.isfinite(value) else None for value in scores.recall.mean(axis=0)]
 
 
@@ -158,7 +149,7 @@ def _write_confusion(path: Path, findings: Findings) -> None:
         writer.writerow(["actual", "predicted"])
         if predicted is not None:
             names = truth.class_names
-            writer.writerows((names[a], names[p]) for a, p in zip(truth.labels[JUDGING], predicted, strict=True))
+            writer.writerows((names[a], names[p]) for a, p in zip(truth.labels[TEST], predicted, strict=True))
 
 
 def _draw(out: Path, findings: Findings) -> list[tuple[Path, str]]:
@@ -171,12 +162,12 @@ def _draw(out: Path, findings: Findings) -> list[tuple[Path, str]]:
     ]
     predicted = findings.predicted()
     if blessing.winner is not None and predicted is not None:
-        title = NAMES[blessing.winner]
+        title = TITLES[blessing.winner]
         recall = draw.draw_recall(blessing.winner, findings.scores, names)
-        counts = confusion(predicted, findings.truth.labels[JUDGING], len(names))
+        counts = confusion(predicted, findings.truth.labels[TEST], len(names))
         heading = f"Confusion of the {title} that is exported"
         figures += [
-            ("recall.png", recall, f"Recall of each class: {title} against the baseline."),
+            ("recall.png", recall, f"Recall per class: {title} against the baseline."),
             ("confusion.png", draw.draw_confusion(counts, names, heading), f"{heading}, on the test images."),
         ]
     drawn = []
@@ -188,4 +179,4 @@ def _draw(out: Path, findings: Findings) -> list[tuple[Path, str]]:
 
 
 if __name__ == "__main__":
-    command_line("evaluate", evaluate, ("dataset", "probe", "baseline", "finetune"), "evaluation")
+    command_line("evaluate", evaluate)

@@ -12,8 +12,6 @@ from components.shared.artifacts import Dataset, Result
 from components.shared.params.schema import Params
 from components.shared.step import command_line, working
 from components.shared.training.backend import start_backend
-from components.shared.training.encoder import load_encoder
-from components.shared.training.supervised import train_supervised
 
 
 def finetune(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:
@@ -34,8 +32,12 @@ def finetune(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:
         UserError: an input is not finished, the encoder belongs to another dataset, or no learning rate gives a
             finite loss.
     """
-    data = Dataset(dataset)
     start_backend()
+    # imported here: Keras, only now that its announcements are muted
+    from components.shared.training.inputs import load_encoder
+    from components.shared.training.supervised import train_supervised
+
+    data = Dataset(dataset)
     pretrained = load_encoder(encoder, data, params.encoder)
     inputs = {"dataset": dataset, "encoder": encoder}
     with working("finetune", out, params, inputs, data.manifest.name) as work:
@@ -43,4 +45,4 @@ def finetune(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:
 
 
 if __name__ == "__main__":
-    command_line("finetune", finetune, ("dataset", "encoder"), "finetune")
+    command_line("finetune", finetune)

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Manifest, save_array
 from components.shared.digests import files_digest, value_digest
 from components.shared.errors import UserError
 from components.shared.params.schema import Params
+from components.shared.plots.grids import draw_rows
 from components.shared.progress import Progress
 from components.shared.sources import Source, open_source
 from components.shared.sources.splitting import check_labels, plan_splits
 from components.shared.step import command_line, working
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 REPORT_EVERY = 100  # images
 GRID_ROWS, GRID_COLUMNS = 20, 8
@@ -67,7 +66,8 @@ def ingest(out: Path, params: Params) -> Manifest:
             work.run.dataset(dataset, "ingest")
             work.run.metrics({f"{split}_images": count for split, count in manifest.counts.items()})
             work.run.params({"class_names": ", ".join(manifest.class_names)[:500]})
-            work.run.picture(sample_grid(dataset), "samples.png")
+            sample_grid(dataset).savefig(work.out / "samples.png")
+            work.run.file(work.out / "samples.png")
     print(f"{out}: {summary(manifest)}", flush=True)
     return manifest
 
@@ -81,8 +81,6 @@ def summary(manifest: Manifest) -> str:
 
 def sample_grid(dataset: Dataset) -> Figure:
     """A picture of the first images of each class (at most 20 classes) and of some unlabelled ones."""
-    from components.shared.plots.grids import draw_rows
-
     labels = dataset.labels("train")
     rows = [
         (name, list(dataset.images("train")[np.flatnonzero(labels == label)[:GRID_COLUMNS]]))
@@ -149,4 +147,4 @@ def _write_labels(
 
 
 if __name__ == "__main__":
-    command_line("ingest", ingest, (), "dataset")
+    command_line("ingest", ingest)

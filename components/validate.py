@@ -16,13 +16,16 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
-from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Result
+from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Result, output_folder, refuse_foreign
 from components.shared.checks import expectations as expect
-from components.shared.checks.expectations import Checker, Outcome
+from components.shared.checks.checker import Checker
+from components.shared.checks.expectations import Outcome
 from components.shared.checks.image_table import (
     LABELLED,
     MeanImages,
@@ -33,12 +36,9 @@ from components.shared.checks.image_table import (
 )
 from components.shared.errors import UserError
 from components.shared.params.schema import Params, ValidationParams
+from components.shared.plots.grids import draw_rows
 from components.shared.progress import Progress
 from components.shared.step import Work, command_line, working
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
 
 MAX_CLASSES_DRAWN = 20
 VERDICT = "verdict.json"
@@ -60,7 +60,7 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
     """
     data, out = Dataset(dataset), Path(out)
     failed = out.with_name(f"{out.name}.failed")
-    _refuse_foreign(failed)
+    refuse_foreign(failed, [VERDICT])
     with working("validate", out, params, {"dataset": Path(dataset)}, data.manifest.name) as work:
         checker = Checker(work.out / "docs", data.manifest.name)
         outcomes, tables = examine(data, params.validation, checker)
@@ -71,7 +71,8 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
                 print(f"validate: warning: {outcome.line()}", flush=True)
         critical = [o for o in outcomes if not o.success and o.expectation.severity == "critical"]
         if critical:
-            _keep(work.out, failed)
+            with output_folder(failed, [VERDICT]) as kept:
+                shutil.copytree(work.out, kept, dirs_exist_ok=True)
             more = f" ({len(critical) - 1} more critical)" if len(critical) > 1 else ""
             raise UserError(f"{dataset}: {critical[0].line()}{more}; see {failed / 'docs' / 'index.html'}")
         result = work.finish(data.manifest.digest, _metrics(outcomes), expectations=[o.verdict() for o in outcomes])
@@ -84,7 +85,7 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
 
 @dataclass(frozen=True)
 class Tables:
-    """What was measured on the images: a row a split, a row a class of a split, and the mean images."""
+    """What was measured on the images: one row per split, one row per class of a split, and the mean images."""
 
     splits: pd.DataFrame
     classes: pd.DataFrame
@@ -130,8 +131,6 @@ def _describe(work: Work, data: Dataset, outcomes: Sequence[Outcome], tables: Ta
     _write(out / VERDICT, _verdict(outcomes))
     _write(out / "schema.json", _schema(data, outcomes))
     if tables is not None:
-        from components.shared.plots.grids import draw_rows
-
         work.run.dataset(data, "validation")
         _write(out / "statistics.json", _statistics(tables.splits, tables.classes))
         draw_counts(tables.classes).savefig(out / "class_counts.png", dpi=110)
@@ -143,23 +142,21 @@ def _describe(work: Work, data: Dataset, outcomes: Sequence[Outcome], tables: Ta
 
 
 def draw_counts(classes: pd.DataFrame) -> Figure:
-    """Bars of the number of images of each class (at most 20), one panel a split.
+    """Bars of the number of images of each class (at most 20), one panel per split.
 
     Args:
         classes: table of `components.shared.checks.image_table.class_table`.
     """
-    from matplotlib.figure import Figure
-
-    shown = classes[classes["label"] < MAX_CLASSES_DRAWN]
-    height = 1.2 + 0.24 * shown["label"].nunique()
+    drawn = classes[classes["label"] < MAX_CLASSES_DRAWN]
+    height = 1.2 + 0.24 * drawn["label"].nunique()
     figure = Figure(figsize=(9, height), layout="constrained")
     panels: Any = figure.subplots(1, len(LABELLED), sharey=True)
     for panel, split in zip(panels, LABELLED, strict=True):
-        part = shown[shown["split"] == split]
-        places = np.arange(len(part))
-        bars = panel.barh(places, part["images"], color="#0072B2")
+        part = drawn[drawn["split"] == split]
+        positions = np.arange(len(part))
+        bars = panel.barh(positions, part["images"], color="#0072B2")
         panel.bar_label(bars, padding=2, fontsize=8)
-        panel.set_yticks(places, [name[:24] for name in part["class_name"]])
+        panel.set_yticks(positions, [name[:24] for name in part["class_name"]])
         panel.margins(x=0.18)
         panel.set_title(split)
         panel.set_xlabel("images")
@@ -217,26 +214,5 @@ def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _refuse_foreign(failed: Path) -> None:
-    """What a failed run left is replaced, so it must be one."""
-    if failed.exists() and not (failed / VERDICT).exists():
-        raise UserError(f"{failed}: exists and was not written by this step; remove or rename it")
-
-
-def _keep(folder: Path, failed: Path) -> None:
-    """Copy what was found to where it outlives the failed step."""
-    partial = failed.with_name(f".{failed.name}.partial")
-    try:
-        for stale in (partial, failed):
-            if stale.exists():
-                shutil.rmtree(stale)
-        shutil.copytree(folder, partial)
-        partial.rename(failed)
-    except OSError as error:
-        raise UserError(
-            f"{failed}: can't be written: {error.strerror}; check the path and its permissions"
-        ) from None
-
-
 if __name__ == "__main__":
-    command_line("validate", validate, ("dataset",), "validation")
+    command_line("validate", validate)

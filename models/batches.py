@@ -14,11 +14,11 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         parts: pairs of (images uint8 (N, H, W, 3), labels int64 (N,)), memory-mapped or not, taken as one set.
-        batch_size: rows a batch; the last, smaller batch of an epoch is left out unless it is the only one.
+        batch_size: rows per batch; the last, smaller batch of an epoch is left out unless it is the only one.
         seed: with the epoch's number it decides the order.
         passes: how often an epoch goes through the images. With few images the work around an epoch (metrics,
             validation, callbacks) would take longer than the training.
-        share: of several processes that train together, which one this is, from 0, and how many they are. Each
+        shard: of several processes that train together, which one this is, from 0, and how many they are. Each
             reads its own rows of every batch, one part after another; the last part has what is left.
 
     Raises:
@@ -31,7 +31,7 @@ class Batches(keras.utils.PyDataset):
         batch_size: int,
         seed: int,
         passes: int = 1,
-        share: tuple[int, int] = (0, 1),
+        shard: tuple[int, int] = (0, 1),
     ):
         super().__init__()
         self._parts = [(images, labels) for images, labels in parts if len(labels)]
@@ -41,7 +41,7 @@ class Batches(keras.utils.PyDataset):
         self._batch_size = min(batch_size, int(self._starts[-1]))
         self._seed = seed
         self._passes = passes
-        index, count = share
+        index, count = shard
         part = self._batch_size // count
         self._own = slice(index * part, (index + 1) * part if index + 1 < count else None)
         self.shuffle(0)

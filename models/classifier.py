@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import Literal
 
 import keras
 import numpy as np
@@ -12,8 +13,8 @@ from keras import ops
 from models import encoders
 from models.augmentation import Augmentation, augment, scale
 from models.batches import Batches, filled
-from models.encoders.normalization import PixelStatistics
-from models.optimizers import exclude_vectors
+from models.optimizers import exclude_vectors, require_no_decay
+from models.options import options, require_items, within
 from models.training import (
     EpochRate,
     EpochSeed,
@@ -27,8 +28,8 @@ from models.training import (
 )
 
 
-@dataclass(frozen=True)
-class Head:
+@options
+class ClassifierHead:
     """What stands between the features and the classes.
 
     Args:
@@ -36,8 +37,8 @@ class Head:
         dropout: fraction of the features, and of the hidden units, that a training step leaves out.
     """
 
-    hidden: int = 0
-    dropout: float = 0.0
+    hidden: int = within(ge=0)
+    dropout: float = within(ge=0, lt=1)
 
 
 class Classifier(keras.Model):
@@ -46,9 +47,9 @@ class Classifier(keras.Model):
     Args:
         encoder: as from `models.encoders.build`.
         policy: augmentation of the training images.
+        head: the layers on top.
         classes: number of classes.
         seed: decides augmentation and dropout.
-        head: the layers on top.
         frozen: train the head alone: the encoder's weights stay as they are, and its batch normalisation uses its
             moving statistics and leaves them as they are.
     """
@@ -57,9 +58,9 @@ class Classifier(keras.Model):
         self,
         encoder: keras.Model,
         policy: Augmentation,
+        head: ClassifierHead,
         classes: int,
         seed: int,
-        head: Head = Head(),
         frozen: bool = False,
     ):
         super().__init__()
@@ -99,74 +100,67 @@ class Classifier(keras.Model):
         return keras.random.dropout(x, self.dropout, seed=self.seed_generator)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a classifier is trained.
+@options
+class SupervisedOptions:
+    """Training with labels, alike for the baseline and for fine-tuning.
 
     Args:
-        encoder: name of the encoder.
-        width: of the `conv` encoder.
-        image_size: pixels.
-        classes: number of classes.
         epochs: passes over the labelled images; above 100, rounded up to a multiple of epochs // 50.
-        batch_size: images a step.
+        batch_size: images per step.
+        learning_rates: to choose from, on validation.
         weight_decay: of AdamW; biases and normalisations have none.
-        policy: augmentation.
-        precision: float32 or bfloat16.
-        stem, normalization, statistics: of the encoder, as for `models.encoders.build`.
-        optimizer: `adam` or `adamw`.
         schedule: of the learning rate, as `models.training.rate_at` takes it.
-        drops: of the schedule `steps`.
+        milestones: of the schedule `steps`, fractions of the training.
         head: the layers on top of the encoder.
-        freeze: train the head alone where there is a pretrained encoder; random weights are trained all the same.
+        freeze_encoder: train the head alone where there is a pretrained encoder; random weights are trained all the
+            same.
+        augmentation: of the training images.
     """
 
-    encoder: str
-    width: int
-    image_size: int
-    classes: int
-    epochs: int
-    batch_size: int
-    weight_decay: float
-    policy: Augmentation
-    precision: str
-    stem: str = "auto"
-    normalization: str = "none"
-    statistics: PixelStatistics | None = None
-    optimizer: str = "adamw"
-    schedule: str = "cosine"
-    drops: tuple[float, ...] = ()
-    head: Head = Head()
-    freeze: bool = False
+    epochs: int = within(ge=1)
+    batch_size: int = within(ge=2)
+    optimizer: Literal["adam", "adamw"]
+    learning_rates: tuple[float, ...] = within(min_length=1)
+    weight_decay: float = within(ge=0)
+    schedule: Literal["constant", "cosine", "steps"]
+    milestones: tuple[float, ...]
+    head: ClassifierHead
+    freeze_encoder: bool
+    augmentation: Augmentation
 
-    def network(self) -> keras.Model:
-        """The encoder with fresh weights."""
-        return encoders.build(
-            self.encoder, self.image_size, self.width, self.stem, self.normalization, self.statistics
-        )
+    def __post_init__(self) -> None:
+        require_items("learning_rates", self.learning_rates, 0, math.inf)
+        require_items("milestones", self.milestones, 0, 1)
+        require_no_decay(self.optimizer, self.weight_decay)
 
 
 class SupervisedTrainer:
     """Trains the same network several times, compiled once.
 
     Args:
-        recipe: how.
+        options: how; the learning rate is `fit`'s.
+        network: makes the encoder, with fresh weights.
+        classes: number of classes.
+        precision: float32 or bfloat16.
         train, validation: (images uint8 (N, H, W, 3), labels int64 (N,)).
         pretrained: weights of the encoder to start from, or None for random ones.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
+        options: SupervisedOptions,
+        network: Callable[[], keras.Model],
+        classes: int,
+        precision: str,
         train: tuple[np.ndarray, np.ndarray],
         validation: tuple[np.ndarray, np.ndarray],
         pretrained: list[np.ndarray] | None = None,
     ):
-        self.recipe, self.train, self.validation = recipe, train, validation
-        self._pretrained = pretrained
+        self.options, self.train, self.validation = options, train, validation
+        self._network, self._classes, self._precision, self._pretrained = network, classes, precision, pretrained
         # some fifty points make a curve
-        self._passes = max(1, recipe.epochs // 50)
-        self._rounds = -(-recipe.epochs // self._passes)
+        self._passes = max(1, options.epochs // 50)
+        self._rounds = -(-options.epochs // self._passes)
         self.model = self._fresh(0)
         self.model.compile(
             optimizer=self._optimizer(),
@@ -186,16 +180,20 @@ class SupervisedTrainer:
         """Train once; the last epoch's weights count, so that no split chooses among epochs.
 
         Args:
-            learning_rate: of the first epoch; it then follows the recipe's schedule.
+            learning_rate: of the first epoch; it then follows the schedule.
             seed: decides the initial weights, the order of the images, the augmentation and the dropout.
             on_epoch: called with the number of epochs done and the last one's numbers; some fifty times at most.
 
         Raises:
             FloatingPointError: the loss is no longer a number.
         """
-        recipe = self.recipe
+        options = self.options
         reset(self.model, self._fresh(seed).get_weights())
         batches = self._batches(seed)
+
+        def rate(done: float) -> float:
+            return rate_at(done, learning_rate, options.schedule, options.milestones)
+
         self.model.fit(
             batches,
             shuffle=False,
@@ -204,7 +202,7 @@ class SupervisedTrainer:
             validation_batch_size=validation_batch(),
             verbose=0,
             callbacks=[
-                EpochRate(lambda done: rate_at(done, learning_rate, recipe.schedule, recipe.drops), self._rounds),
+                EpochRate(rate, self._rounds),
                 EpochSeed(seed, batches),
                 StopOnNaN(),
                 keras.callbacks.LambdaCallback(
@@ -232,28 +230,28 @@ class SupervisedTrainer:
         return images, labels, filled(weights, devices())
 
     def _batches(self, seed: int) -> Batches:
-        return Batches([self.train], self.recipe.batch_size, seed, passes=self._passes)
+        return Batches([self.train], self.options.batch_size, seed, passes=self._passes)
 
     def deployable(self) -> keras.Model:
         """The trained classifier from raw images to class probabilities, in built-in layers only."""
-        encoder = self.recipe.network()
+        encoder = self._network()
         encoder.set_weights(self.model.encoder.get_weights())
         return encoders.deployable(encoder, softmax_head(*self.model.head_weights()))
 
     def _fresh(self, seed: int) -> Classifier:
         keras.utils.set_random_seed(seed)
-        with precision(self.recipe.precision):
-            encoder = self.recipe.network()
+        with precision(self._precision):
+            encoder = self._network()
             if self._pretrained is not None:
                 encoder.set_weights(self._pretrained)
-            frozen = self.recipe.freeze and self._pretrained is not None
-            return Classifier(encoder, self.recipe.policy, self.recipe.classes, seed, self.recipe.head, frozen)
+            options, frozen = self.options, self.options.freeze_encoder and self._pretrained is not None
+            return Classifier(encoder, options.augmentation, options.head, self._classes, seed, frozen)
 
     def _optimizer(self) -> keras.optimizers.Optimizer:
         # the rate is set at the start of each epoch
-        if self.recipe.optimizer == "adam":
+        if self.options.optimizer == "adam":
             return keras.optimizers.Adam()
-        optimizer = keras.optimizers.AdamW(weight_decay=self.recipe.weight_decay)
+        optimizer = keras.optimizers.AdamW(weight_decay=self.options.weight_decay)
         exclude_vectors(optimizer, self.model.trainable_variables)
         return optimizer
 

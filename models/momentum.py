@@ -1,4 +1,4 @@
-"""A second copy of a network whose weights follow the first one's slowly."""
+"""A second copy of a network whose weights are a moving average (EMA) of the first one's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 
-def follower(network: keras.Model) -> keras.Model:
+def ema_copy(network: keras.Model) -> keras.Model:
     """A copy with the same weights that no optimiser changes.
 
     Its batch normalisation works with the batch's statistics, as the network's own does in training: the variables
@@ -27,14 +27,14 @@ def follower(network: keras.Model) -> keras.Model:
     return copy
 
 
-def follow(copy: keras.Model, network: keras.Model, momentum) -> None:
+def ema_update(copy: keras.Model, network: keras.Model, momentum) -> None:
     """Move the copy towards the network: copy ← momentum · copy + (1 − momentum) · network.
 
     Running means and variances of batch normalisation are left alone: the copy keeps its own.
 
     Args:
-        copy: from `follower`.
-        network: what it follows.
+        copy: from `ema_copy`.
+        network: what it averages over the steps.
         momentum: in [0, 1]; a number or a scalar tensor.
 
     Source: He et al. 2019, arXiv:1911.05722, eq. 2.

@@ -2,52 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
+from models.options import options, within
 
-def build(
-    name: str,
-    learning_rate: float,
-    weight_decay: float = 0.0,
-    momentum: float = 0.9,
-    schedule: str = "cosine",
-    final_fraction: float = 0.0,
-    warmup_steps: int = 0,
-    steps: int = 1,
-) -> keras.optimizers.Optimizer:
-    """Build an optimiser that leaves biases and normalisation out of the weight decay.
+
+@options
+class OptimizerOptions:
+    """An optimiser that leaves biases and normalisation out of the weight decay.
 
     Args:
-        name: `adam`, `adamw`, `sgd` (with momentum) or `lars`.
+        name: `sgd` is with momentum.
         learning_rate: after the warm-up.
-        weight_decay: ≥ 0; decoupled from the gradient except in `lars`, whose trust ratio includes it. `adam` has
-            none. PyTorch's SGD adds it to the gradient before the momentum: its value is to be divided by
-            1 − momentum here.
+        weight_decay: decoupled from the gradient except in `lars`, whose trust ratio includes it. `adam` has none.
+            PyTorch's SGD adds it to the gradient before the momentum: its value is to be divided by 1 − momentum
+            here.
         momentum: of `sgd` and `lars`.
         schedule: `constant`, or `cosine` from the learning rate to `final_fraction` of it.
-        final_fraction: in [0, 1].
-        warmup_steps: rising from 0, before the schedule begins.
-        steps: of the whole training.
+        warmup_epochs: rising from 0, before the schedule begins.
+        final_fraction: where the cosine ends.
+    """
 
-    Returns:
-        An optimiser whose variables are not built yet; call `exclude_vectors` once they are known.
+    name: Literal["adam", "adamw", "sgd", "lars"]
+    learning_rate: float = within(gt=0)
+    weight_decay: float = within(ge=0)
+    momentum: float = within(ge=0, lt=1)
+    schedule: Literal["constant", "cosine"]
+    warmup_epochs: int = within(ge=0)
+    final_fraction: float = within(ge=0, le=1)
+
+    def __post_init__(self) -> None:
+        require_no_decay(self.name, self.weight_decay)
+
+
+def require_no_decay(optimizer: str, weight_decay: float) -> None:
+    """Refuse a weight decay with `adam`, which has none.
 
     Raises:
-        ValueError: an unknown name or schedule.
+        ValueError: names the weight decay.
     """
-    rate = _schedule(schedule, learning_rate, final_fraction, warmup_steps, steps)
-    if name == "adam":
+    if optimizer == "adam" and weight_decay:
+        raise ValueError(f"weight_decay = {weight_decay}: adam has none; set it to 0 or take adamw")
+
+
+def build(options: OptimizerOptions, epochs: int, epoch_steps: int) -> keras.optimizers.Optimizer:
+    """Build an optimiser whose variables are not built yet; call `exclude_vectors` once they are known.
+
+    Args:
+        options: which one, and its learning rate over the training.
+        epochs: of the training.
+        epoch_steps: steps per epoch.
+    """
+    decay, momentum = options.weight_decay, options.momentum
+    rate = _schedule(options, options.warmup_epochs * epoch_steps, epochs * epoch_steps)
+    if options.name == "adam":
         return keras.optimizers.Adam(rate)
-    if name == "adamw":
-        return keras.optimizers.AdamW(rate, weight_decay=weight_decay)
-    if name == "sgd":
-        return keras.optimizers.SGD(rate, momentum=momentum, weight_decay=weight_decay or None)
-    if name == "lars":
-        return LARS(rate, momentum=momentum, decay=weight_decay)
-    raise ValueError(f"optimizer must be one of adam, adamw, sgd, lars, not {name!r}")
+    if options.name == "adamw":
+        return keras.optimizers.AdamW(rate, weight_decay=decay)
+    if options.name == "sgd":
+        return keras.optimizers.SGD(rate, momentum=momentum, weight_decay=decay or None)
+    return LARS(rate, momentum=momentum, decay=decay)
 
 
 def exclude_vectors(optimizer: keras.optimizers.Optimizer, variables: list[Any]) -> None:
@@ -132,10 +149,9 @@ def _length(weights: Any) -> Any:
     return ops.sqrt(ops.sum(ops.square(weights)))
 
 
-def _schedule(name: str, rate: float, final_fraction: float, warmup_steps: int, steps: int) -> Any:
-    if name not in ("constant", "cosine"):
-        raise ValueError(f"schedule must be constant or cosine, not {name!r}")
-    if name == "constant":
+def _schedule(options: OptimizerOptions, warmup_steps: int, steps: int) -> Any:
+    rate = options.learning_rate
+    if options.schedule == "constant":
         if not warmup_steps:
             return rate
         # a cosine that ends where it starts
@@ -147,7 +163,7 @@ def _schedule(name: str, rate: float, final_fraction: float, warmup_steps: int, 
     return keras.optimizers.schedules.CosineDecay(
         0.0 if warmup_steps else rate,
         steps - warmup_steps,
-        alpha=final_fraction,
+        alpha=options.final_fraction,
         warmup_target=rate if warmup_steps else None,
         warmup_steps=warmup_steps,
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from models.batches import check_labels
+from models.options import options, require_items, within
 from models.training import cosine, rate_at
 
 
@@ -61,27 +63,59 @@ def fit_linear_probe(
     return LinearProbe(folded.astype("float32"), (bias - mean @ folded).astype("float32"))
 
 
-@dataclass(frozen=True)
-class MiniBatch:
+@options
+class MiniBatchOptions:
     """Logistic regression in mini-batches.
 
     Args:
         epochs: passes over the images.
-        batch_size: images a step; an epoch's last step has what is left.
-        learning_rate: at the start; tenfold lower at each of `drops`.
+        batch_size: images per step; an epoch's last step has what is left.
+        learning_rate: at the start; tenfold lower at each of `milestones`.
         weight_decay: of AdamW; the bias has none.
-        drops: fractions of the training.
+        milestones: fractions of the training.
     """
 
-    epochs: int = 100
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
-    drops: tuple[float, ...] = (0.6, 0.8)
+    epochs: int = within(ge=1)
+    batch_size: int = within(ge=1)
+    learning_rate: float = within(gt=0)
+    weight_decay: float = within(ge=0)
+    milestones: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        require_items("milestones", self.milestones, 0, 1)
+
+
+@options
+class ProbeOptions:
+    """Linear classifier on frozen features, kNN, and accuracy over the number of labels per class.
+
+    Args:
+        label_budgets: numbers of labels per class.
+        solver: `full_batch` goes to the optimum, on standardised features, with the penalty of `l2` that is best on
+            validation; `minibatch` trains once on the features as they are.
+        l2: penalties to choose from.
+        steps: of `full_batch`.
+        minibatch: of the solver of that name.
+        knn_neighbours, knn_temperature: of the weighted nearest neighbours.
+    """
+
+    label_budgets: tuple[int, ...]
+    solver: Literal["full_batch", "minibatch"]
+    l2: tuple[float, ...] = within(min_length=1)
+    steps: int = within(ge=1)
+    minibatch: MiniBatchOptions
+    knn_neighbours: int = within(ge=1)
+    knn_temperature: float = within(gt=0)
+
+    def __post_init__(self) -> None:
+        if any(budget < 1 for budget in self.label_budgets):
+            raise ValueError(f"label_budgets = {list(self.label_budgets)}: must be whole numbers ≥ 1")
+        if any(penalty < 0 for penalty in self.l2):
+            raise ValueError(f"l2 = {list(self.l2)}: must be numbers ≥ 0")
 
 
 def fit_minibatch_probe(
-    features: np.ndarray, labels: np.ndarray, classes: int, options: MiniBatch, seed: int
+    features: np.ndarray, labels: np.ndarray, classes: int, options: MiniBatchOptions, seed: int
 ) -> LinearProbe:
     """Fit a linear classifier by AdamW in mini-batches, on the features as they are.
 
@@ -114,7 +148,7 @@ def fit_minibatch_probe(
             rows = order[start : start + options.batch_size]
             x = features[rows]
             error = (softmax(x @ kernel + bias) - targets[rows]) / len(rows)
-            rate = rate_at(step / total, options.learning_rate, "steps", options.drops)
+            rate = rate_at(step / total, options.learning_rate, "steps", options.milestones)
             kernel *= 1 - rate * options.weight_decay
             adam.update([x.T @ error, error.sum(axis=0)], rate)
             step += 1

@@ -41,7 +41,7 @@ def devices() -> int:
     return 1 if distribution is None else int(distribution.device_mesh.devices.size)
 
 
-def share() -> tuple[int, int]:
+def process_shard() -> tuple[int, int]:
     """Which part of each batch this process reads, from 0, and how many processes there are."""
     distribution = keras.distribution.distribution()
     return (0, 1) if distribution is None else (distribution.data_shard_id, distribution.num_processes)
@@ -57,14 +57,14 @@ def cosine(base: float, done: float) -> float:
     return base * 0.5 * (1.0 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
 
 
-def rate_at(done: float, base: float, schedule: str, drops: Sequence[float] = ()) -> float:
+def rate_at(done: float, base: float, schedule: str, milestones: Sequence[float]) -> float:
     """Learning rate after a fraction of the training.
 
     Args:
         done: fraction, from 0 to 1.
         base: the rate at the start; > 0.
-        schedule: `constant`; `cosine`, half a cosine from `base` to 0; `steps`, tenfold lower at each of `drops`.
-        drops: of `steps`: fractions of the training.
+        schedule: `constant`; `cosine`, half a cosine from `base` to 0; `steps`, tenfold lower at each milestone.
+        milestones: of `steps`: fractions of the training.
 
     Raises:
         ValueError: the schedule is unknown.
@@ -72,7 +72,7 @@ def rate_at(done: float, base: float, schedule: str, drops: Sequence[float] = ()
     if schedule == "cosine":
         return cosine(base, done)
     if schedule == "steps":
-        return base * 0.1 ** sum(done >= drop for drop in drops)
+        return base * 0.1 ** sum(done >= milestone for milestone in milestones)
     if schedule == "constant":
         return base
     raise ValueError(f"schedule must be constant, cosine or steps, not {schedule!r}")

@@ -1,29 +1,34 @@
-"""One command line for everything that calls the steps: `python -m pipelines COMMAND`.
+"""The command line: `contrastive`, also as `python -m pipelines`.
 
-Each command is one module with a docstring whose first line says what it does, and two functions:
-`arguments(parser)` declares its options, `main(options)` does it.
+Modules named `commands` say what each command takes; they import what does the work when it is called, so that
+help and completion come at once.
 """
 
 from __future__ import annotations
 
-import argparse
-from importlib import import_module
+import os
+import sys
+from collections.abc import Sequence
 
-from components.shared.errors import exit_cleanly
+import typer
+from typer.exceptions import TyperException
 
-COMMANDS = {
-    **{name: f"pipelines.{name}" for name in ("compose", "experiment", "health", "resend", "summary")},
-    **{name: f"pipelines.inference.{name}" for name in ("embed", "predict")},
-    **{
-        name: f"pipelines.kubeflow.commands.{name}"
-        for name in ("cancel", "compile", "run", "schedule", "schedules", "status", "submit", "unschedule")
-    },
-    "review": "pipelines.review.commands",
-    "webhook": "pipelines.review.webhooks.commands",
-}
+from components.shared.errors import UserError, exit_cleanly
+from pipelines import commands
+from pipelines.command_line import NAME, new_group
+from pipelines.inference import commands as inference
+from pipelines.kubeflow import commands as kubeflow
+from pipelines.review import commands as review
+
+app = new_group("Compose, run and review pipelines that learn from unlabelled images.", completion=True)
+app.add_typer(commands.app)
+app.add_typer(inference.app)
+app.add_typer(kubeflow.app, name="kubeflow")
+app.add_typer(review.app, name="review")
+app.add_typer(review.webhook_app, name="webhook")
 
 
-def main(arguments: list[str] | None = None) -> int | None:
+def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run one command.
 
     Args:
@@ -31,24 +36,33 @@ def main(arguments: list[str] | None = None) -> int | None:
 
     Returns:
         Exit status; None is success.
+
+    Raises:
+        UserError: the command line, or what it asks for, can't be done.
     """
-    parser = argparse.ArgumentParser(prog="python -m pipelines", description="Compose, run and review pipelines.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, place in sorted(COMMANDS.items()):
-        module = import_module(place)
-        about = (module.__doc__ or "").strip()
-        command = commands.add_parser(
-            name,
-            help=about.splitlines()[0],
-            description=about,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.arguments(command)
-        command.set_defaults(main=module.main)
-    options = parser.parse_args(arguments)
-    status: int | None = options.main(options)
-    return status
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context(NAME, list(sys.argv[1:] if arguments is None else arguments)) as context:
+            status: int | None = command.invoke(context)
+            return status
+    except typer.Exit as left:
+        return left.exit_code
+    except TyperException as error:
+        message = error.format_message().strip().removesuffix(".")
+        if not message:
+            # no command was given, and the help is printed
+            return error.exit_code
+        path = getattr(getattr(error, "ctx", None), "command_path", NAME)
+        raise UserError(f"{message}; see {path} --help") from None
+
+
+def cli() -> None:
+    """Run the process's command line, and exit."""
+    if f"_{NAME.upper()}_COMPLETE" in os.environ:
+        # the shell asks what may follow
+        app(prog_name=NAME)
+    exit_cleanly(main)
 
 
 if __name__ == "__main__":
-    exit_cleanly(main)
+    cli()

@@ -1,24 +1,19 @@
-"""Check that this installation is whole: steps and commands import, options compose, /tmp is writable.
-
-  python -m pipelines health              # a second or two; what a container's health check calls
-  python -m pipelines health --libraries  # also starts the libraries, and tells which devices they see
-
-It needs neither a server nor data, and works in any folder.
-"""
+"""Whether this installation is whole: steps and options are there, /tmp is writable, libraries start."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from components.shared.errors import UserError
 from components.shared.params.composing import compose, options
-from components.shared.params.schema import READS
+from components.shared.steps import STEPS
+from components.shared.training.backend import start_backend
 
 # one that fails to start would otherwise be met hours into a run; in the order of the steps that need them
 LIBRARIES = (
@@ -27,25 +22,24 @@ LIBRARIES = (
 )
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("--libraries", action="store_true", help="also start the libraries; takes some 20 seconds")
-
-
-def main(options: argparse.Namespace) -> None:
+def check_health(libraries: bool = False) -> None:
     """Print what was found to be whole.
+
+    Args:
+        libraries: whether to start them too.
 
     Raises:
         UserError: something is not; the line says what.
     """
-    for name in (f"components.{step}" for step in READS):
-        _import(name)
-    count = _configuration()
+    for step in STEPS:
+        if find_spec(f"components.{step}") is None:
+            raise UserError(f"components.{step}: is not there; install it anew")
+    count = sum(len(names) for names in options().values())
     _writable(Path(tempfile.gettempdir()))
     _writable(Path.home())
-    print(f"ok: {len(READS)} steps, {count} options, commit {os.environ.get('GIT_COMMIT') or 'not told'}")
-    if options.libraries:
-        for line in _libraries():
+    print(f"ok: {len(STEPS)} steps, {count} options, commit {os.environ.get('GIT_COMMIT') or 'unknown'}")
+    if libraries:
+        for line in _start_libraries():
             print(line, flush=True)
 
 
@@ -54,12 +48,6 @@ def _import(name: str) -> None:
         import_module(name)
     except Exception as error:
         raise UserError(f"{name}: can't be imported: {type(error).__name__}: {error}; install it anew") from None
-
-
-def _configuration() -> int:
-    """Compose and check the defaults; returns how many options there are."""
-    compose()
-    return sum(len(names) for names in options().values())
 
 
 def _writable(folder: Path) -> None:
@@ -75,15 +63,16 @@ def _writable(folder: Path) -> None:
         ) from None
 
 
-def _libraries() -> Iterator[str]:
-    from components.shared.training.backend import start_backend
-
+def _start_libraries() -> Iterator[str]:
+    """Start Keras, compose the options and import what the steps need; says on which devices it is."""
     try:
         start_backend()
     except Exception as error:
         raise UserError(f"keras: can't start: {type(error).__name__}: {error}") from None
-    for name in LIBRARIES:
+    compose()
+    for name in [*LIBRARIES, *(f"components.{step}" for step in STEPS)]:
         _import(name)
+    # not at the top: its backend must have started
     import keras
 
     identity = keras.ops.matmul(keras.ops.eye(2), keras.ops.eye(2))

@@ -1,27 +1,28 @@
-"""Send what steps could not log because the tracking server was lost.
-
-A step that ends while the server is away keeps its metrics, tags and files in `unsent/<run id>/`, where it was run.
-"""
+"""Logging what steps could not, because the tracking server was lost while they ran."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from components.shared.tracking.delivery import UNSENT, resend
-from components.shared.tracking.run import connect
+from components.shared.repository import in_repository
+from components.shared.tracking.client import connect
+from components.shared.tracking.resend import resend, waiting_folders
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(UNSENT), help=f"default: {UNSENT}/")
+def resend_all(folders: Sequence[Path] = ()) -> None:
+    """Make each folder's run at `MLFLOW_TRACKING_URI` whole; nothing changes in the folders.
 
+    Args:
+        folders: of steps that have ended; none are all in the repository that have something to send.
 
-def main(options: argparse.Namespace) -> None:
-    """Send each run's rest to `MLFLOW_TRACKING_URI` and remove it here."""
-    if not any(options.folder.glob("*/calls.json")):
-        print(f"{options.folder}/: nothing is waiting")
+    Raises:
+        UserError: a folder holds nothing to send, or the server does not take all of it.
+    """
+    folders = folders or waiting_folders(in_repository("."))
+    if not folders:
+        print("nothing waits to be sent")
         return
     connect()
-    for line in resend(options.folder):
-        print(line)
+    for folder in folders:
+        print(resend(folder))

@@ -1,11 +1,7 @@
-"""Print what the last run found: accuracies, gain, verdict, registered version.
-
-It reads the finished folders evaluation/ and registration/, whoever made them.
-"""
+"""What the last run found, as a table: accuracies, gain, verdict, registered version."""
 
 from __future__ import annotations
 
-import argparse
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,29 +10,28 @@ import numpy as np
 
 from components.shared.artifacts import Result, read_record
 from components.shared.evaluation.gate import Blessing, read_blessing
+from components.shared.evaluation.predictions import CANDIDATES
 from components.shared.evaluation.statistics import spread
+from components.shared.evaluation.wording import TITLES, interval_in_words, points
+from components.shared.repository import in_repository
 
 WIDTH = 78
 REPORT = "evaluation/report.html; `make ui` opens the MLflow page on all runs"
-_ROWS = {"baseline": "baseline, from scratch", "probe": "linear probe", "finetune": "fine-tuned"}
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    for name in ("evaluation", "registration"):
-        parser.add_argument(f"--{name}", type=Path, default=Path(name), help=f"default: {name}/")
-
-
-def main(options: argparse.Namespace) -> None:
+def print_summary(evaluation: Path | None = None, registration: Path | None = None) -> None:
     """Print the table.
+
+    Args:
+        evaluation, registration: folders of the two steps; None takes the repository's.
 
     Raises:
         UserError: a folder is missing or damaged.
     """
-    evaluation = read_record(options.evaluation, Result)
-    blessing = read_blessing(options.evaluation)
-    registration = read_record(options.registration, Result)
-    print("\n".join(table(evaluation, blessing, registration, REPORT)))
+    evaluation = evaluation or in_repository("evaluation")
+    registration = registration or in_repository("registration")
+    record, blessing = read_record(evaluation, Result), read_blessing(evaluation)
+    print("\n".join(table(record, blessing, read_record(registration, Result), REPORT)))
 
 
 def table(evaluation: Result, blessing: Blessing, registration: Result | None, report: str) -> list[str]:
@@ -51,7 +46,7 @@ def table(evaluation: Result, blessing: Blessing, registration: Result | None, r
     accuracies = evaluation.details.get("accuracies", {})
     return [
         f"{'':24}{'test accuracy':>15}   seeds",
-        *(_model(title, accuracies.get(name, []), name == blessing.winner) for name, title in _ROWS.items()),
+        *(_model(TITLES[name], accuracies.get(name, []), name == blessing.winner) for name in CANDIDATES),
         *_gain(blessing),
         "",
         *_verdict(blessing),
@@ -71,10 +66,8 @@ def _model(title: str, accuracies: Sequence[float], won: bool) -> str:
 def _gain(blessing: Blessing) -> list[str]:
     if blessing.gain is None or blessing.interval is None:
         return []
-    low, high = (100 * end for end in blessing.interval)
-    number = f"{100 * blessing.gain:+.1f} points"
-    interval = f"{100 * blessing.confidence:g} % interval {low:+.1f} to {high:+.1f}"
-    return [f"{'gain over the baseline':24}{number:>15}   {interval}"]
+    interval = interval_in_words(blessing.interval, blessing.confidence)
+    return [f"{'gain over the baseline':24}{points(blessing.gain, '+'):>15}   {interval}"]
 
 
 def _verdict(blessing: Blessing) -> list[str]:

@@ -58,7 +58,7 @@ def compose_params():
 def kubeflow(tmp_path, monkeypatch):
     """A server that speaks the API of Kubeflow Pipelines; called with the words of a command line, it runs them.
 
-    `python -m pipelines` is run in this process: `done = kubeflow("status")` has `status`, `out` and `err`.
+    `contrastive` is run in this process: `done = kubeflow("status")` has `status`, `out` and `err`.
     """
     from tests.helpers.kfp_commands import Kubeflow
 

@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -19,6 +19,11 @@ from components.shared.errors import UserError
 
 SPLITS = ("unlabelled", "train", "validation", "test")
 UNLABELLED = -1
+# what helps on a cluster, where a new volume belongs to root
+TO_WRITE = "let its volume belong to group 0 with mode 0770, or set the pod's fsGroup"
+CHAMPION_RECORD = "champion.json"
+# a finished folder holds one of them
+RECORDS = ("manifest.json", "result.json", CHAMPION_RECORD)
 
 
 class Record(BaseModel):
@@ -71,13 +76,41 @@ class Result(Record):
 
 
 RecordType = TypeVar("RecordType", bound=Record)
+ModelType = TypeVar("ModelType", bound=BaseModel)
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there; what is missing in between can be made."""
+    path = path.absolute()
+    return next(found for found in (path, *path.parents) if found.exists())
+
+
+def require_writable(folder: Path, use: str) -> None:
+    """Refuse a folder that can't be written before work is done that would be lost.
+
+    Args:
+        folder: that will be written, there or still to be made.
+        use: what for, for the message.
+
+    Raises:
+        UserError: this user may not write there, or the file system is read-only.
+    """
+    nearest = nearest_existing(folder)
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+        return
+    user = f"user {os.geteuid()}, group {os.getegid()}"
+    raise UserError(f"{folder}: {use} can't be written there ({user} may not write {nearest}); {TO_WRITE}")
 
 
 @contextmanager
-def output_folder(out: Path) -> Iterator[Path]:
+def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]:
     """A folder to write into that takes the place of `out` only when the block ends without an error.
 
     Half-written folders of killed runs lie beside `out` under a hidden name and are removed here.
+
+    Args:
+        out: the folder's final place.
+        records: names of files by which an older folder there is known as one of ours.
 
     Raises:
         UserError: `out` can't be written, is a folder of something else, or is being written by another process.
@@ -85,15 +118,15 @@ def output_folder(out: Path) -> Iterator[Path]:
     out = Path(out)
     partial = out.parent / f".{out.name}.partial"
     old = out.parent / f".{out.name}.old"
-    _refuse_foreign(out)
+    refuse_foreign(out, records)
     try:
         _remove_stale(partial, out)
         if old.exists():
             shutil.rmtree(old)
         partial.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{out}: can't be written: {error.strerror}; check the path and its permissions") from None
-    with _held(partial):
+        raise UserError(f"{out}: can't be written: {error.strerror}; check the path, or {TO_WRITE}") from None
+    with _locked(partial):
         try:
             yield partial
         except BaseException:
@@ -106,9 +139,13 @@ def output_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(old)
 
 
-def _refuse_foreign(out: Path) -> None:
-    """Replacing a folder deletes it, so it must be one of ours: with a record, or empty."""
-    if not out.exists() or (out / "manifest.json").exists() or (out / "result.json").exists():
+def refuse_foreign(out: Path, records: Sequence[str] = RECORDS) -> None:
+    """Replacing a folder deletes it, so it must be one of ours: with a record, or empty.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not out.exists() or any((out / name).exists() for name in records):
         return
     if not out.is_dir() or any(out.iterdir()):
         raise UserError(f"{out}: exists and was not written by a step; remove it or choose another folder")
@@ -118,14 +155,14 @@ def _remove_stale(partial: Path, out: Path) -> None:
     """Remove what a killed run left; a living run holds a lock on it."""
     if not partial.exists():
         return
-    with _held(partial) as held:
-        if not held:
+    with _locked(partial) as locked:
+        if not locked:
             raise UserError(f"{out}: another process is writing it; wait until it ends, or end it")
         shutil.rmtree(partial)
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[bool]:
+def _locked(folder: Path) -> Iterator[bool]:
     """Lock a folder until the block or the process ends; False if another process has it locked."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -159,18 +196,26 @@ def read_record(folder: Path, kind: type[RecordType]) -> RecordType:
     Raises:
         UserError: the folder was not written by its step, or its record does not fit this version.
     """
-    folder = Path(folder)
-    path = folder / ("manifest.json" if issubclass(kind, Manifest) else "result.json")
+    return read_json(Path(folder) / ("manifest.json" if issubclass(kind, Manifest) else "result.json"), kind)
+
+
+def read_json(path: Path, kind: type[ModelType]) -> ModelType:
+    """Read a JSON file of a step's output folder and check it.
+
+    Raises:
+        UserError: it is missing, can't be read, or does not fit this version; the line names the field.
+    """
+    step = f"the step that writes {path.parent.name}/"
     try:
         return kind.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: missing; run the step that writes {folder.name}/ first (`dvc repro`)") from None
+        raise UserError(f"{path}: missing; run {step} first (`dvc repro`)") from None
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "content"
-        raise UserError(f"{path}: {field}: {first['msg'].lower()}; run the step again") from None
+        raise UserError(f"{path}: {field}: {first['msg'].lower()}; run {step} again") from None
 
 
 class Dataset:
@@ -257,7 +302,7 @@ def input_digest(folder: Path) -> str:
     """Digest of a finished input folder: a dataset's own, else that of its record and models."""
     if (Path(folder) / "manifest.json").exists():
         return read_record(folder, Manifest).digest
-    names = ("encoder.keras", "classifier.keras", "predictions.npz", "blessing.json")
+    names = ("encoder.keras", "classifier.keras", "predictions.npz", "blessing.json", CHAMPION_RECORD)
     files = [path for name in names if (path := Path(folder) / name).exists()]
     return files_digest(files)
 

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, and how a command line shows it."""
+"""The one exception that a user is meant to read, how a command line shows it, and what it must not show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ class UserError(Exception):
     """
 
 
-def masked(text: str) -> str:
+class RefusedError(Exception):
+    """Why a model is not registered, in one line. It is what a step finds, not a failure of the step."""
+
+
+def redacted(text: str) -> str:
     """A text without the passwords in its addresses, nor MLflow's password and token wherever they stand."""
     text = re.sub(r"(\w://[^/\s:@]*):[^\s'\"]+@", r"\1:***@", text)
     for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
@@ -25,18 +29,40 @@ def masked(text: str) -> str:
     return text
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line of at most 200 characters without secrets."""
-    said = str(error).strip().splitlines()
-    return masked(said[0][:300])[:200] if said else type(error).__name__
+def without_account(address: str) -> str:
+    """An address to show or to open in a browser: without user, password and the slash at its end."""
+    return re.sub(r"//[^/@\s]*@", "//", address).rstrip("/")
+
+
+def first_line(said: BaseException | str, longest: int = 200) -> str:
+    """The first line of what an error or a server says, cut at `longest` characters, without secrets."""
+    lines = str(said).strip().splitlines()
+    if lines:
+        return redacted(lines[0][: longest + 100])[:longest]
+    return type(said).__name__ if isinstance(said, BaseException) else ""
+
+
+def one_line(error: UserError) -> str:
+    """All that an error says, in one line, without secrets."""
+    return redacted(" ".join(str(error).split()))
 
 
 def exit_cleanly(main: Callable[[], int | None]) -> None:
-    """Run `main` and exit: 0 or its return value, 2 for a `UserError`, 130 for Ctrl-C."""
+    """Run `main` and exit: 0 or its return value, 2 for a `UserError` or a missing package, 130 for Ctrl-C."""
     try:
         code = main()
     except UserError as error:
-        print(f"error: {masked(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "models", "components", "pipelines"):
+            raise
+        print(
+            f"error: {package}: is not installed; `make env` installs what requirements.lock lists, "
+            f"`uv pip install {package}` anything else, such as another backend of Keras",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: nothing half-written is left; run the same command to go on", file=sys.stderr)

@@ -35,9 +35,9 @@ class Progress:
     def step(self, values: Mapping[str, float] | None = None, count: int = 1) -> None:
         """`count` more units are done; `values` are shown beside them."""
         self.done += count
-        shown = {name: f"{value:.4g}" for name, value in (values or {}).items()}
+        formatted = {name: f"{value:.4g}" for name, value in (values or {}).items()}
         if self._bar is not None:
-            self._bar.set_postfix(shown)
+            self._bar.set_postfix(formatted)
             self._bar.update(count)
             return
         now = time.monotonic()
@@ -45,7 +45,7 @@ class Progress:
             return
         self._printed = now
         left = (now - self._start) / max(self.done - self._first, 1) * (self.total - self.done)
-        numbers = "".join(f"  {name} {value}" for name, value in shown.items())
+        numbers = "".join(f"  {name} {value}" for name, value in formatted.items())
         print(f"{self.label}: {self.unit} {self.done}/{self.total}{numbers}  ({left:.0f} s left)", flush=True)
 
     def note(self, line: str) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 from components.shared.artifacts import Record, Result, Stopwatch, input_digest, output_folder, write_record
 from components.shared.errors import exit_cleanly
-from components.shared.params.schema import Params, load_params, params_digest, plain
+from components.shared.params.schema import Params, load_params, params_digest, to_plain
+from components.shared.steps import STEPS
 from components.shared.tracking.run import Run, Untracked, tracked
-from components.shared.training.distributed import alone, leads
+from components.shared.training.distributed import is_chief, require_single
 
 
 class Work:
@@ -33,7 +34,7 @@ class Work:
         """The fields that every record has."""
         return {
             "step": self.step,
-            "params": plain(self.params),
+            "params": to_plain(self.params),
             "params_digest": params_digest(self.params),
             "inputs": self.inputs,
             "seconds": self._stopwatch.seconds,
@@ -80,31 +81,32 @@ def working(
             written, or the tracking server does not answer.
     """
     if not together:
-        alone(step)
+        require_single(step)
+    out = Path(out)
     digests = {key: input_digest(Path(folder)) for key, folder in inputs.items()}
-    if not leads():
+    if not is_chief():
         with tempfile.TemporaryDirectory() as folder:
             yield Work(step, Path(folder), Untracked(), params, digests)
         return
     with (
-        output_folder(Path(out)) as partial,
-        tracked(step, plain(params), params_digest(params), digests, name) as run,
+        output_folder(out) as partial,
+        tracked(step, to_plain(params), params_digest(params), digests, name, partial, out) as run,
     ):
         yield Work(step, partial, run, params, digests)
 
 
-def command_line(step: str, function: Callable[..., Any], inputs: tuple[str, ...], out: str) -> None:
+def command_line(step: str, function: Callable[..., Any]) -> None:
     """Run a step from a shell: `python -m components.<step> [--params FILE] [--<input> DIR …] [--out DIR]`.
 
     Args:
         step: the step's name.
-        function: called as `function(*input folders, out, params)`.
-        inputs: names of the input folders, also their default places.
-        out: default place of the output folder.
+        function: called as `function(*input folders, out, params)`; the table of steps names the folders.
     """
     # TensorFlow reads it when it is imported. Level 2 still shows harmless "E" lines of its own data pipeline when
     # it is made deterministic; real failures are raised, not logged
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    inputs, out = STEPS[step].inputs, STEPS[step].out
 
     def main() -> None:
         parser = argparse.ArgumentParser(prog=f"python -m components.{step}", description=function.__doc__)

@@ -7,23 +7,23 @@ against a plain reference, and so that every backend gives the same picture for 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import keras
 from keras import ops
 
-from models.augmentation.colour import (
+from models.augmentation.color import (
     GREY,
     YIQ,
     adjust_brightness,
     adjust_contrast,
     adjust_saturation,
-    drop_colour,
-    mix_colours,
+    drop_color,
+    mix_colors,
     rotate_hue,
 )
 from models.augmentation.spatial import crop_and_resize, gaussian_blur, rotate, translate_and_zoom
+from models.options import options, within
 
 __all__ = [
     "GREY",
@@ -36,9 +36,9 @@ __all__ = [
     "augment",
     "crop_and_resize",
     "draw",
-    "drop_colour",
+    "drop_color",
     "gaussian_blur",
-    "mix_colours",
+    "mix_colors",
     "rotate",
     "rotate_hue",
     "scale",
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@options
 class Augmentation:
     """What may happen to an image: crop, mirror, rotation, jitter, colour affine, grey, blur, in this order.
 
@@ -74,22 +74,31 @@ class Augmentation:
     "Semi-supervised image classification using contrastive pretraining with SimCLR", keras.io, 2021.
     """
 
-    crop_area: tuple[float, float] = (0.2, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: bool = True
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    jitter_probability: float = 0.8
-    grey_probability: float = 0.0
-    blur_probability: float = 0.0
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    blur_kernel: int | None = None
-    crop: Literal["resized", "translated"] = "resized"
-    rotation: float = 0.0
-    affine_brightness: float = 0.0
-    affine_jitter: float = 0.0
+    crop_area: tuple[float, float]
+    crop_ratio: tuple[float, float]
+    flip: bool
+    brightness: float = within(ge=0, le=1)
+    contrast: float = within(ge=0, le=1)
+    saturation: float = within(ge=0, le=1)
+    hue: float = within(ge=0, le=0.5)
+    jitter_probability: float = within(ge=0, le=1)
+    grey_probability: float = within(ge=0, le=1)
+    blur_probability: float = within(ge=0, le=1)
+    blur_sigma: tuple[float, float]
+    blur_kernel: int | None = within(ge=3)
+    crop: Literal["resized", "translated"]
+    rotation: float = within(ge=0, le=0.5)
+    affine_brightness: float = within(ge=0, le=1)
+    affine_jitter: float = within(ge=0, le=1)
+
+    def __post_init__(self) -> None:
+        for name, most in (("crop_area", 1.0), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= most:
+                limit = f" and ≤ {most:g}" if math.isfinite(most) else ""
+                raise ValueError(f"{name} = [{low}, {high}]: must be two numbers > 0{limit}, the smaller one first")
+        if self.blur_kernel is not None and self.blur_kernel % 2 == 0:
+            raise ValueError(f"blur_kernel = {self.blur_kernel}: must be odd, to have a pixel in its middle")
 
     @property
     def jitters(self) -> bool:
@@ -200,9 +209,9 @@ def apply(images, policy: Augmentation, draws: dict):
             jittered = rotate_hue(jittered, draws["hue"])
         images = _choose(draws["jitter"], jittered, images)
     if policy.mixes:
-        images = mix_colours(images, draws["affine_scale"], draws["affine_jitter"])
+        images = mix_colors(images, draws["affine_scale"], draws["affine_jitter"])
     if policy.grey_probability:
-        images = _choose(draws["grey"], drop_colour(images), images)
+        images = _choose(draws["grey"], drop_color(images), images)
     if policy.blur_probability:
         blurred = gaussian_blur(images, draws["sigma"], policy.blur_kernel)
         images = _choose(draws["blur"], blurred, images)

@@ -1,55 +1,48 @@
-"""Encoders by name: networks from float images in [0, 1] to feature vectors, in built-in Keras layers only.
+"""Encoders, found by the name of their module: from float images in [0, 1] to features, in built-in Keras layers.
 
-A new encoder is one module here and one line in `ENCODERS`.
+A new encoder is one module here, with its `Options` and `build`, one file in `conf/encoder/` and one test.
 """
 
 from __future__ import annotations
 
+import pkgutil
+from importlib import import_module
+from types import ModuleType
+
 import keras
 
-from models.encoders.conv import conv
-from models.encoders.normalization import PixelStatistics, normalized
-from models.encoders.resnet import resnet18, resnet34, resnet50
-from models.encoders.resnet_v2 import resnet50v2
+from models.encoders.shared.base import EncoderOptions
+from models.encoders.shared.normalization import PixelStatistics, normalized
 
-ENCODERS = {
-    "conv": conv,
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "resnet50": resnet50,
-    "resnet50v2": resnet50v2,
-}
+NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg))
 
 
-def build(
-    name: str,
-    image_size: int,
-    width: int = 128,
-    stem: str = "auto",
-    normalization: str = "none",
-    statistics: PixelStatistics | None = None,
-) -> keras.Model:
+def options_type(name: str) -> type[EncoderOptions]:
+    """The options of an encoder.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    found: type[EncoderOptions] = _module(name).Options
+    return found
+
+
+def build(options: EncoderOptions, image_size: int, statistics: PixelStatistics | None = None) -> keras.Model:
     """Build an encoder with fresh weights.
 
     Args:
-        name: a key of `ENCODERS`.
+        options: the encoder's `Options`, which name it.
         image_size: height and width of the images, pixels.
-        width: number of filters of `conv`; the ResNets have their published widths.
-        stem: of the ResNets: `small` (3×3, stride 1, no pooling), `large` (as published) or `auto`, small below 64
-            pixels.
-        normalization: of the images: `none`, `symmetric` ([−1, 1]) or `statistics`.
-        statistics: of the training images (`models.encoders.normalization.pixel_statistics`), where the
+        statistics: of the training images (`models.encoders.shared.normalization.pixel_statistics`), where the
             normalisation asks for them. They are no weights: who copies weights builds with the same statistics.
 
     Returns:
         A model from float images in [0, 1], shape (N, image_size, image_size, 3), to features, shape (N, D).
 
     Raises:
-        ValueError: a name is unknown, the image is too small for the network, or the statistics are missing.
+        ValueError: the name is unknown, the image is too small for the network, or the statistics are missing.
     """
-    if name not in ENCODERS:
-        raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, not {name!r}")
-    return normalized(ENCODERS[name](image_size, width, stem), normalization, statistics)
+    return normalized(_module(options.name).build(options, image_size), options.normalization, statistics)
 
 
 def deployable(encoder: keras.Model, head: keras.Model | None = None) -> keras.Model:
@@ -79,3 +72,9 @@ def deployable(encoder: keras.Model, head: keras.Model | None = None) -> keras.M
     if head is not None:
         outputs = head(outputs)
     return keras.Model(images, outputs, name="classifier" if head is not None else "encoder")
+
+
+def _module(name: str) -> ModuleType:
+    if name not in NAMES:
+        raise ValueError(f"name = {name}: must be one of {', '.join(NAMES)}")
+    return import_module(f"{__name__}.{name}")

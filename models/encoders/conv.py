@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import keras
 from keras import layers
 
+from models.encoders.shared.base import EncoderOptions
+from models.options import options, within
 
-def conv(image_size: int, width: int = 128, stem: str = "auto") -> keras.Model:
+
+@options
+class Options(EncoderOptions):
+    """`width`: number of filters of each layer and of features."""
+
+    name: Literal["conv"]
+    width: int = within(ge=4, le=1024)
+
+
+def build(options: Options, image_size: int) -> keras.Model:
     """Four 3×3 convolutions with stride 2, then one dense layer, all with ReLU.
 
     Args:
+        options: the width.
         image_size: pixels, at least 31 (four unpadded strides leave one pixel).
-        width: number of filters of each layer and of features.
-        stem: not used; the residual networks have one.
 
     Returns:
         A model from (N, image_size, image_size, 3) to (N, width). 856,064 weights at 96 pixels and width 128.
@@ -27,9 +39,9 @@ def conv(image_size: int, width: int = 128, stem: str = "auto") -> keras.Model:
     return keras.Sequential(
         [
             keras.Input((image_size, image_size, 3)),
-            *(layers.Conv2D(width, 3, strides=2, activation="relu") for _ in range(4)),
+            *(layers.Conv2D(options.width, 3, strides=2, activation="relu") for _ in range(4)),
             layers.Flatten(),
-            layers.Dense(width, activation="relu"),
+            layers.Dense(options.width, activation="relu"),
         ],
         name="conv",
     )

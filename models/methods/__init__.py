@@ -1,67 +1,51 @@
-"""Pretraining methods by name, all alike: heads, a loss, and what they keep between steps.
+"""Pretraining methods, found by the name of their module: heads, a loss, and what they keep between steps.
 
-A new method is one module here, one line in `METHODS`, one file in `conf/method/` and one test.
+A new method is one module here (its `Options`, its loss, its class), one file in `conf/method/` and one test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import pkgutil
+from importlib import import_module
+from types import ModuleType
 
 import keras
 
-from models.augmentation import Augmentation
-from models.methods.barlow_twins import BarlowTwins
-from models.methods.base import Method, Setup
-from models.methods.byol import BYOL
-from models.methods.dcl import DCL
-from models.methods.dino import DINO
-from models.methods.moco import MoCo
-from models.methods.nnclr import NNCLR
-from models.methods.simclr import SimCLR
-from models.methods.simsiam import SimSiam
-from models.methods.supcon import SupCon
-from models.methods.swav import SwAV
-from models.methods.vicreg import VICReg
+from models.methods.shared.base import Method, MethodOptions, Setup
 
-METHODS: dict[str, type[Method]] = {
-    "simclr": SimCLR,
-    "dcl": DCL,
-    "nnclr": NNCLR,
-    "moco": MoCo,
-    "byol": BYOL,
-    "simsiam": SimSiam,
-    "barlow_twins": BarlowTwins,
-    "vicreg": VICReg,
-    "swav": SwAV,
-    "dino": DINO,
-    "supcon": SupCon,
-}
+NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg))
 
 
-def build(
-    name: str,
-    encoder: keras.Model,
-    options: Mapping[str, Any],
-    policy: Augmentation,
-    classes: int,
-    seed: int,
-    steps: int = 1,
-) -> Method:
+def options_type(name: str) -> type[MethodOptions]:
+    """The options of a method.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    found: type[MethodOptions] = _module(name).Options
+    return found
+
+
+def build(encoder: keras.Model, options: MethodOptions, classes: int, seed: int, steps: int = 1) -> Method:
     """Build a method around an encoder.
 
     Args:
-        name: a key of `METHODS`.
         encoder: as from `models.encoders.build`; it is trained in place.
-        options: the method's own hyperparameters, as in `conf/method/<name>.yaml`.
-        policy: augmentation of the views.
+        options: the method's `Options`, which name it.
         classes: number of classes of the online probe.
         seed: decides the augmentation.
         steps: of the whole training; momentum schedules span them.
 
     Raises:
-        ValueError: the name is unknown, or the options contradict each other.
+        ValueError: the name is unknown.
     """
-    if name not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {name!r}")
-    return METHODS[name](Setup(encoder, options, policy, classes, seed, steps))
+    module = _module(options.name)
+    own = (value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__)
+    found: type[Method] = next(value for value in own if isinstance(value, type) and issubclass(value, Method))
+    return found(Setup(encoder, options, classes, seed, steps))
+
+
+def _module(name: str) -> ModuleType:
+    if name not in NAMES:
+        raise ValueError(f"name = {name}: must be one of {', '.join(NAMES)}")
+    return import_module(f"{__name__}.{name}")

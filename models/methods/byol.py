@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from models.losses import byol
-from models.methods.base import both_ways, halves
-from models.methods.momentum import MomentumMethod
-from models.methods.predicting import PredictingMethod
+from typing import Literal
+
+from models.losses.cosine import negative_cosine
+from models.methods.shared.base import split_views, symmetrize
+from models.methods.shared.momentum import MomentumMethod, MomentumOptions
+from models.methods.shared.predicting import PredictingMethod, PredictingOptions
+from models.options import options
+
+
+def byol(p, z):
+    """Squared distance between normalised predictions and targets: 2 − 2·cosine.
+
+    Args:
+        p, z: as for `negative_cosine`.
+
+    Returns:
+        Scalar float32 in [0, 4]. The method adds the same with the views swapped.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Source: Grill et al. 2020, arXiv:2006.07733, eq. 2.
+    """
+    return 2.0 + 2.0 * negative_cosine(p, z)
+
+
+@options
+class Options(PredictingOptions, MomentumOptions):
+    """Published: symmetric."""
+
+    name: Literal["byol"]
 
 
 class BYOL(PredictingMethod, MomentumMethod):
-    """Grill et al. 2020, arXiv:2006.07733.
-
-    Options: those of `PredictingMethod` (published: symmetric) and of `MomentumMethod`.
-    """
+    """Grill et al. 2020, arXiv:2006.07733."""
 
     advice = (
         "turn on batch_norm in both heads, raise method.momentum.start, or lower method.optimizer.learning_rate"
@@ -20,6 +44,6 @@ class BYOL(PredictingMethod, MomentumMethod):
 
     def contrastive_loss(self, outputs, labels):
         """Distance of predictions from the other view's targets; the sum of both ways, as published."""
-        predictions, targets = halves(outputs["p"]), halves(outputs["targets"])
-        found = both_ways(byol, predictions, targets, self.symmetric)
+        predictions, targets = split_views(outputs["p"]), split_views(outputs["targets"])
+        found = symmetrize(byol, predictions, targets, self.symmetric)
         return 2.0 * found if self.symmetric else found

@@ -1,44 +1,92 @@
-"""DINO: match the momentum network's sharper, centred answer about the other view."""
+"""DINO: match the momentum network's sharper, centered answer about the other view."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
-from models.losses import dino, sinkhorn
-from models.methods.base import Setup, both_ways, halves
-from models.methods.momentum import MomentumMethod
-from models.momentum import follow, follower
+from models.losses.assignment import cross_entropy, sinkhorn
+from models.losses.checks import check_pair, check_temperature
+from models.methods.shared.base import Setup, split_views, symmetrize
+from models.methods.shared.momentum import MomentumMethod, MomentumOptions
+from models.momentum import ema_copy, ema_update
+from models.options import options, within
 from models.prototypes import prototypes, scores
 
 
-class DINO(MomentumMethod):
-    """Self-distillation without labels, Caron et al. 2021, arXiv:2104.14294, with two full-size views.
+def dino(student, teacher, center, student_temperature, teacher_temperature):
+    """The student's softmax must match the teacher's sharper, centered one.
 
-    Options: those of `MomentumMethod`, `prototypes` (their number), `temperature` (the student's) and
-    `teacher_temperature` (lower), `centring`: `mean` subtracts the running mean of the teacher's scores with
-    `centre_momentum` (in [0, 1]), as published; `sinkhorn` balances each batch as SwAV does (Oquab et al. 2023,
-    arXiv:2304.07193, section 4), which small networks and few prototypes need. `freeze_prototypes` (fraction of the
-    training during which they are held still).
+    Args:
+        student: logits of one view, shape (N, K).
+        teacher: the momentum network's logits of the other view, shape (N, K); no gradient flows into them.
+        center: running mean of the teacher's logits, shape (K,), which keeps one output from winning always.
+        student_temperature: > 0; 0.1 is usual.
+        teacher_temperature: > 0, lower than the student's; 0.04 to 0.07 is usual.
+
+    Returns:
+        Scalar float32, in nats. Equal logits give log K.
+
+    Raises:
+        ValueError: a temperature is not > 0, or the shapes differ.
+
+    Source: Caron et al. 2021, arXiv:2104.14294, eq. 2 and algorithm 1.
+    """
+    check_pair(student, teacher, "the student's and the teacher's logits")
+    if tuple(center.shape) != (teacher.shape[1],):
+        raise ValueError(f"the center must have the shape ({teacher.shape[1]},), not {tuple(center.shape)}")
+    check_temperature(student_temperature)
+    check_temperature(teacher_temperature)
+    teacher = ops.stop_gradient(ops.cast(teacher, "float32"))
+    targets = ops.softmax((teacher - ops.cast(center, "float32")) / teacher_temperature, axis=-1)
+    return cross_entropy(targets, student, student_temperature)
+
+
+@options
+class Options(MomentumOptions):
+    """`temperature` is the student's, `prototypes` their number.
+
+    `centering`: `mean` subtracts the running mean of the teacher's scores with `center_momentum`, as published;
+    `sinkhorn` balances each batch as SwAV does (Oquab et al. 2023, arXiv:2304.07193, section 4), which small
+    networks and few prototypes need. `freeze_prototypes`: fraction of the training during which they are still.
     """
 
-    advice = "set method.centring to sinkhorn, lower method.teacher_temperature, or raise method.momentum.start"
+    name: Literal["dino"]
+    temperature: float = within(gt=0)
+    teacher_temperature: float = within(gt=0)
+    prototypes: int = within(ge=2)
+    centering: Literal["mean", "sinkhorn"]
+    center_momentum: float = within(ge=0, le=1)
+    freeze_prototypes: float = within(ge=0, le=1)
 
-    def __init__(self, setup: Setup):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.teacher_temperature > self.temperature:
+            raise ValueError(
+                f"teacher_temperature = {self.teacher_temperature}: must be ≤ temperature = {self.temperature}"
+            )
+
+
+class DINO(MomentumMethod):
+    """Self-distillation without labels, Caron et al. 2021, arXiv:2104.14294, with two full-size views."""
+
+    advice = "set method.centering to sinkhorn, lower method.teacher_temperature, or raise method.momentum.start"
+
+    def __init__(self, setup: Setup[Options]):
         super().__init__(setup)
         options = setup.options
-        count = options["prototypes"]
-        self.prototypes = prototypes(options["projection"]["width"], count)
-        self.target_prototypes = follower(self.prototypes)
-        self.centre = self.add_weight(
-            name="centre", shape=(count,), dtype="float32", trainable=False, initializer=keras.initializers.Zeros()
+        count = options.prototypes
+        self.prototypes = prototypes(options.projection.width, count)
+        self.target_prototypes = ema_copy(self.prototypes)
+        self.center = self.add_weight(
+            name="center", shape=(count,), dtype="float32", trainable=False, initializer=keras.initializers.Zeros()
         )
-        self.temperatures = (float(options["temperature"]), float(options["teacher_temperature"]))
-        self.balanced = options["centring"] == "sinkhorn"
-        self.centre_momentum = float(options["centre_momentum"])
-        self.freeze = float(options["freeze_prototypes"])
+        self.temperatures = (options.temperature, options.teacher_temperature)
+        self.balanced = options.centering == "sinkhorn"
+        self.center_momentum = options.center_momentum
+        self.freeze = options.freeze_prototypes
 
     def embed(self, views, features) -> dict[str, Any]:
         """Embeddings `z` and `targets`, and their `student` and `teacher` scores."""
@@ -48,27 +96,27 @@ class DINO(MomentumMethod):
         return {**outputs, "student": student, "teacher": teacher}
 
     def contrastive_loss(self, outputs, labels):
-        """Cross entropy both ways; a running centre then moves towards the teacher's mean answer."""
-        running = ops.convert_to_tensor(self.centre)
-        centre = self._balance(outputs["teacher"]) if self.balanced else running
+        """Cross entropy both ways; a running center then moves towards the teacher's mean answer."""
+        running = ops.convert_to_tensor(self.center)
+        center = self._balance(outputs["teacher"]) if self.balanced else running
 
         def loss(student, teacher):
-            return dino(student, teacher, centre, *self.temperatures)
+            return dino(student, teacher, center, *self.temperatures)
 
-        found = both_ways(loss, halves(outputs["student"]), halves(outputs["teacher"]))
+        found = symmetrize(loss, split_views(outputs["student"]), split_views(outputs["teacher"]))
         mean = ops.mean(outputs["teacher"], axis=0)
-        self.centre.assign(self.centre_momentum * running + (1.0 - self.centre_momentum) * mean)
+        self.center.assign(self.center_momentum * running + (1.0 - self.center_momentum) * mean)
         return found
 
     def _balance(self, teacher):
-        """The centre with which the softmax of the batch uses all prototypes about equally."""
+        """The center with which the softmax of the batch uses all prototypes about equally."""
         temperature = self.temperatures[1]
         # Sinkhorn's assignment is exp(score / temperature − one number a prototype − one a row), row sums 1: the
-        # softmax of centred scores. The mean over rows leaves a constant beside the centre, which changes nothing.
+        # softmax of centered scores. The mean over rows leaves a constant beside the center, which changes nothing.
         logs = ops.log(ops.maximum(sinkhorn(teacher, temperature, 3), 1e-37))
         return ops.stop_gradient(ops.mean(teacher - temperature * logs, axis=0))
 
-    def follow(self, momentum) -> None:
+    def update_targets(self, momentum) -> None:
         """The prototypes have a copy too."""
-        super().follow(momentum)
-        follow(self.target_prototypes, self.prototypes, momentum)
+        super().update_targets(momentum)
+        ema_update(self.target_prototypes, self.prototypes, momentum)

@@ -3,37 +3,108 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from keras import ops
 
-from models.heads import head
-from models.losses import moco, moco_v3
-from models.methods.base import Setup, both_ways, halves
-from models.methods.momentum import MomentumMethod
+from models.heads import HeadOptions, head
+from models.losses.checks import check_pair, check_temperature
+from models.methods.shared.base import Setup, split_views, symmetrize
+from models.methods.shared.contrastive import ContrastiveOptions
+from models.methods.shared.momentum import MomentumMethod, MomentumOptions
+from models.methods.shared.predicting import require_same_width
+from models.options import options, within
 from models.queue import Queue
+from models.scaling import l2_normalize
 from models.temperature import Temperature
 
 
-class MoCo(MomentumMethod):
-    """Version 2: Chen et al. 2020, arXiv:2003.04297; version 3: Chen et al. 2021, arXiv:2104.02057.
+def moco(queries, keys, queue, temperature):
+    """Each query must pick its key among its key and all entries of a queue.
 
-    Options: those of `MomentumMethod`, `temperature` (> 0), `learnable_temperature`, `version`, and
-    version 2: `queue_size` and `symmetric` (published: only first views ask);
-    version 3: `prediction` (a head on the queries); the keys of the batch are the candidates, both ways.
+    Args:
+        queries: shape (N, D), any scale.
+        keys: embeddings of the other views by the momentum encoder, shape (N, D), any scale.
+        queue: earlier keys, shape (K, D), any scale.
+        temperature: > 0; 0.07 to 0.2 is usual.
+
+    Returns:
+        Scalar float32, in nats. Uniform embeddings give log(K + 1).
+
+    Raises:
+        ValueError: temperature is not > 0, or the shapes don't fit.
+
+    Source: He et al. 2019, arXiv:1911.05722, eq. 1.
+    """
+    check_pair(queries, keys, "queries and keys")
+    check_temperature(temperature)
+    if len(queue.shape) != 2 or queue.shape[1] != queries.shape[1]:
+        raise ValueError(f"the queue must have the shape (K, {queries.shape[1]}), not {tuple(queue.shape)}")
+    queries, keys, queue = l2_normalize(queries), l2_normalize(keys), l2_normalize(queue)
+    positives = ops.sum(queries * keys, axis=-1, keepdims=True)
+    logits = ops.concatenate([positives, ops.matmul(queries, ops.transpose(queue))], axis=1) / temperature
+    return ops.mean(ops.logsumexp(logits, axis=1) - logits[:, 0])
+
+
+def moco_v3(queries, keys, temperature):
+    """Each query must pick its key among the keys of the batch; scaled by 2·temperature, held still.
+
+    Args:
+        queries: shape (N, D), any scale.
+        keys: embeddings of the other views by the momentum encoder, shape (N, D), any scale.
+        temperature: > 0; 0.2 to 1 is usual.
+
+    Returns:
+        Scalar float32. Uniform embeddings give 2·temperature·log N. The method adds the same with views swapped.
+
+    Raises:
+        ValueError: temperature is not > 0, or the shapes differ.
+
+    Source: Chen et al. 2021, arXiv:2104.02057, algorithm 1.
+    """
+    check_pair(queries, keys, "queries and keys")
+    check_temperature(temperature)
+    similarities = ops.matmul(l2_normalize(queries), ops.transpose(l2_normalize(keys))) / temperature
+    losses = ops.logsumexp(similarities, axis=1) - ops.diagonal(similarities)
+    # the factor's own gradient would only ever lower a learned temperature, whatever the embeddings
+    return 2.0 * ops.stop_gradient(ops.convert_to_tensor(temperature, "float32")) * ops.mean(losses)
+
+
+@options
+class Options(MomentumOptions, ContrastiveOptions):
+    """Version 2 has a queue and may be `symmetric` (published: only first views ask); version 3 has `prediction`.
+
+    In version 3 the keys of the batch are the candidates, both ways.
     """
 
-    def __init__(self, setup: Setup):
+    name: Literal["moco"]
+    version: Literal[2, 3]
+    queue_size: int = within(ge=1)
+    symmetric: bool
+    prediction: HeadOptions
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.version == 3:
+            require_same_width(self.projection, self.prediction)
+            if not self.symmetric:
+                raise ValueError("symmetric = false: both views ask in version 3; set it to true or take version 2")
+
+
+class MoCo(MomentumMethod):
+    """Version 2: Chen et al. 2020, arXiv:2003.04297; version 3: Chen et al. 2021, arXiv:2104.02057."""
+
+    def __init__(self, setup: Setup[Options]):
         super().__init__(setup)
         options = setup.options
-        width = options["projection"]["width"]
-        self.temperature = Temperature(options["temperature"], options["learnable_temperature"])
+        width = options.projection.width
+        self.temperature = Temperature(options.temperature, options.learnable_temperature)
         self.queue = self.prediction_head = None
-        if options["version"] == 2:
-            self.queue = Queue(options["queue_size"], width, setup.seed)
+        if options.version == 2:
+            self.queue = Queue(options.queue_size, width, setup.seed)
         else:
-            self.prediction_head = head("prediction_head", width, **options["prediction"])
-        self.symmetric = options["version"] == 3 or bool(options["symmetric"])
+            self.prediction_head = head("prediction_head", width, options.prediction)
+        self.symmetric = options.version == 3 or options.symmetric
 
     def embed(self, views, features) -> dict[str, Any]:
         """Embeddings `z`, `queries` (predictions of them in version 3) and the keys: `targets`."""
@@ -43,12 +114,12 @@ class MoCo(MomentumMethod):
 
     def contrastive_loss(self, outputs, labels):
         """Queries against keys; in version 2 the queue takes the keys after."""
-        queries, keys = halves(outputs["queries"]), halves(outputs["targets"])
+        queries, keys = split_views(outputs["queries"]), split_views(outputs["targets"])
         temperature = self.temperature.value()
         if self.queue is None:
             # the sum of both directions, as published
-            return 2.0 * both_ways(partial(moco_v3, temperature=temperature), queries, keys)
+            return 2.0 * symmetrize(partial(moco_v3, temperature=temperature), queries, keys)
         loss = partial(moco, queue=ops.convert_to_tensor(self.queue.rows), temperature=temperature)
-        found = both_ways(loss, queries, keys, self.symmetric)
+        found = symmetrize(loss, queries, keys, self.symmetric)
         self.queue.enqueue(outputs["targets"] if self.symmetric else keys[1])
         return found

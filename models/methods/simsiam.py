@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from keras import ops
 
-from models.losses import negative_cosine
-from models.methods.base import both_ways, halves
-from models.methods.predicting import PredictingMethod
+from models.losses.cosine import negative_cosine
+from models.methods.shared.base import split_views, symmetrize
+from models.methods.shared.predicting import PredictingMethod, PredictingOptions
+from models.options import options
+
+
+@options
+class Options(PredictingOptions):
+    """Published: symmetric."""
+
+    name: Literal["simsiam"]
 
 
 class SimSiam(PredictingMethod):
-    """Chen and He 2020, arXiv:2011.10566.
-
-    Options: those of `PredictingMethod` (published: symmetric).
-    """
+    """Chen and He 2020, arXiv:2011.10566."""
 
     advice = "turn on batch_norm in both heads and output_norm in the projection, or lower the learning rate"
 
     def contrastive_loss(self, outputs, labels):
         """Minus the cosine of predictions with the other view's projections, held still."""
-        targets = halves(ops.stop_gradient(outputs["z"]))
-        return both_ways(negative_cosine, halves(outputs["p"]), targets, self.symmetric)
+        targets = split_views(ops.stop_gradient(outputs["z"]))
+        return symmetrize(negative_cosine, split_views(outputs["p"]), targets, self.symmetric)

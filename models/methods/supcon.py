@@ -2,35 +2,83 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from keras import ops
 
-from models.losses import sup_con
-from models.methods.base import Method, Setup
+from models.losses.checks import check_rows, check_temperature
+from models.losses.contrastive import log_sum_exp_without
+from models.methods.shared.base import Method, Setup
+from models.methods.shared.contrastive import ContrastiveOptions
+from models.options import options
+from models.scaling import l2_normalize
 from models.temperature import Temperature
 
 
-class SupCon(Method):
-    """Supervised contrastive learning, Khosla et al. 2020, arXiv:2004.11362.
+def sup_con(z, labels, temperature):
+    """Supervised contrastive loss: each embedding must find all others of its class (L_out).
 
-    Options: `temperature` (> 0), `learnable_temperature`, `views`: 2, as published, or 1 of each image, and
-    `unlabelled`: `instance` lets the two views of an unlabelled image belong to each other and to nothing else, as
-    in SimCLR; `leave_out` takes it out of the loss.
+    Args:
+        z: embeddings, shape (M, D), any scale; with two views stack them and repeat the labels.
+        labels: int, shape (M,); rows labelled −1 (unlabelled) are left out, as anchors and as candidates.
+        temperature: > 0; 0.05 to 0.1 is usual.
+
+    Returns:
+        Scalar float32, in nats: mean over the anchors that have a positive; 0 where none has. M equal embeddings of
+        one class give log(M − 1).
 
     Raises:
-        ValueError: one view of an unlabelled image would have nothing to belong to.
+        ValueError: temperature is not > 0, or the labels are not one for each row.
+
+    Source: Khosla et al. 2020, arXiv:2004.11362, eq. 2 (the mean instead of the sum over anchors).
     """
+    check_rows(z)
+    check_temperature(temperature)
+    if tuple(labels.shape) != (z.shape[0],):
+        raise ValueError(f"labels must have the shape ({z.shape[0]},), not {tuple(labels.shape)}")
+    z = l2_normalize(z)
+    similarities = ops.matmul(z, ops.transpose(z)) / temperature
+    labelled = ops.cast(labels >= 0, "float32")
+    itself = ops.eye(ops.shape(z)[0])
+    log_candidates = log_sum_exp_without(similarities, 1.0 - (1.0 - itself) * labelled[None, :])
+    same_class = ops.cast(ops.equal(labels[:, None], labels[None, :]), "float32") * (1.0 - itself)
+    positives = same_class * labelled[:, None]
+    count = ops.sum(positives, axis=1)
+    mean_positive = ops.sum(positives * similarities, axis=1) / ops.maximum(count, 1.0)
+    anchors = ops.cast(count > 0, "float32")
+    return ops.sum((log_candidates - mean_positive) * anchors) / ops.maximum(ops.sum(anchors), 1.0)
+
+
+@options
+class Options(ContrastiveOptions):
+    """Of each image 2 `views`, as published, or 1.
+
+    `unlabelled`: `instance` lets the two views of an unlabelled image belong to each other and to nothing else, as
+    in SimCLR; `leave_out` takes it out of the loss.
+    """
+
+    name: Literal["supcon"]
+    views: Literal[1, 2]
+    unlabelled: Literal["instance", "leave_out"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.views == 1 and self.unlabelled == "instance":
+            raise ValueError("unlabelled = instance: needs views = 2; use leave_out with views = 1")
+
+
+class SupCon(Method):
+    """Supervised contrastive learning, Khosla et al. 2020, arXiv:2004.11362."""
 
     advice = "lower method.optimizer.learning_rate, or raise runtime.batch_size"
 
-    def __init__(self, setup: Setup):
+    def __init__(self, setup: Setup[Options]):
         super().__init__(setup)
         options = setup.options
-        self.temperature = Temperature(options["temperature"], options["learnable_temperature"])
-        self.views = int(options["views"])
+        self.temperature = Temperature(options.temperature, options.learnable_temperature)
+        self.views = options.views
         self.classes = setup.classes
-        self.instances = options["unlabelled"] == "instance"
-        if self.instances and self.views == 1:
-            raise ValueError("unlabelled = instance needs views = 2")
+        self.instances = options.unlabelled == "instance"
 
     def contrastive_loss(self, outputs, labels):
         """L_out over all views."""

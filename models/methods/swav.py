@@ -2,29 +2,67 @@
 
 from __future__ import annotations
 
-from models.losses import swav
-from models.methods.base import Method, Setup, halves
+from typing import Literal
+
+from models.losses.assignment import cross_entropy, sinkhorn
+from models.losses.checks import check_pair, check_temperature
+from models.methods.shared.base import Method, MethodOptions, Setup, split_views
+from models.options import options, within
 from models.prototypes import prototypes, scores
 
 
-class SwAV(Method):
-    """Caron et al. 2020, arXiv:2006.09882, with two full-size views (no multi-crop).
+def swav(scores1, scores2, temperature, epsilon=0.05, iterations=3):
+    """Predict the prototype assignment of one view from the other, both ways.
 
-    Options: `temperature` (> 0), `prototypes` (their number), `epsilon` (> 0) and `iterations` of the balanced
-    assignment, `freeze_prototypes` (fraction of the training during which they are held still).
+    Args:
+        scores1, scores2: cosine of each view's embeddings with the prototypes, shape (N, K).
+        temperature: > 0, of the prediction; 0.1 is usual.
+        epsilon, iterations: of `sinkhorn`.
+
+    Returns:
+        Scalar float32, in nats. Equal scores give log K.
+
+    Raises:
+        ValueError: temperature or epsilon is not > 0, or the shapes differ.
+
+    Source: Caron et al. 2020, arXiv:2006.09882, eq. 1 and 2, averaged over the two directions.
     """
+    check_pair(scores1, scores2, "the two views' scores")
+    check_temperature(temperature)
+    first = cross_entropy(sinkhorn(scores2, epsilon, iterations), scores1, temperature)
+    second = cross_entropy(sinkhorn(scores1, epsilon, iterations), scores2, temperature)
+    return (first + second) / 2
+
+
+@options
+class Options(MethodOptions):
+    """`prototypes`: their number. `epsilon`, `iterations`: of the balanced assignment.
+
+    `freeze_prototypes`: fraction of the training during which they are held still.
+    """
+
+    name: Literal["swav"]
+    temperature: float = within(gt=0)
+    prototypes: int = within(ge=2)
+    epsilon: float = within(gt=0)
+    iterations: int = within(ge=1)
+    freeze_prototypes: float = within(ge=0, le=1)
+
+
+class SwAV(Method):
+    """Caron et al. 2020, arXiv:2006.09882, with two full-size views (no multi-crop)."""
 
     advice = "lower method.epsilon or the number of method.prototypes, or raise method.freeze_prototypes"
 
-    def __init__(self, setup: Setup):
+    def __init__(self, setup: Setup[Options]):
         super().__init__(setup)
         options = setup.options
-        self.prototypes = prototypes(options["projection"]["width"], options["prototypes"])
-        self.temperature = float(options["temperature"])
-        self.epsilon, self.iterations = float(options["epsilon"]), int(options["iterations"])
-        self.freeze = float(options["freeze_prototypes"])
+        self.prototypes = prototypes(options.projection.width, options.prototypes)
+        self.temperature = options.temperature
+        self.epsilon, self.iterations = options.epsilon, options.iterations
+        self.freeze = options.freeze_prototypes
 
     def contrastive_loss(self, outputs, labels):
         """Cross entropy of each view's scores with the other's assignment; labels play no part."""
         found = scores(self.prototypes, outputs["z"], trained=self.done > self.freeze)
-        return swav(*halves(found), self.temperature, self.epsilon, self.iterations)
+        return swav(*split_views(found), self.temperature, self.epsilon, self.iterations)

@@ -1,19 +1,22 @@
-"""Applying a model to image files: batch by batch, with progress, the files that can't be read told and counted."""
+"""Applying a model to image files: batch by batch, with progress; what can't be read is named and counted."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from components.shared.errors import UserError
 from components.shared.progress import Progress
-from pipelines.inference.image_files import ImageFiles, read_images, shown
-from pipelines.inference.model import ReadyModel
+from pipelines.command_line import printable
+from pipelines.inference.image_files import ImageFiles, read_images
 from pipelines.inference.table import new_table
+
+if TYPE_CHECKING:
+    from pipelines.inference.networks import ReadyModel
 
 # so many pixels a batch, whatever the images' size: some hundred MB inside a large network
 _BATCH_PIXELS, _LARGEST_BATCH = 2**20, 256
@@ -44,7 +47,7 @@ class FileWork:
                 self._progress.close()
 
     def finish(self) -> int:
-        """Tell on the error stream what is not in the result; returns the exit status."""
+        """Say on the error stream what is not in the result; returns the exit status."""
         if self.files.left_alone:
             count = self.files.left_alone
             print(f"note: left alone: {count:,} other file{'s' * (count != 1)} in the folders", file=sys.stderr)
@@ -52,7 +55,7 @@ class FileWork:
 
     def _skip(self, line: str) -> None:
         self.skipped += 1
-        line = f"skipped: {shown(line)}"
+        line = f"skipped: {printable(line)}"
         if self._progress is not None:
             self._progress.note(line)
         else:
@@ -72,7 +75,7 @@ def write_answers(
     endings: Sequence[str],
     rows: Callable[[FileWork], Iterator[Sequence[Sequence[Any]]]],
 ) -> int:
-    """Write a table of answers, and tell so in one line; returns the exit status.
+    """Write a table of answers, and say so in one line; returns the exit status.
 
     Args:
         label: of the progress.

@@ -1,20 +1,16 @@
-"""Write an encoder's features of image files as Parquet.
+"""An encoder's features of image files, as Parquet.
 
-  python -m pipelines embed folder/ --out features.parquet
-
-For search, clustering or a classifier of one's own. One row an image: `path`, and `features`, a list of float32. A
-list, not a column a feature: pandas gives the matrix back in one call,
-`np.stack(pd.read_parquet("features.parquet").features)`, and thousands of columns make every reader slow. Files
-that can't be read are told on the error stream and skipped; the exit status is then 1.
+One column holds them all, a list per row: pandas gives the matrix back in one call, and thousands of columns make
+every reader slow.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.shared.repository import in_repository
 from pipelines.inference.batches import FileWork, write_answers
 from pipelines.inference.image_files import ImageFiles
 from pipelines.inference.model import load_ready, quiet
@@ -24,32 +20,26 @@ ENDINGS = (".parquet",)
 COLUMNS = {"path": TEXT, "features": NUMBERS}
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("images", nargs="+", metavar="FOLDER", help="folders of images, or image files")
-    parser.add_argument("--out", type=Path, required=True, help="the table to write, .parquet")
-    parser.add_argument(
-        "--model",
-        default="encoder/encoder.keras",
-        help="a .keras file, or an address such as models:/<name>@champion; of a classifier, the features that its "
-        "head is given. Default: encoder/encoder.keras",
-    )
-
-
-def main(options: argparse.Namespace) -> int:
+def embed_files(images: Sequence[str], model_address: str | None, out: Path) -> int:
     """Write the features; returns 1 if a file was skipped, else 0.
+
+    Args:
+        images: image files and folders of them.
+        model_address: see `load_ready`; None is the encoder of the repository's last run.
+        out: table to write.
 
     Raises:
         UserError: no image, no such model, or the table can't be written.
     """
-    check_table(options.out, ENDINGS)
+    check_table(out, ENDINGS)
+    address = model_address or str(in_repository("encoder/encoder.keras"))
     quiet()
-    files = ImageFiles(options.images)
-    model = load_ready(options.model)
+    files = ImageFiles(images)
+    model = load_ready(address)
     network = model.encoder()
 
     def features(work: FileWork) -> Iterator[Sequence[Sequence[Any]]]:
         for paths, vectors in work.answers(network, model.size):
             yield list(zip(paths, vectors, strict=True))
 
-    return write_answers("embed", files, model, options.out, COLUMNS, ENDINGS, features)
+    return write_answers("embed", files, model, out, COLUMNS, ENDINGS, features)

@@ -1,4 +1,4 @@
-"""Image files as people name them on a command line: found in folders, read one by one, the bad ones told."""
+"""Image files as people name them on a command line: found in folders, read one by one, the bad ones named."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 from components.shared.errors import UserError
 from components.shared.sources.folder import ENDINGS, OTHER_IMAGES
 from components.shared.sources.pixels import CHUNK, decode
+from pipelines.command_line import printable
 
 LARGEST_FILE = 256 * 2**20  # bytes; far above any photograph, and what a few threads can hold at a time
 
@@ -49,7 +50,9 @@ class ImageFiles:
             self._argument(Path(argument))
         if not self.paths and not self.refused:
             named = ", ".join(map(str, arguments))
-            raise UserError(f"{shown(named)}: no image found (.jpg, .jpeg, .png or .webp); name files or folders")
+            raise UserError(
+                f"{printable(named)}: no image found (.jpg, .jpeg, .png or .webp); name files or folders"
+            )
 
     def _argument(self, path: Path) -> None:
         try:
@@ -58,7 +61,7 @@ class ImageFiles:
             elif path.exists() or path.is_symlink():
                 self._add(path, path.parent.resolve())
             else:
-                raise UserError(f"{shown(path)}: no such file or folder; check the path")
+                raise UserError(f"{printable(path)}: no such file or folder; check the path")
         except OSError as error:
             self._refuse(path, f"can't be read: {error.strerror}")
 
@@ -154,8 +157,3 @@ def _read(path: Path, size: int) -> np.ndarray | str:
         return f"{path}: can't be read: {error.strerror}"
     except UserError as error:
         return str(error)
-
-
-def shown(text: str | Path) -> str:
-    """A path or message in one line that any terminal shows: unprintable characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

@@ -1,16 +1,7 @@
-"""Tell the classes of image files with a registered model.
-
-  python -m pipelines predict photo.jpg folder/
-  python -m pipelines predict folder/ --out predictions.parquet
-
-Without --out they are printed: path, class, probability. Images go through what the dataset's went through:
-upright, centre square, the size the model was trained on. Files that can't be read are told on the error stream and
-skipped; the exit status is then 1.
-"""
+"""The classes of image files, by a registered model or one in a file: printed, or as a table."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +11,12 @@ import numpy as np
 
 from components.shared.errors import UserError
 from components.shared.params.schema import load_params
+from components.shared.registry.uris import alias_uri
 from components.shared.registry.versions import CHAMPION
+from components.shared.repository import in_repository
+from pipelines.command_line import printable
 from pipelines.inference.batches import FileWork, write_answers
-from pipelines.inference.image_files import ImageFiles, shown
+from pipelines.inference.image_files import ImageFiles
 from pipelines.inference.model import load_ready, quiet
 from pipelines.inference.table import NUMBER, TEXT, check_table
 
@@ -32,34 +26,26 @@ COLUMNS = {"path": TEXT, "class": TEXT, "probability": NUMBER}
 Row = tuple[str, str, np.float32]
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files and folders of them")
-    parser.add_argument(
-        "--model",
-        help="models:/<name>@<alias>, models:/<name>/<version>, or a .keras file; "
-        "default: the champion of the registry section in params.yaml",
-    )
-    parser.add_argument("--top", type=int, default=1, metavar="K", help="the K likeliest classes; default: 1")
-    parser.add_argument(
-        "--out", type=Path, help="write a table, .csv or .parquet, instead of printing; K rows an image"
-    )
-
-
-def main(options: argparse.Namespace) -> int:
+def predict_files(images: Sequence[str], model_address: str | None, top: int, out: Path | None) -> int:
     """Print or write the predictions; returns 1 if a file was skipped, else 0.
+
+    Args:
+        images: image files and folders of them.
+        model_address: see `load_ready`; None is the champion that the repository's params.yaml names.
+        top: so many of the likeliest classes.
+        out: table to write; None prints.
 
     Raises:
         UserError: no image, no such model, or the table can't be written.
     """
-    if options.top < 1:
-        raise UserError(f"--top = {options.top}: must be at least 1")
-    if options.out is not None:
-        check_table(options.out, ENDINGS)
-    where = options.model or f"models:/{load_params(Path('params.yaml')).registry.champion_model}@{CHAMPION}"
+    if top < 1:
+        raise UserError(f"--top = {top}: must be at least 1")
+    if out is not None:
+        check_table(out, ENDINGS)
+    address = model_address or _champion()
     quiet()
-    files = ImageFiles(options.images)
-    model = load_ready(where)
+    files = ImageFiles(images)
+    model = load_ready(address)
     network, labels = model.classifier(), model.labels()
     if labels != model.class_names:
         print(f"note: {model.name} does not name its classes; they are numbered from 0", file=sys.stderr)
@@ -67,11 +53,16 @@ def main(options: argparse.Namespace) -> int:
     def predictions(work: FileWork) -> Iterator[list[Row]]:
         for paths, probabilities in work.answers(network, model.size):
             pairs = zip(paths, probabilities, strict=True)
-            yield [row for path, answer in pairs for row in _rows(path, answer, labels, options.top)]
+            yield [row for path, answer in pairs for row in _rows(path, answer, labels, top)]
 
-    if options.out is not None:
-        return write_answers("predict", files, model, options.out, COLUMNS, ENDINGS, predictions)
+    if out is not None:
+        return write_answers("predict", files, model, out, COLUMNS, ENDINGS, predictions)
     return _print(files, predictions)
+
+
+def _champion() -> str:
+    registry = load_params(in_repository("params.yaml"), "register").registry
+    return alias_uri(registry.champion_model, CHAMPION)
 
 
 def _print(files: ImageFiles, predictions: Callable[[FileWork], Iterator[list[Row]]]) -> int:
@@ -80,7 +71,7 @@ def _print(files: ImageFiles, predictions: Callable[[FileWork], Iterator[list[Ro
     try:
         for rows in predictions(work):
             for path, name, probability in rows:
-                print(f"{shown(path)}  {shown(name)}  {probability:.4f}")
+                print(f"{printable(path)}  {printable(name)}  {probability:.4f}")
             sys.stdout.flush()
     except BrokenPipeError:
         # the reader has seen enough, as `head` does; Python would complain again when it flushes at its end

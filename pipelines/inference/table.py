@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from components.shared.errors import UserError
+from components.shared.errors import UserError, first_line
 
 ROWS = 8192  # of a Parquet row group: 64 MB of 2,048 features
 TEXT, NUMBER, NUMBERS = "text", "number", "numbers"
@@ -76,7 +78,7 @@ class Table(ABC):
         try:
             yield
         except OSError as error:
-            why = error.strerror or str(error).splitlines()[0]
+            why = error.strerror or first_line(error)
             raise UserError(f"{self.path}: can't be written: {why}; make room, or choose another place") from None
 
 
@@ -136,9 +138,6 @@ class _Csv(Table):
 class _Parquet(Table):
     def __init__(self, path: Path, columns: Mapping[str, str], about: str):
         super().__init__(path)
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         types = {TEXT: pa.string(), NUMBER: pa.float32(), NUMBERS: pa.list_(pa.float32())}
         self._kinds = list(columns.values())
         self._schema = pa.schema([(name, types[kind]) for name, kind in columns.items()], {"model": about})
@@ -157,15 +156,11 @@ class _Parquet(Table):
         self._parquet.close()
 
     def _group(self, rows: Sequence[Sequence[Any]]) -> None:
-        import pyarrow as pa
-
         values = zip(*rows, strict=True)
         columns = [self._column(kind, column) for kind, column in zip(self._kinds, values, strict=True)]
         self._parquet.write_table(pa.Table.from_arrays(columns, schema=self._schema))
 
     def _column(self, kind: str, values: Sequence[Any]) -> Any:
-        import pyarrow as pa
-
         if kind != NUMBERS:
             return pa.array(values, pa.string() if kind == TEXT else pa.float32())
         # not pa.array: it would go through a Python object for each number

@@ -5,37 +5,29 @@ Apart from `params.yaml` on purpose: no result depends on these settings, so no 
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from components.shared import git
 from components.shared.errors import UserError
 from components.shared.params.composing import CONF, compose_settings, options
 from components.shared.params.explain import did_you_mean, explain
 from components.shared.params.types import Section
+from components.shared.steps import TASKS
 
 GROUP = "cluster"
-Step = Literal[
-    "compose",
-    "ingest",
-    "validate",
-    "pretrain",
-    "probe",
-    "baseline",
-    "finetune",
-    "evaluate",
-    "register",
-    "refuse",
-    "record",
-]
-Timed = Literal[Step, "run"]
-# the steps that train; the others would leave a GPU idle
-ON_GPU = ("pretrain", "baseline", "finetune")
+_ROOT = Path(__file__).resolve().parents[2]
+ON_GPU = tuple(name for name, task in TASKS.items() if task.gpu)
+if TYPE_CHECKING:
+    TaskName = str
+    Timed = str
+else:
+    TaskName = Literal[tuple(TASKS)]
+    Timed = Literal[*TASKS, "run"]
 
 
 def _text(value: Any) -> Any:
@@ -148,7 +140,7 @@ class Cluster(Section):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     image_pull_secrets: list[Name] = []
     gpu: Gpu
-    resources: dict[Step, Resources] = {}
+    resources: dict[TaskName, Resources] = {}
     node_selector: dict[str, Label] = {}
     tolerations: list[Toleration] = []
     data: Volume
@@ -167,21 +159,25 @@ class Cluster(Section):
             raise ValueError(f"data.path = cache.path = {self.data.path}: mount them at different places")
         return self
 
-    def for_step(self, step: Step) -> Resources:
-        """Resources of a step; the smallest where there are none set."""
-        return self.resources.get(step, Resources())
+    def resources_of(self, task: str) -> Resources:
+        """What a task asks for; the least where nothing is set."""
+        return self.resources.get(task, Resources())
 
-    def image_for(self, step: str, commit: str | None) -> str:
-        """The image that a step runs in, always with a tag or digest.
+    def on_gpu(self, task: str) -> bool:
+        """Whether a task gets GPUs."""
+        return task in ON_GPU and self.gpu.count > 0
+
+    def image_for(self, task: str, commit: str | None) -> str:
+        """The image that a task runs in, always with a tag or digest.
 
         Args:
-            step: the step's name.
+            task: its name.
             commit: the tag of an image that has none.
 
         Raises:
             UserError: the image has no tag and the commit is not known.
         """
-        on_gpu = step in ON_GPU and self.gpu.count > 0
+        on_gpu = self.on_gpu(task)
         if on_gpu and self.gpu.image is not None:
             return _tagged("cluster.gpu.image", self.gpu.image, commit)
         image = _tagged("cluster.image", self.image, commit)
@@ -219,7 +215,7 @@ def compose_cluster(overrides: Sequence[str] = (), conf: Path = CONF) -> Cluster
     try:
         return Cluster.model_validate(composed)
     except ValidationError as error:
-        raise UserError(f"{GROUP}.{explain(error, Cluster)}") from None
+        raise UserError(explain(error, composed, [GROUP])) from None
 
 
 def is_cluster(override: str) -> bool:
@@ -229,26 +225,13 @@ def is_cluster(override: str) -> bool:
 
 def commit() -> str | None:
     """The first twelve digits of the commit that is checked out here, None outside a repository."""
-    found = os.environ.get("GIT_COMMIT") or _git("rev-parse", "HEAD")
+    found = git.commit(_ROOT)
     return found[:12] if found else None
 
 
 def uncommitted() -> bool:
     """Whether the code here differs from its commit, so that an image of the commit would lack the changes."""
-    return bool(
-        _git("status", "--porcelain", "--untracked-files=no", "--", "components", "models", "pipelines", "conf")
-    )
-
-
-def _git(*arguments: str) -> str:
-    root = Path(__file__).resolve().parents[2]
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return git.is_dirty("components", "models", "pipelines", "conf", folder=_ROOT)
 
 
 def _tagged(field: str, image: str, commit: str | None) -> str:

@@ -21,6 +21,7 @@ def compose(
     probe=str,
     baseline=str,
     finetune=str,
+    champion=str,
     evaluate=str,
     register=str,
 ):
@@ -37,7 +38,8 @@ def compose(
         probe: Parameters and code of probe.
         baseline: Parameters and code of baseline.
         finetune: Parameters and code of finetune.
-        evaluate: Parameters and code of evaluate, and the champion to compare with.
+        champion: Parameters and code of champion.
+        evaluate: Parameters and code of evaluate.
         register: Parameters and code of register.
     """
     from collections import namedtuple
@@ -131,9 +133,9 @@ def probe(
         encoder: The pretrained encoder.
 
     Returns:
-        probe: A linear classifier on the frozen encoder, its predictions, and accuracy over labels a class.
+        probe: A linear classifier on the frozen encoder, its predictions, and accuracy over labels per class.
         metrics: Accuracies of the linear probe and of nearest neighbours.
-        pictures: Accuracy over labels a class, and nearest neighbours.
+        pictures: Accuracy over labels per class, and nearest neighbours.
     """
     from pipelines.kubeflow import runtime
 
@@ -184,8 +186,23 @@ def finetune(
     runtime.run("finetune", settings, [dataset, encoder], finetune, metrics=metrics)
 
 
+def champion(settings: str) -> str:
+    """Ask the registry which model is in use.
+
+    Args:
+        settings: Parameters and code version.
+
+    Returns:
+        Output: What the registry said, as JSON, or why it could not be asked.
+    """
+    from pipelines.kubeflow import runtime
+
+    return runtime.champion(settings)
+
+
 def evaluate(
     settings: str,
+    champion: str,
     dataset: dsl.Input[dsl.Dataset],
     probe: dsl.Input[dsl.Model],
     baseline: dsl.Input[dsl.Model],
@@ -198,7 +215,8 @@ def evaluate(
     """Judge the probe and the fine-tuned model against the baseline.
 
     Args:
-        settings: Parameters and code version, and the champion to compare with.
+        settings: Parameters and code version.
+        champion: What the registry said of the model in use, as JSON.
         dataset: Images and labels.
         probe: The linear probe.
         baseline: The supervised baseline.
@@ -214,8 +232,8 @@ def evaluate(
     from pipelines.kubeflow import runtime
 
     inputs = [dataset, probe, baseline, finetune]
-    blessing = runtime.run(
-        "evaluate", settings, inputs, evaluation, metrics=metrics, confusion=confusion, page=report
+    blessing = runtime.evaluate(
+        settings, inputs, champion, evaluation, metrics=metrics, confusion=confusion, page=report
     )
     return "blessed" if blessing.blessed else "refused"
 

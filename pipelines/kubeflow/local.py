@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import sys
@@ -14,10 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from kfp import local
+from kfp.local.orchestrator import task_executor
+from kfp.local.status import Status
+
+from components.shared.code import ROOT
 from components.shared.environment import environment
 from components.shared.errors import UserError
-from pipelines.kubeflow.runtime import RUN
-from pipelines.kubeflow.versions import ROOT
+from pipelines.kubeflow import RUN
+from pipelines.kubeflow.pipeline import build_pipeline
 
 
 @dataclass
@@ -39,14 +45,10 @@ class Task:
 
 @dataclass
 class Report:
-    """What became of a run: its tasks in the order in which they ran.
-
-    `reason` is the last line that the running task printed; of a failed one, `Task.reason` keeps it.
-    """
+    """What became of a run: its tasks in the order in which they ran."""
 
     run_id: str
     tasks: dict[str, Task] = field(default_factory=dict)
-    reason: str = ""
 
     def failed(self) -> str | None:
         """Name of the first task that failed, None where all went well."""
@@ -78,10 +80,6 @@ def run_here(overrides: Sequence[str], folder: Path, data_version: str = "", cac
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: can't be written: {error.strerror}; choose another --out") from None
-    from kfp import local
-
-    from pipelines.kubeflow.pipeline import build_pipeline
-
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     with warnings.catch_warnings(), environment({RUN: report.run_id, "PYTHONPATH": os.pathsep.join(paths)}):
         # that names and resources do nothing here, and that no image is run, is known
@@ -94,7 +92,8 @@ def run_here(overrides: Sequence[str], folder: Path, data_version: str = "", cac
             raise_on_error=False,
             enable_caching=cache,
         )
-        with _Screen(sys.stdout, report) as screen, _watched(report, screen):
+        screen = _Screen(sys.stdout)
+        with redirect_stdout(screen), _watched(report, screen):
             pipeline(overrides=list(overrides), data_version=data_version)
     return report
 
@@ -103,69 +102,59 @@ def run_here(overrides: Sequence[str], folder: Path, data_version: str = "", cac
 def _watched(report: Report, screen: _Screen) -> Iterator[None]:
     """Learn of each task, also of a cached one, of which kfp.local tells nothing but a line in its log.
 
-    The functions that are wrapped are not public; kfp is pinned, and a test fails where they go.
+    The function that is wrapped is not public; kfp is pinned, and a test fails where it goes.
     """
-    import logging
+    execute = task_executor.execute_single_task
 
-    from kfp.local import status, task_dispatcher
-    from kfp.local.orchestrator import task_executor
-
-    execute, dispatch = task_executor.execute_single_task, task_dispatcher.run_single_task_implementation
-    ran: list[bool] = []
-
-    def dispatched(*args: Any, **kwargs: Any) -> Any:
-        if not ran:
-            screen.say(f"{kwargs['component_name'].removeprefix('comp-')}: running")
-        ran.append(True)
-        return dispatch(*args, **kwargs)
-
-    def executed(*args: Any, **kwargs: Any) -> Any:
+    def watched(*args: Any, **kwargs: Any) -> Any:
         name = kwargs["task_name"]
-        ran.clear()
-        report.reason = ""
+        screen.begin(name)
         start = time.monotonic()
-        outputs, ended = execute(*args, **kwargs)
-        state = "failed" if ended != status.Status.SUCCESS else "done" if ran else "cached"
-        task = Task(state, outputs, round(time.monotonic() - start, 1))
-        if state == "failed":
-            task.reason = report.reason
+        outputs, status = execute(*args, **kwargs)
+        seconds = round(time.monotonic() - start, 1)
+        if status != Status.SUCCESS:
+            task = Task("failed", outputs, seconds, screen.last)
+        else:
+            task = Task("done" if screen.ran else "cached", outputs, seconds)
         report.tasks[name] = task
-        screen.say(f"{name}: {state}" + (f" in {task.seconds:.0f} s" if ran else ""))
-        return outputs, ended
+        screen.say(f"{name}: {task.state}" + (f" in {seconds:.0f} s" if screen.ran else ""))
+        return outputs, status
 
     disabled = logging.root.manager.disable
     # what kfp.local logs is told by the lines above
     logging.disable(logging.ERROR)
-    task_executor.execute_single_task, task_dispatcher.run_single_task_implementation = executed, dispatched
+    task_executor.execute_single_task = watched
     try:
         yield
     finally:
-        task_executor.execute_single_task, task_dispatcher.run_single_task_implementation = execute, dispatch
+        task_executor.execute_single_task = execute
         logging.disable(disabled)
 
 
 class _Screen(io.TextIOBase):
-    """Takes what kfp.local prints and passes on the steps' own lines."""
+    """Takes what kfp.local prints and passes on the steps' own lines.
+
+    `ran` says whether the task printed anything: one that was answered from the cache did not. `last` is the last
+    line that it printed; of a crash, that of the traceback.
+    """
 
     _INDENT = "    "
     _NOISE = re.compile(r"^(-+|\[KFP Executor .*|)$")
     _DUMP, _DUMP_END = re.compile(r"^\[KFP Executor .*Got executor_input:$"), "}"
 
-    def __init__(self, out: TextIO, report: Report):
-        self._out, self._report = out, report
-        self._line, self._dumping = "", False
-        self._redirection: Any = None
+    def __init__(self, out: TextIO):
+        self._out, self._line, self._dumping = out, "", False
+        self._task, self.ran, self.last = "", True, ""
 
-    def __enter__(self) -> _Screen:
-        self._redirection = redirect_stdout(self)
-        self._redirection.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._redirection.__exit__(*error)
+    def begin(self, task: str) -> None:
+        """What is printed from now on is of this task."""
+        self._task, self.ran, self.last = task, False, ""
 
     def write(self, text: str) -> int:
         """Pass on whole lines; the steps report progress a line at a time when they do not write to a terminal."""
+        if not self.ran:
+            self.ran = True
+            self.say(f"{self._task}: running")
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             self._pass(line.removeprefix(self._INDENT))
@@ -184,7 +173,6 @@ class _Screen(io.TextIOBase):
         self._dumping = self._DUMP.match(line) is not None
         if self._NOISE.match(line.strip()):
             return
-        # of a crash, the last line of the traceback
-        self._report.reason = line.strip().removeprefix("error: ")
+        self.last = line.strip().removeprefix("error: ")
         if not line.startswith("error: "):
             self.say(line)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
 import json
 import math
 from collections.abc import Sequence
@@ -13,24 +11,20 @@ from typing import Any
 
 from components.shared.artifacts import SPLITS, Manifest, Result, read_record
 from components.shared.evaluation.gate import read_blessing
+from components.shared.templates import Picture, render
 from pipelines.summary import table
 
+TEMPLATES = Path(__file__).with_name("templates")
 _PICTURES = {
-    "pretrain": ("Pretraining", [("views.png", "Images, and the views that the encoder learned to match.")]),
+    "pretrain": ("Pretraining", {"views.png": "Images, and the views that the encoder learned to match."}),
     "probe": (
         "What the frozen encoder knows",
-        [
-            ("budgets.png", "Accuracy of the linear probe on test images over labels a class."),
-            ("neighbours.png", "Test images, and their nearest training images in the encoder's features."),
-        ],
+        {
+            "budgets.png": "Accuracy of the linear probe on test images over labels per class.",
+            "neighbours.png": "Test images, each with its nearest other test images in the encoder's features.",
+        },
     ),
 }
-_HTML = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<style>body {{ font: 16px/1.5 system-ui, sans-serif; margin: 1rem; }} img {{ max-width: 100%; }}
-figure {{ margin: 1rem 0; }} figcaption {{ color: #555; }}</style></head>
-<body><h1>{title}</h1>{figures}</body></html>
-"""
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -78,24 +72,24 @@ def show(
 
 def outcome(evaluation: Path, registration: Path | None) -> str:
     """The table that ends every run, as Markdown."""
-    blessing, result = read_blessing(evaluation), read_record(evaluation, Result)
     registered = read_record(registration, Result) if registration is not None else None
-    lines = table(result, blessing, registered, "the artifact `report` of evaluate, and MLflow")
-    title = "Put up for review" if registered and registered.details.get("registered") else "Not registered"
-    return "\n".join([f"# {title}", "", "```", *lines, "```", ""])
+    report = "the artifact `report` of evaluate, and MLflow"
+    lines = table(read_record(evaluation, Result), read_blessing(evaluation), registered, report)
+    good = registered is not None and bool(registered.details.get("registered"))
+    return render(TEMPLATES / "outcome.md.j2", registered=good, lines=lines)
 
 
 def confusion_counts(path: Path, classes: Sequence[str]) -> tuple[list[str], list[list[int]]]:
     """Count the pairs of `confusion.csv`.
 
     Args:
-        path: columns `actual` and `predicted`, a row an image.
+        path: columns `actual` and `predicted`, one row per image.
         classes: in the order of the matrix.
 
     Returns:
-        Classes and counts, a row for each true class; no counts where no model could be judged.
+        Classes and counts, one row per true class; no counts where no model won.
     """
-    index = {name: place for place, name in enumerate(classes)}
+    index = {name: number for number, name in enumerate(classes)}
     counts = [[0] * len(classes) for _ in classes]
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -116,55 +110,15 @@ def _numbers(step: str, folder: Path) -> dict[str, float]:
 
 def _page(step: str, folder: Path) -> str:
     if step == "ingest":
-        return _dataset(read_record(folder, Manifest))
+        return render(TEMPLATES / "dataset.md.j2", manifest=read_record(folder, Manifest), splits=SPLITS)
     if step == "validate":
-        return _verdict(json.loads((folder / "verdict.json").read_text(encoding="utf-8")))
+        verdict = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
+        return render(TEMPLATES / "verdict.md.j2", verdict=verdict)
     if step == "evaluate":
         return (folder / "report.html").read_text(encoding="utf-8")
-    title, pictures = _PICTURES[step]
-    figures = [_figure(folder / name, caption) for name, caption in pictures]
-    return _HTML.format(title=html.escape(title), figures="".join(figures))
-
-
-def _dataset(manifest: Manifest) -> str:
-    lines = [
-        f"# {manifest.name}",
-        "",
-        f"{manifest.image_size}×{manifest.image_size} pixels, from `{manifest.source}`",
-        "",
-        "| | " + " | ".join(SPLITS) + " |",
-        "|---|" + "---:|" * len(SPLITS),
-        "| **images** | " + " | ".join(f"**{manifest.counts[split]:,}**" for split in SPLITS) + " |",
-    ]
-    for label, name in enumerate(manifest.class_names):
-        cells = [f"{manifest.class_counts[split][label]:,}" for split in SPLITS]
-        lines.append(f"| {_cell(name)} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
-
-
-def _verdict(verdict: dict[str, Any]) -> str:
-    lines = [
-        f"# {'Fit to learn from' if verdict['passed'] else 'Not fit to learn from'}",
-        "",
-        "| | expectation | severity | looked at | observed |",
-        "|---|---|---|---|---|",
-    ]
-    for found in verdict["expectations"]:
-        sign = "✓" if found["success"] else "✗"
-        cells = (found["expectation"], found["severity"], found["subject"], found["observed"])
-        lines.append(f"| {sign} | " + " | ".join(_cell(cell) for cell in cells) + " |")
-    return "\n".join([*lines, ""])
-
-
-def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _figure(path: Path, caption: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    text = html.escape(caption)
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+    title, captions = _PICTURES[step]
+    pictures = [Picture.read(folder / name, caption) for name, caption in captions.items()]
+    return render(TEMPLATES / "pictures.html.j2", title=title, pictures=pictures)
 
 
 def _write(path: str, text: str) -> None:

@@ -4,33 +4,17 @@ Without `from __future__ import annotations`, which KFP can't read.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kfp import compiler, dsl
 
+from components.shared.steps import STEPS, TASKS, Step
 from pipelines.kubeflow import NAME, components
-from pipelines.kubeflow.cluster import Cluster, Step
-from pipelines.kubeflow.placement import pipeline_config, place
+from pipelines.kubeflow.cluster import Cluster
+from pipelines.kubeflow.placement import apply_cluster_settings, pipeline_config
 
-# what the Kubeflow page calls each task
-TITLES: dict[Step, str] = {
-    "compose": "Compose the options",
-    "ingest": "Ingest the images",
-    "validate": "Validate the data",
-    "pretrain": "Pretrain by contrast",
-    "probe": "Probe the encoder",
-    "baseline": "Train the baseline",
-    "finetune": "Fine-tune",
-    "evaluate": "Evaluate against the baseline",
-    "register": "Register for review",
-    "refuse": "Do not register",
-    "record": "Record how it ended",
-}
-# compose looks at the data and the registry; register acts on a registry, and must run, never be replayed; record
-# is about this run alone
-NEVER_CACHED = ("compose", "register", "record")
 # of an image that no task is ever run in
 LOCAL_IMAGE = "python"
 
@@ -78,23 +62,15 @@ def build_pipeline(
         end = tasks.add("record", overrides=overrides)
         with dsl.ExitHandler(end, name="Steps"):
             settings = tasks.add("compose", overrides=overrides, data_version=data_version).outputs
-            dataset = tasks.add("ingest", settings=settings["ingest"]).outputs["dataset"]
-            checked = tasks.add("validate", settings=settings["validate"], dataset=dataset)
-            data = {"dataset": dataset}
-            pretrained = tasks.add("pretrain", settings=settings["pretrain"], **data).after(checked)
-            rival = tasks.add("baseline", settings=settings["baseline"], **data).after(checked)
-            learned = {**data, "encoder": pretrained.outputs["encoder"]}
-            probed = tasks.add("probe", settings=settings["probe"], **learned).outputs["probe"]
-            tuned = tasks.add("finetune", settings=settings["finetune"], **learned).outputs["finetune"]
-            models = {"probe": probed, "finetune": tuned}
-            judged = tasks.add(
-                "evaluate", settings=settings["evaluate"], **data, **models, baseline=rival.outputs["baseline"]
-            )
-            evaluation = {"evaluation": judged.outputs["evaluation"]}
-            with dsl.If(judged.outputs["Output"] == "blessed", name="Blessed"):
-                tasks.add("register", settings=settings["register"], **data, **evaluation, **models)
+            made: dict[str, dsl.PipelineTask] = {}
+            for step in STEPS.values():
+                if step.name != "register":
+                    made[step.out] = tasks.add_step(step, settings, made)
+            evaluated = made[STEPS["evaluate"].out]
+            with dsl.If(evaluated.outputs["Output"] == "blessed", name="Blessed"):
+                tasks.add_step(STEPS["register"], settings, made)
             with dsl.Else(name="Refused"):
-                tasks.add("refuse", **evaluation)
+                tasks.add("refuse", evaluation=evaluated.outputs["evaluation"])
 
     return pipeline
 
@@ -108,21 +84,31 @@ def compile_pipeline(
 
 
 class _Tasks:
-    """Makes tasks of the components, each in its image and place."""
+    """Makes tasks of the components, each in its image and with the cluster's settings."""
 
     def __init__(self, cluster: Cluster | None, commit: str | None):
         self.cluster = cluster
         self.made: dict[str, Component] = {}
-        for name in TITLES:
+        for name in TASKS:
             image = cluster.image_for(name, commit) if cluster is not None else LOCAL_IMAGE
             function = getattr(components, name)
             self.made[name] = dsl.component(function, base_image=image, install_kfp_package=False)
 
-    def add(self, name: Step, **inputs: Any) -> dsl.PipelineTask:
-        task = self.made[name](**inputs)
-        task.set_display_name(TITLES[name])
-        task.set_caching_options(name not in NEVER_CACHED)
+    def add(self, name: str, **inputs: Any) -> dsl.PipelineTask:
+        task, row = self.made[name](**inputs), TASKS[name]
+        task.set_display_name(row.title)
+        task.set_caching_options(row.cached)
         if self.cluster is not None:
             about = (inspect.getdoc(getattr(components, name)) or "").splitlines()[0]
-            place(task, name, about, self.cluster)
+            apply_cluster_settings(task, row, about, self.cluster)
         return task
+
+    def add_step(self, step: Step, settings: Mapping[str, Any], made: Mapping[str, dsl.PipelineTask]) -> Any:
+        """Add a step; `made` maps the folders that it reads or waits for to their tasks."""
+        # the champion is handed on as text: KFP would take an artifact of a task that always runs for a new one
+        inputs = {
+            folder: made[folder].output if folder == "champion" else made[folder].outputs[folder]
+            for folder in step.inputs
+        }
+        task = self.add(step.name, settings=settings[step.name], **inputs)
+        return task.after(*(made[folder] for folder in step.after))

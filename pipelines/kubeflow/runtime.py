@@ -9,19 +9,26 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from components.shared.errors import UserError
-from components.shared.params.schema import READS, only, plain, restore
+from components.shared.artifacts import CHAMPION_RECORD
+from components.shared.code import code_digest
+from components.shared.digests import value_digest
+from components.shared.errors import UserError, one_line
+from components.shared.evaluation.gate import read_blessing
+from components.shared.params import composing
+from components.shared.params.schema import from_plain, select, to_plain
+from components.shared.steps import STEPS
+from components.shared.tracking.run import tracked
+from pipelines.kubeflow import CACHE, PAGE, RUN, pages
+from pipelines.kubeflow.versions import data_version
 
-# of a checkpoint's folder in the container; without it the step's own default
-CACHE = "PIPELINE_CACHE"
-PAGE = "PIPELINE_PAGE"
-RUN = "PIPELINE_RUN_ID"
 # Kubernetes shows what is written there as the reason why a container ended
 _TERMINATION_LOG = Path("/dev/termination-log")
 
@@ -34,25 +41,16 @@ def compose(overrides: Sequence[str], data: str) -> dict[str, str]:
         data: names the state of the data; empty: found by looking at the source.
 
     Returns:
-        Step → JSON of its parameters and the version of its code; of `ingest` also that of the data, of `evaluate`
-        the champion in the registry. Equal text means that KFP may answer from its cache.
+        Step → JSON of its parameters and the version of its code; of `ingest` also that of the data. Equal text
+        means that KFP may answer from its cache.
     """
-    from components.shared.params import composing as config
-    from components.shared.registry.versions import champion
-    from components.shared.tracking.run import connect
-    from pipelines.kubeflow.versions import code_version, data_version
-
     _quiet()
-    with told():
-        params, _ = config.compose(list(overrides))
+    with user_errors_in_one_line():
+        params, _ = composing.compose(list(overrides))
         settings: dict[str, dict[str, Any]] = {
-            step: {"params": plain(only(params, step)), "code": code_version(step, params)} for step in READS
+            step: {"params": to_plain(select(params, step)), "code": code_digest(step, params)} for step in STEPS
         }
         settings["ingest"]["data"] = data or data_version(params.data)
-        # a verdict against one champion is none against the next
-        connect()
-        crowned = champion(params.registry.champion_model)
-        settings["evaluate"]["champion"] = crowned.version if crowned is not None else None
         chosen = " ".join(overrides) or "the defaults"
         print(f"compose: {chosen}", flush=True)
         return {step: json.dumps(value, sort_keys=True) for step, value in settings.items()}
@@ -71,28 +69,49 @@ def run(step: str, settings: str, inputs: Sequence[Any], out: Any, **shown: Any)
     Returns:
         What the step function returned.
     """
-    from pipelines.kubeflow import pages
-
     _quiet()
-    with told():
-        params = restore(json.loads(settings)["params"], step)
+    with user_errors_in_one_line():
+        params = from_plain(json.loads(settings)["params"], step)
         options: dict[str, Any] = {}
         if step == "pretrain" and CACHE in os.environ:
             options["checkpoints"] = Path(os.environ[CACHE]) / "pretrain"
-        function = getattr(import_module(f"components.{step}"), step)
         folders = [Path(artifact.path) for artifact in inputs]
-        result = function(*folders, Path(out.path), params, **options)
+        result = _function(step)(*folders, Path(out.path), params, **options)
     out.metadata.update(pages.facts(Path(out.path)))
     pages.show(step, Path(out.path), folders, **shown)
     return result
 
 
+def champion(settings: str) -> str:
+    """Run the step `champion`; returns its record as text, for `evaluate`.
+
+    Its folder is no artifact: KFP tells artifacts apart by the task that made them, so one that always runs would
+    make `evaluate` run again every time.
+    """
+    _quiet()
+    with user_errors_in_one_line(), TemporaryDirectory() as place:
+        folder = Path(place) / "champion"
+        _function("champion")(folder, from_plain(json.loads(settings)["params"], "champion"))
+        return (folder / CHAMPION_RECORD).read_text(encoding="utf-8")
+
+
+def evaluate(settings: str, inputs: Sequence[Any], champion: str, out: Any, **shown: Any) -> Any:
+    """Run the step `evaluate`, with what `champion` returned as the folder that the step wants; else as `run`."""
+    with TemporaryDirectory() as place:
+        (Path(place) / CHAMPION_RECORD).write_text(champion, encoding="utf-8")
+        return run("evaluate", settings, [*inputs, _Folder(place)], out, **shown)
+
+
+@dataclass
+class _Folder:
+    """Stands for an artifact of KFP."""
+
+    path: str
+
+
 def refuse(evaluation: Any, page: Any) -> None:
     """Say on the page why nothing is registered. The run ends well: a refusal is a result."""
-    from components.shared.evaluation.gate import read_blessing
-    from pipelines.kubeflow import pages
-
-    with told():
+    with user_errors_in_one_line():
         reasons = read_blessing(Path(evaluation.path)).reasons()
     print("not registered, because it is not blessed:", flush=True)
     for reason in reasons:
@@ -107,25 +126,24 @@ def record(status: Any, overrides: Sequence[str]) -> None:
         status: KFP's `PipelineTaskFinalStatus` of all steps.
         overrides: the options of the run.
     """
-    from components.shared.digests import value_digest
-    from components.shared.params import composing as config
-    from components.shared.tracking.run import tracked
-
     _quiet()
     name = "runs"  # of a run that could not tell its dataset
     with suppress(UserError):
-        name = config.compose(list(overrides))[0].data.name
-    good = status.state == "SUCCEEDED"
+        name = composing.compose(list(overrides))[0].data.name
     tags = {"pipeline.status": str(status.state)}
     if status.error_message:
         tags["pipeline.error"] = str(status.error_message)[:5000]
     if os.environ.get(PAGE) and os.environ.get(RUN):
         tags["pipeline.link"] = f"{os.environ[PAGE].rstrip('/')}/#/runs/details/{os.environ[RUN]}"
     params = {"overrides": " ".join(overrides)}
-    with told(), _ended_badly(), tracked("pipeline", params, value_digest(params), {}, name) as tracking:
-        tracking.tags(tags)
+    with (
+        user_errors_in_one_line(),
+        suppress(_EndedBadlyError),
+        tracked("pipeline", params, value_digest(params), {}, name) as run_of_pipeline,
+    ):
+        run_of_pipeline.tags(tags)
         print(f"record: the run ended as {status.state}", flush=True)
-        if not good:
+        if status.state != "SUCCEEDED":
             raise _EndedBadlyError
 
 
@@ -134,23 +152,22 @@ class _EndedBadlyError(Exception):
 
 
 @contextmanager
-def _ended_badly() -> Iterator[None]:
-    with suppress(_EndedBadlyError):
-        yield
-
-
-@contextmanager
-def told() -> Iterator[None]:
+def user_errors_in_one_line() -> Iterator[None]:
     """End the container on a `UserError` with one line instead of a traceback, also where Kubernetes shows it."""
     try:
         yield
     except UserError as error:
-        line = " ".join(str(error).split())
+        line = one_line(error)
         print(f"error: {line}", file=sys.stderr, flush=True)
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             with suppress(OSError):
                 _TERMINATION_LOG.write_text(line[:4096], encoding="utf-8")
         sys.exit(2)
+
+
+def _function(step: str) -> Callable[..., Any]:
+    # one at a time: each step has libraries of its own
+    return getattr(import_module(f"components.{step}"), step)
 
 
 def _quiet() -> None:

@@ -1,147 +1,202 @@
-"""Review registered models: list, show, approve, reject, roll back, and what was decided before.
-
-  python -m pipelines review list
-  python -m pipelines review show 3
-  python -m pipelines review approve 3 --reason "better on stripes and dots"
-
-The models are those of params.yaml's section `registry`; the registry is MLFLOW_TRACKING_URI. The same can be done
-in MLflow's page: the version with the alias `champion` is the champion, whoever set it.
-"""
+"""The commands of `contrastive review` and `contrastive webhook`."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Annotated
 
-from components.shared.errors import UserError
-from components.shared.params.schema import load_params
-from components.shared.registry.versions import open_registry
-from pipelines.review import decide
-from pipelines.review import text as text
-from pipelines.review.details import details
-from pipelines.review.history import history, notes
-from pipelines.review.state import Place, read
+import typer
 
-NO_REASON = "no reason given"
+from pipelines.command_line import new_group, shared_options
 
+app = new_group(
+    """Review registered models: list, show, approve, reject, withdraw, roll back, history.
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the commands of the review and their options."""
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--model", metavar="NAME", help="that versions are put up in; default: registry.model_name in params.yaml"
-    )
-    common.add_argument(
-        "--production-model",
-        metavar="NAME",
-        help="approved versions are copied into it; default: registry.production_model, if --model is the default",
-    )
-    deciding = argparse.ArgumentParser(add_help=False)
-    deciding.add_argument(
-        "--reviewer", metavar="NAME", help="who decides; default: MLFLOW_TRACKING_USERNAME, else the login name"
-    )
-    why = "why; goes on record"
+    $ contrastive review list
+    $ contrastive review show 3
+    $ contrastive review approve 3 --reason "better on stripes and dots"
 
-    def action(name: str, run: object, about: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        made = actions.add_parser(name, help=about, description=about, parents=[common, *parents])
-        made.set_defaults(action=run)
-        return made
-
-    listed = action("list", _list, "Challenger, champion and all other versions side by side.")
-    listed.add_argument("--json", action="store_true", help="for programs")
-    shown = action(
-        "show", _show, "One version: its card, the gate's checks, decisions, links to runs and pictures."
-    )
-    shown.add_argument("number", metavar="N", help="number of the version")
-    approved = action(
-        "approve", _approve, "Make a version champion; the one before is kept for rollback.", deciding
-    )
-    approved.add_argument("number", metavar="N", help="number of the version")
-    approved.add_argument("--reason", required=True, metavar="TEXT", help=why)
-    approved.add_argument(
-        "--override", action="store_true", help="although the gate did not pass, or the version was rejected"
-    )
-    rejected = action("reject", _reject, "Put on record that a version is not wanted.", deciding)
-    rejected.add_argument("number", metavar="N", help="number of the version")
-    rejected.add_argument("--reason", required=True, metavar="TEXT", help=why)
-    rolled = action("rollback", _rollback, "Make the previous champion champion again.", deciding)
-    rolled.add_argument("--reason", default=NO_REASON, metavar="TEXT", help=why)
-    told = action("history", _history, "Who decided what, when and why; and what was changed without a decision.")
-    told.add_argument("--json", action="store_true", help="for programs")
-
-
-def main(options: argparse.Namespace) -> int | None:
-    """Do one action; returns 1 where somebody else's decision overtook this one.
-
-    Raises:
-        UserError: what was asked for can't be done.
+    The models are those of params.yaml's section `registry`; the registry is
+    MLFLOW_TRACKING_URI. The same can be done on MLflow's page: the version
+    with the alias `champion` is the champion, whoever set it.
     """
-    place = _place(options.model, options.production_model)
-    open_registry(place.model)
-    status: int | None = options.action(place, options)
-    return status
+)
+webhook_app = new_group(
+    """Announce new challengers to a reviewer, through a webhook of the MLflow server.
+
+    $ export MLFLOW_TRACKING_URI=https://mlflow.example.org WEBHOOK_SECRET=…
+    $ contrastive webhook serve                                    # where the server can reach it
+    $ contrastive webhook add https://review.example.org/webhook   # once
+    $ contrastive webhook test
+
+    The secret (at least 24 characters) comes from WEBHOOK_SECRET alone;
+    `serve` also takes what WEBHOOK_PREVIOUS_SECRET holds, while it is changed.
+    docs/webhook.md says the rest.
+    """
+)
 
 
-def _place(model: str | None, production: str | None) -> Place:
-    path = Path("params.yaml")
-    if model is None or path.exists():
-        registry = load_params(path).registry
-        if model in (None, registry.model_name):
-            model, production = registry.model_name, production or registry.production_model
-    for option, name in (("--model", model), ("--production-model", production)):
-        if name is not None and (not name.strip() or set(name) & set("'\"/:")):
-            raise UserError(f"{option} = {name!r}: must be the name of a registered model, without quotes, / and :")
-    if model == production:
-        raise UserError(f"--production-model = {production}: is --model too; name another model, or leave it out")
-    return Place(str(model), production)
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which registered models are reviewed."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="that versions are put up in; default: registry.model_name in params.yaml",
+        ),
+    ] = None
+    production_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="approved versions are copied into it; default: registry.production_model, beside its model_name",
+        ),
+    ] = None
 
 
-def _list(place: Place, options: argparse.Namespace) -> None:
-    state = read(place)
-    if options.json:
-        print(json.dumps(text.as_json(state), indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(text.overview(state)))
+Number = Annotated[str, typer.Argument(metavar="N", help="number of the version")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="why; goes on record")]
+ReviewerName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="who decides; default: MLFLOW_TRACKING_USERNAME, else the login name"),
+]
+Json = Annotated[bool, typer.Option("--json", help="for programs")]
+WebhookName = Annotated[str, typer.Option(metavar="NAME", help="of the webhook")]
 
 
-def _show(place: Place, options: argparse.Namespace) -> None:
-    state, number = read(place), _number(options.number)
-    print("\n".join(text.version(state, number, details(state, number))))
+@app.command(name="list")
+@shared_options
+def list_versions(models: ModelOptions, as_json: Json = False) -> None:
+    """Challenger, champion and all other versions side by side."""
+    from pipelines.review import actions
+
+    actions.list_versions(models.model, models.production_model, as_json)
 
 
-def _approve(place: Place, options: argparse.Namespace) -> int:
-    who = decide.reviewer(options.reviewer)
-    return _tell(decide.approve(place, _number(options.number), options.reason, who, options.override))
+@app.command()
+@shared_options
+def show(number: Number, models: ModelOptions) -> None:
+    """One version: its card, the gate's checks, decisions, links to runs and pictures."""
+    from pipelines.review import actions
+
+    actions.show(models.model, models.production_model, number)
 
 
-def _reject(place: Place, options: argparse.Namespace) -> int:
-    return _tell(decide.reject(place, _number(options.number), options.reason, decide.reviewer(options.reviewer)))
+@app.command()
+@shared_options
+def approve(
+    number: Number,
+    reason: Reason,
+    models: ModelOptions,
+    override: Annotated[
+        bool, typer.Option("--override", help="although the gate did not pass, or the version was rejected")
+    ] = False,
+    reviewer: ReviewerName = None,
+) -> int:
+    """Make a version champion; the one before is kept for rollback."""
+    from pipelines.review import actions
+
+    return actions.decide(
+        "approve", models.model, models.production_model, reviewer, number, reason, override=override
+    )
 
 
-def _rollback(place: Place, options: argparse.Namespace) -> int:
-    return _tell(decide.rollback(place, options.reason, decide.reviewer(options.reviewer)))
+@app.command()
+@shared_options
+def reject(number: Number, reason: Reason, models: ModelOptions, reviewer: ReviewerName = None) -> int:
+    """Put on record that a version is not wanted."""
+    from pipelines.review import actions
+
+    return actions.decide("reject", models.model, models.production_model, reviewer, number, reason)
 
 
-def _history(place: Place, options: argparse.Namespace) -> None:
-    state = read(place)
-    events, found = history(state), notes(state)
-    if options.json:
-        print(json.dumps([text.event_as_json(event) for event in events], indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(text.events(state, events, found)))
+@app.command()
+@shared_options
+def withdraw(number: Number, reason: Reason, models: ModelOptions, reviewer: ReviewerName = None) -> int:
+    """Take the champion out of service; none is champion until one is approved or rolled back to."""
+    from pipelines.review import actions
+
+    return actions.decide("withdraw", models.model, models.production_model, reviewer, number, reason)
 
 
-def _tell(outcome: decide.Outcome) -> int:
-    stream = sys.stderr if outcome.overtaken else sys.stdout
-    print("\n".join(text.outcome(outcome)), file=stream)
-    return 1 if outcome.overtaken else 0
+@app.command()
+@shared_options
+def rollback(models: ModelOptions, reason: Reason = "no reason given", reviewer: ReviewerName = None) -> int:
+    """Make the previous champion champion again."""
+    from pipelines.review import actions
+
+    return actions.decide("rollback", models.model, models.production_model, reviewer, None, reason)
 
 
-def _number(given: str) -> str:
-    number = given.strip().removeprefix("v")
-    if not number.isascii() or not number.isdigit() or int(number) < 1:
-        raise UserError(f"N = {given!r}: must be the number of a version, such as 3; `review list` shows them")
-    return str(int(number))
+@app.command()
+@shared_options
+def history(models: ModelOptions, as_json: Json = False) -> None:
+    """Who decided what, when and why; and what was changed without a decision."""
+    from pipelines.review import actions
+
+    actions.show_history(models.model, models.production_model, as_json)
+
+
+@webhook_app.command()
+def serve(
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="NUMBER", min=1, max=65535)] = 8008,
+    page: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="MLflow's page for people; default: MLFLOW_TRACKING_URI"),
+    ] = None,
+    forward: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="also post each line to this incoming webhook, as Slack's; default: WEBHOOK_FORWARD in the "
+            "environment, which keeps it out of the list of processes",
+        ),
+    ] = None,
+) -> None:
+    """Receive what the server sends, and print a line for each challenger."""
+    from pipelines.review import webhook
+
+    webhook.serve(host, port, page, forward)
+
+
+@webhook_app.command()
+def add(
+    url: Annotated[
+        str,
+        typer.Argument(
+            metavar="URL", help="where the server reaches `serve`, such as https://review.example.org/webhook"
+        ),
+    ],
+    name: WebhookName = "challenger",
+) -> None:
+    """Register the webhook, or bring it to a new address or secret."""
+    from pipelines.review import webhook
+
+    webhook.add(url, name)
+
+
+@webhook_app.command(name="list")
+def list_webhooks() -> None:
+    """All webhooks of the server."""
+    from pipelines.review import webhook
+
+    webhook.list_all()
+
+
+@webhook_app.command()
+def remove(name: WebhookName = "challenger") -> None:
+    """Remove the webhook."""
+    from pipelines.review import webhook
+
+    webhook.remove(name)
+
+
+@webhook_app.command()
+def test(name: WebhookName = "challenger") -> None:
+    """Let the server send a signed example to the receiver."""
+    from pipelines.review import webhook
+
+    webhook.test(name)

@@ -1,19 +1,27 @@
-"""Deciding: approve, reject, roll back."""
+"""Deciding: approve, reject, withdraw, roll back.
+
+MLflow sets an alias in one step, so there is one champion at every moment. A decision sets the alias, goes on
+record, and looks again: whoever was overtaken meanwhile is told.
+"""
 
 from __future__ import annotations
 
+import getpass
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from mlflow.utils.credentials import read_mlflow_creds
 
 from components.shared.errors import UserError
-from pipelines.review.carry_out import carry_out
-from pipelines.review.copies import copied
-from pipelines.review.log import Decision, new_id, now
-from pipelines.review.state import Place, State, read
+from pipelines.review.history import in_words
+from pipelines.review.record import Action, Decision
+from pipelines.review.state import ReviewedModels, State, read
+from pipelines.review.write import copy_to_production, move_champion, put_on_record, show_in_page
 
-_PAUSE = 0.1
 _LONGEST_REASON = 2000
+# how often, and how many seconds apart, to look for the record of somebody who moved the alias at the same moment
+_LOOKS, _PAUSE = 10, 0.1
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Outcome:
         decision: as recorded; None where nothing had to be done.
         done: one line that says what was done.
         rivals: decisions that were made at the same time.
-        overtaken: whether one of those counts instead of this one.
+        overtaken: whether another one counts instead of this one.
         notes: what could not be done besides.
     """
 
@@ -51,10 +59,6 @@ def reviewer(given: str | None = None) -> Reviewer:
     Raises:
         UserError: there is no name.
     """
-    import getpass
-
-    from mlflow.utils.credentials import read_mlflow_creds
-
     account = read_mlflow_creds().username or None
     try:
         name = given if given is not None else account or getpass.getuser()
@@ -66,11 +70,11 @@ def reviewer(given: str | None = None) -> Reviewer:
     return Reviewer(name, account if account != name else None)
 
 
-def approve(place: Place, number: str, reason: str, who: Reviewer, override: bool = False) -> Outcome:
+def approve(models: ReviewedModels, number: str, reason: str, who: Reviewer, override: bool = False) -> Outcome:
     """Make a version champion; the one before becomes the previous champion.
 
     Args:
-        place: the models.
+        models: under review.
         number: of the version, in the model that versions are put up in.
         reason: goes on record.
         who: decides.
@@ -79,117 +83,80 @@ def approve(place: Place, number: str, reason: str, who: Reviewer, override: boo
     Raises:
         UserError: there is no such version, something stands against it, or the account may not.
     """
-    reason = _reason(reason)
-    state = _settled(place)
-    entry = state.entry(number)
+    reason, state = _checked(reason), read(models)
+    state.version(number)
     if state.is_champion(number):
-        return Outcome(state, None, f"{state.named(state.champion)} is champion already; nothing was changed")
-    against = _against(state, number)
+        return Outcome(state, None, f"{state.name_of(state.champion)} is champion already; nothing was changed")
+    against = " and ".join(_against(state, number))
     if against and not override:
         raise UserError(
-            f"{place.model} version {number}: {' and '.join(against)}; approve it all the same with --override "
+            f"{models.model} version {number}: {against}; approve it all the same with --override "
             "and a reason that says why"
         )
-    crowned = copied(state, entry.number)
-    # where somebody took the alias away, the champion before that one is still known
-    earlier = state.champion or state.previous()
-    if earlier == crowned:
-        earlier = state.log.before(crowned)
-    return _decide(
-        state,
-        _decision(
-            state,
-            who,
-            action="approve",
-            version=number,
-            reason=reason,
-            override=" and ".join(against) or None,
-            after=_last_id(state),
-            champion=crowned,
-            replaced=state.champion,
-            previous=earlier,
-        ),
-    )
+    champion = copy_to_production(state, number)
+    return _decide(state, who, "approve", reason, version=number, champion=champion, override=against or None)
 
 
-def reject(place: Place, number: str, reason: str, who: Reviewer) -> Outcome:
+def reject(models: ReviewedModels, number: str, reason: str, who: Reviewer) -> Outcome:
     """Put a version's rejection on record, and take the alias `challenger` from it.
 
     Raises:
         UserError: there is no such version, or it is champion.
     """
-    reason = _reason(reason)
-    state = read(place)
-    state.entry(number)
+    reason, state = _checked(reason), read(models)
+    state.version(number)
     if state.is_champion(number):
         raise UserError(
-            f"{place.model} version {number} is champion; first `rollback`, or `approve` another version, "
-            "then reject it"
+            f"{models.model} version {number} is champion; first `rollback`, `withdraw` it, or `approve` another "
+            "version, then reject it"
         )
-    decision = state.log.about(number)
+    decision = state.record.latest.get(number)
     if decision is not None and decision.action == "reject" and state.challenger != number:
         done = f"version {number} was rejected already, by {decision.by} ({decision.reason}); nothing was changed"
         return Outcome(state, None, done)
-    return _decide(
-        state,
-        _decision(
-            state,
-            who,
-            action="reject",
-            version=number,
-            reason=reason,
-        ),
-    )
+    return _decide(state, who, "reject", reason, version=number)
 
 
-def rollback(place: Place, reason: str, who: Reviewer) -> Outcome:
+def withdraw(models: ReviewedModels, number: str, reason: str, who: Reviewer) -> Outcome:
+    """Take the champion out of service; no version is champion until one is approved or rolled back to.
+
+    Raises:
+        UserError: there is no such version, or it is not champion.
+    """
+    reason, state = _checked(reason), read(models)
+    state.version(number)
+    if not state.is_champion(number):
+        raise UserError(
+            f"{models.model} version {number} is not champion, {state.name_of(state.champion)} is; a version that "
+            "is not in service can be rejected"
+        )
+    return _decide(state, who, "withdraw", reason, version=number)
+
+
+def rollback(models: ReviewedModels, reason: str, who: Reviewer) -> Outcome:
     """Make the previous champion champion again; doing it twice goes back two champions.
 
     Raises:
         UserError: there is no previous champion, or it was rejected since.
     """
-    reason = _reason(reason)
-    state = _settled(place)
-    target = state.previous()
+    reason, state = _checked(reason), read(models)
+    target = state.previous
     if target is None:
         raise UserError(
-            f"{place.crowned}: there is no previous champion to go back to; `approve` a version instead "
-            "(`python -m pipelines review list` shows them)"
+            f"{models.champion_model}: there is no previous champion to go back to; `approve` a version instead "
+            "(`contrastive review list` shows them), or `withdraw` the champion"
         )
     origin = state.origin_of(target)
     if origin is not None and state.is_rejected(origin):
         raise UserError(
-            f"{state.named(target)} was champion before, but was rejected since; `approve` another version instead"
+            f"{state.name_of(target)} was champion before, but was rejected since; `approve` another version "
+            "instead"
         )
-    return _decide(
-        state,
-        _decision(
-            state,
-            who,
-            action="rollback",
-            version=state.origin_of(state.champion) if state.champion else None,
-            reason=reason,
-            after=_last_id(state),
-            champion=target,
-            replaced=state.champion,
-            previous=state.log.before(target),
-        ),
-    )
+    return _decide(state, who, "rollback", reason, version=state.origin_of(state.champion), champion=target)
 
 
-def _decision(state: State, who: Reviewer, **what: Any) -> Decision:
-    return Decision(
-        id=new_id(),
-        sequence=state.log.next_sequence(),
-        at=now(),
-        by=who.name,
-        account=who.account,
-        **what,
-    )
-
-
-def _reason(text: str) -> str:
-    reason = " ".join(text.split())
+def _checked(reason: str) -> str:
+    reason = " ".join(reason.split())
     if not reason:
         raise UserError("--reason: is empty; say in a few words why, it goes on record")
     if len(reason) > _LONGEST_REASON:
@@ -197,59 +164,69 @@ def _reason(text: str) -> str:
     return reason
 
 
-def _against(state: State, number: str) -> list[str]:
-    entry, against = state.entries[number], []
-    if not entry.blessed:
-        verdict = entry.tags.get("verdict")
-        against.append(
-            f"the gate did not pass (verdict: {verdict})" if verdict else "it has no verdict of the gate"
-        )
+def _against(state: State, number: str) -> Iterator[str]:
+    version, decision = state.versions[number], state.record.latest.get(number)
+    if not version.blessed:
+        verdict = version.tags.get("verdict")
+        yield f"the gate did not pass (verdict: {verdict})" if verdict else "it has no verdict of the gate"
     if state.is_rejected(number):
-        decision = state.log.about(number)
         by = f" by {decision.by}: {decision.reason}" if decision and decision.action == "reject" else ""
-        against.append(f"it was rejected{by}")
-    return against
+        yield f"it was rejected{by}"
 
 
-def _last_id(state: State) -> str | None:
-    move = state.log.last_move
-    return move.id if move else None
+def _decide(before: State, who: Reviewer, action: Action, reason: str, **what: str | None) -> Outcome:
+    """Move the alias `champion`, put the decision on record, and look what became of it."""
+    moves = action != "reject"
+    if moves:
+        move_champion(before.models, what.get("champion"))
+    mine = Decision(
+        sequence=before.record.next_sequence,
+        by=who.name,
+        account=who.account,
+        action=action,
+        reason=reason,
+        replaced=before.champion if moves else None,
+        **what,
+    )
+    put_on_record(before.models, mine)
+    state, notes = show_in_page(_look_again(before, mine), mine)
+    rivals = tuple(decision for decision in _since(before, state) if decision.id != mine.id)
+    others = [rival for rival in rivals if rival.moves]
+    # MLflow can't remove an alias from one version only: a withdrawal may hit a champion that was made just before
+    overtaken = moves and (state.champion != mine.champion or (action == "withdraw" and bool(others)))
+    done = _overtaken(state, mine, others) if overtaken else _done(state, mine)
+    return Outcome(state, mine, done, rivals, overtaken, tuple(notes))
 
 
-def _settled(place: Place) -> State:
-    """The state, a moment later if somebody is just moving the champion."""
-    state = read(place)
-    for _ in range(3):
-        move = state.log.last_move
-        if move is None or move.champion == state.champion:
+def _since(before: State, now: State) -> list[Decision]:
+    return [decision for decision in now.record.decisions if decision not in before.record.decisions]
+
+
+def _look_again(before: State, mine: Decision) -> State:
+    """The state afterwards; a reviewer who moved the alias at the same moment is given time to say so."""
+    state = read(before.models)
+    for _ in range(_LOOKS):
+        if not mine.moves or state.champion in {move.champion for move in _since(before, state) if move.moves}:
             break
         time.sleep(_PAUSE)
-        state = read(place)
+        state = read(before.models)
     return state
 
 
-def _decide(before: State, mine: Decision) -> Outcome:
-    state, notes = carry_out(before, mine)
-    known = {decision.id for decision in before.log.decisions}
-    rivals = tuple(other for other in state.log.decisions if other.id not in known and other.id != mine.id)
-    overtaken = mine.id in state.log.overtaken() or (mine.moves and state.champion != mine.champion)
-    return Outcome(state, mine, _done(state, mine, overtaken), rivals, overtaken, tuple(notes))
+def _overtaken(state: State, mine: Decision, others: Sequence[Decision]) -> str:
+    winner = next((other for other in reversed(others) if state.champion in (other.champion, mine.champion)), None)
+    by = (
+        f"{winner.by} {in_words(state, winner)} ({winner.reason})" if winner else "somebody moved the alias by hand"
+    )
+    return f"{in_words(state, mine)}, but at the same moment {by}; {state.name_of(state.champion)} is champion"
 
 
-def _done(state: State, mine: Decision, overtaken: bool) -> str:
+def _done(state: State, mine: Decision) -> str:
+    name, replaced = state.name_of(mine.champion), state.name_of(mine.replaced)
     if mine.action == "reject":
         return f"version {mine.version} is rejected"
-    if overtaken:
-        did = f"{state.named(mine.champion)} was {'approved' if mine.action == 'approve' else 'restored'}"
-        winner = state.log.last_move
-        if winner is None or winner.champion != state.champion:
-            return f"{did}, but at the same moment somebody made {state.named(state.champion)} champion by hand"
-        now_champion = f"{winner.by} made {state.named(state.champion)} champion"
-        return f"{did}, but at the same moment {now_champion}: {winner.reason}"
-    again = " again" if mine.action == "rollback" else ""
-    line = f"{state.named(mine.champion)} is champion{again}"
-    if mine.replaced is None:
-        return line
+    if mine.action == "withdraw":
+        return f"{replaced} is withdrawn; no version is champion"
     if mine.action == "rollback":
-        return f"{line}, in place of {state.named(mine.replaced)}"
-    return f"{line}; {state.named(mine.replaced)} is the previous champion"
+        return f"{name} is champion again" + (f", in place of {replaced}" if mine.replaced else "")
+    return f"{name} is champion" + (f"; {replaced} is the previous champion" if mine.replaced else "")

@@ -7,20 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from components.shared.errors import UserError
-from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, answering, find_model
-from pipelines.review.log import OUTCOMES, STATUS, Log
+from components.shared.registry.uris import parse_uri, version_uri
+from components.shared.registry.version_tags import tagged_gain
+from components.shared.registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    REJECTED,
+    ROLLED_BACK,
+    STATUS,
+    WITHDRAWN,
+    find_model,
+    registry_client,
+)
+from pipelines.review.record import Record
 
 BLESSED = "blessed"
-REJECTED = "rejected"
-# a search returns no more at once; a model has hundreds of versions at most
+# tags of the decided version, for people, beside STATUS
+BY, AT, REASON, OVERRIDE = "review.by", "review.at", "review.reason", "review.override"
+# what STATUS says after a decision
+OUTCOMES = {"approve": "approved", "reject": REJECTED, "rollback": ROLLED_BACK, "withdraw": WITHDRAWN}
+# a search returns no more at once
 _PAGE = 1000
 
 
 @dataclass(frozen=True)
-class Place:
+class ReviewedModels:
     """The registered models that a review is about.
 
     Attributes:
@@ -32,13 +48,13 @@ class Place:
     production: str | None = None
 
     @property
-    def crowned(self) -> str:
-        """The model whose alias `champion` counts."""
+    def champion_model(self) -> str:
+        """The model whose alias `champion` counts, and whose tags are the record."""
         return self.production or self.model
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelVersion:
     """One version as the registry has it; `created` is in milliseconds since 1970, UTC."""
 
     number: str
@@ -48,167 +64,180 @@ class Entry:
     run_id: str
     tags: Mapping[str, str]
 
+    @classmethod
+    def of(cls, found: Any) -> ModelVersion:
+        """As MLflow's client gives it."""
+        return cls(
+            str(found.version),
+            int(found.creation_timestamp),
+            found.description or "",
+            found.source or "",
+            found.run_id or "",
+            dict(found.tags),
+        )
+
     @property
     def blessed(self) -> bool:
         """Whether the gate passed, as its tag says."""
         return self.tags.get("verdict") == BLESSED
+
+    def numbers(self, tag: str) -> list[float]:
+        """The numbers in a tag; none where it is missing or says anything else."""
+        try:
+            return [float(part) for part in self.tags.get(tag, "").split()]
+        except ValueError:
+            return []
+
+    def number_in(self, tag: str) -> float | None:
+        """The one number in a tag; None where there is none."""
+        found = self.numbers(tag)
+        return found[0] if len(found) == 1 else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Of the gain."""
+        found = self.numbers("gain_interval")
+        return (found[0], found[1]) if len(found) == 2 else None
+
+    @property
+    def gain_in_words(self) -> str:
+        """The gain over the baseline with its interval; empty where it is not known."""
+        return tagged_gain(self.tags)
 
 
 @dataclass(frozen=True)
 class State:
     """All that a decision depends on, read at one time.
 
-    `entries` and `aliases` belong to the model that versions are put up in; `crowned_entries`, `crowned` and `log`
-    to the model whose champion counts, which may be the same.
+    `versions` and `aliases` belong to the model that versions are put up in; `champion_versions`,
+    `champion_aliases` and `record` to the model whose champion counts, which may be the same.
     """
 
-    place: Place
-    entries: Mapping[str, Entry]
+    models: ReviewedModels
+    versions: Mapping[str, ModelVersion]
     aliases: Mapping[str, str]
-    crowned_entries: Mapping[str, Entry]
-    crowned: Mapping[str, str]
-    log: Log
+    champion_versions: Mapping[str, ModelVersion]
+    champion_aliases: Mapping[str, str]
+    record: Record
 
     @property
     def champion(self) -> str | None:
-        """Number of the champion in the model where it counts."""
-        return self.crowned.get(CHAMPION)
+        """Number of the champion, in the model whose champion counts."""
+        return self.champion_aliases.get(CHAMPION)
 
     @property
     def challenger(self) -> str | None:
         """Number of the version that waits for review."""
         return self.aliases.get(CHALLENGER)
 
+    @cached_property
     def previous(self) -> str | None:
-        """Number of the version that was champion before, where champions count; None if there is none.
+        """Number of the version that was champion before, in the model whose champion counts, if it is there."""
+        line = self.record.line(self.champion)
+        there = [number for number in line if number in self.champion_versions and number != self.champion]
+        return there[-1] if there else None
 
-        The alias says it, unless the champion was moved in MLflow's page, where nobody moves that alias too.
-        """
-        champion, alias, last = self.champion, self.crowned.get(PREVIOUS), self.log.last_move
-        if last is None:
-            return alias if alias != champion else None
-        if alias is None and last.previous not in self.crowned_entries:
-            # MLflow drops the aliases of a version that is deleted
-            alias = last.previous
-        moved = champion is not None and champion != last.champion
-        if champion is not None and alias == champion:
-            found = self.log.before(champion)
-        else:
-            found = last.champion if moved and alias in (None, last.previous) else alias
-        # versions may have been deleted since, and a version may have been champion more than once
-        for _ in range(len(self.log.decisions) + 1):
-            if found is None or (found != champion and found in self.crowned_entries):
-                return found
-            found = self.log.before(found)
-        return None
+    @cached_property
+    def _copies(self) -> Mapping[str, str]:
+        """Source → number of its earliest copy."""
+        newest_first = sorted(self.champion_versions.values(), key=lambda version: -int(version.number))
+        return {version.source: version.number for version in newest_first}
 
     def copy_of(self, number: str) -> str | None:
-        """Where champions count, the number of this version (the earliest, if it was copied more than once)."""
-        if self.place.production is None:
-            return number if number in self.entries else None
-        source = f"models:/{self.place.model}/{number}"
-        found = [entry for entry in self.crowned_entries.values() if entry.source == source]
-        return min(found, key=lambda entry: int(entry.number)).number if found else None
+        """The number of this version in the model whose champion counts."""
+        if self.models.production is None:
+            return number if number in self.versions else None
+        return self._copies.get(version_uri(self.models.model, number))
 
-    def origin_of(self, crowned: str) -> str | None:
+    def origin_of(self, number: str | None) -> str | None:
         """The number, where versions are put up, of a version of the model whose champion counts."""
-        if self.place.production is None:
-            return crowned
-        entry, prefix = self.crowned_entries.get(crowned), f"models:/{self.place.model}/"
-        return entry.source.removeprefix(prefix) if entry and entry.source.startswith(prefix) else None
+        if number is None or self.models.production is None:
+            return number
+        copy = self.champion_versions.get(number)
+        origin = parse_uri(copy.source) if copy else None
+        return origin.version if origin and origin.name == self.models.model else None
 
-    def named(self, crowned: str | None) -> str:
+    def name_of(self, number: str | None) -> str:
         """A version of the model whose champion counts, for people."""
-        if crowned is None:
+        if number is None:
             return "no version"
-        if self.place.production is None:
-            return f"version {crowned}"
-        origin = self.origin_of(crowned)
-        return (
-            f"version {origin} (production {crowned})" if origin else f"{self.place.production} version {crowned}"
-        )
+        if self.models.production is None:
+            return f"version {number}"
+        origin = self.origin_of(number)
+        return f"version {origin} (production {number})" if origin else f"{self.models.production} version {number}"
 
-    def is_champion(self, number: str) -> bool:
+    def is_champion(self, number: str | None) -> bool:
         """Whether this version is champion, itself or as a copy."""
-        return self.champion is not None and self.origin_of(self.champion) == number
+        return number is not None and self.origin_of(self.champion) == number
 
     def is_rejected(self, number: str) -> bool:
         """Whether the latest decision rejected it, or its tag says so, set by whoever."""
-        decision, entry = self.log.about(number), self.entries.get(number)
-        said = entry is not None and entry.tags.get(STATUS) == OUTCOMES["reject"]
+        decision, version = self.record.latest.get(number), self.versions.get(number)
+        said = version is not None and version.tags.get(STATUS) == REJECTED
         return said or (decision is not None and decision.action == "reject")
 
     def status(self, number: str) -> str:
         """Where a version stands, in a word."""
-        previous, decision = self.previous(), self.log.about(number)
         if self.is_champion(number):
             return CHAMPION
         if self.is_rejected(number):
             return REJECTED
-        if previous is not None and self.origin_of(previous) == number:
+        if self.origin_of(self.previous) == number:
             return PREVIOUS
         if self.challenger == number:
             return CHALLENGER
+        decision = self.record.latest.get(number)
         if decision is None:
-            return "duplicate" if self.entries[number].tags.get("duplicate_of") else "open"
-        return "rolled-back" if decision.action == "rollback" else "approved-before"
+            return "duplicate" if self.versions[number].tags.get("duplicate_of") else "open"
+        return {"rollback": "rolled-back", "withdraw": "withdrawn"}.get(decision.action, "approved-before")
 
-    def entry(self, number: str) -> Entry:
+    def version(self, number: str) -> ModelVersion:
         """The version of this number.
 
         Raises:
             UserError: there is none.
         """
-        if number not in self.entries:
-            numbers = ", ".join(sorted(self.entries, key=int)) or "none"
-            gone = " any more (it was deleted)" if self.log.about(number) else ""
-            raise UserError(f"{self.place.model}: there is no version {number}{gone}; versions: {numbers}")
-        return self.entries[number]
+        if number not in self.versions:
+            numbers = ", ".join(sorted(self.versions, key=int)) or "none"
+            gone = " any more (it was deleted)" if number in self.record.latest else ""
+            raise UserError(f"{self.models.model}: there is no version {number}{gone}; versions: {numbers}")
+        return self.versions[number]
 
 
-def read(place: Place) -> State:
+def read(models: ReviewedModels) -> State:
     """Ask the registry.
 
     Raises:
         UserError: there is no such model, or the registry does not answer.
     """
-    with answering(place.model) as client:
-        model = find_model(client, place.model)
+    with registry_client(models.model) as client:
+        model = find_model(client, models.model)
         if model is None:
             raise UserError(
-                f"the registry has no model {place.model}; run the pipeline first, check MLFLOW_TRACKING_URI, "
+                f"the registry has no model {models.model}; run the pipeline first, check MLFLOW_TRACKING_URI, "
                 "or name another one with --model"
             )
-        entries = _entries(client, place.model)
-    aliases = _numbers(model.aliases)
-    if place.production is None:
-        return State(place, entries, aliases, entries, aliases, Log.of(model.tags))
-    with answering(place.production) as client:
-        production = find_model(client, place.production)
+        versions, aliases = _versions(client, models.model), _aliases(model)
+    if models.production is None:
+        return State(models, versions, aliases, versions, aliases, Record.of(model.tags))
+    with registry_client(models.production) as client:
+        production = find_model(client, models.production)
         if production is None:
-            return State(place, entries, aliases, {}, {}, Log())
-        copies = _entries(client, place.production)
-    return State(place, entries, aliases, copies, _numbers(production.aliases), Log.of(production.tags))
+            return State(models, versions, aliases, {}, {}, Record())
+        copies = _versions(client, models.production)
+    return State(models, versions, aliases, copies, _aliases(production), Record.of(production.tags))
 
 
-def _numbers(aliases: Mapping[str, Any]) -> dict[str, str]:
-    return {alias: str(number) for alias, number in aliases.items()}
+def _aliases(model: Any) -> dict[str, str]:
+    return {alias: str(number) for alias, number in model.aliases.items()}
 
 
-def _entries(client: Any, name: str) -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
+def _versions(client: Any, name: str) -> dict[str, ModelVersion]:
+    found: dict[str, ModelVersion] = {}
     token = None
     while True:
         page = client.search_model_versions(f"name = '{name}'", max_results=_PAGE, page_token=token)
-        for version in page:
-            found[str(version.version)] = Entry(
-                number=str(version.version),
-                created=int(version.creation_timestamp),
-                description=version.description or "",
-                source=version.source or "",
-                run_id=version.run_id or "",
-                tags=dict(version.tags),
-            )
+        found |= {str(version.version): ModelVersion.of(version) for version in page}
         token = page.token
         if not token:
             return found

@@ -15,13 +15,15 @@ from PIL import Image
 from components.evaluate import evaluate
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
+from components.shared.evaluation.champion import Champion, write_champion
 from components.shared.evaluation.gate import read_blessing
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
 from tests.helpers.trained import write_all, write_trained
 
 PICTURES = {"accuracies.png", "curves.png", "recall.png", "confusion.png"}
+INPUTS = ("dataset", "probe", "baseline", "finetune", "champion")
 FILES = {"blessing.json", "metrics.json", "curves.csv", "confusion.csv", "report.html", "result.json"}
 
 
@@ -46,10 +48,8 @@ def do_evaluate(run, compose_params):
     """A function that evaluates and returns what stands in `evaluation/blessing.json`."""
 
     def _evaluate(*overrides):
-        params = only(compose_params("data.name=textures", *overrides), "evaluate")
-        given = evaluate(
-            run / "dataset", run / "probe", run / "baseline", run / "finetune", run / "evaluation", params
-        )
+        params = select(compose_params("data.name=textures", *overrides), "evaluate")
+        given = evaluate(*(run / name for name in (*INPUTS, "evaluation")), params)
         written = read_blessing(run / "evaluation")
         assert written == given
         return written
@@ -326,39 +326,44 @@ def test_curves_that_can_not_be_read_are_left_out_of_the_picture(run, do_evaluat
     assert "baseline" not in text
 
 
-# --- the champion, asked of a real registry
-
-
-def crown(model_name, tags, source):
-    import mlflow
-
-    client = mlflow.MlflowClient()
-    client.create_registered_model(model_name)
-    version = client.create_model_version(model_name, source=source.as_uri(), tags=tags).version
-    client.set_registered_model_alias(model_name, "champion", version)
+# --- the champion
 
 
 def test_a_better_champion_on_the_same_images_refuses(run, do_evaluate):
     digest = Dataset(run / "dataset").manifest.test_digest
-    crown("better", {"test_digest": digest, "test_accuracy": "0.99"}, run)
-    blessing = do_evaluate("registry.model_name=better")
+    best = Champion(model="better", version="1", test_digest=digest, test_accuracy=0.99)
+    write_champion(run / "champion", best)
+    blessing = do_evaluate()
     assert not blessing.blessed
     assert blessing.reasons() == [f"champion: {why(blessing, 'champion')}"]
     assert "99.0% of champion version 1" in why(blessing, "champion")
 
 
-def test_a_champion_on_other_images_does_not_refuse(run, do_evaluate):
-    crown("elsewhere", {"test_digest": "0" * 64, "test_accuracy": "0.99"}, run)
-    assert do_evaluate("registry.model_name=elsewhere").blessed
+def test_another_champion_is_another_input(run, do_evaluate):
+    recorded = []
+    for version in ("1", "2"):
+        write_champion(run / "champion", Champion(model="elsewhere", version=version, test_digest="0" * 64))
+        assert do_evaluate().blessed
+        recorded.append(read_record(run / "evaluation", Result).inputs["champion"])
+    assert recorded[0] != recorded[1]
 
 
-def test_a_registry_that_is_away_refuses(run, do_evaluate, monkeypatch):
-    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+def test_a_registry_that_is_away_refuses(run, do_evaluate):
+    write_champion(run / "champion", Champion(model="away", unavailable="http://127.0.0.1:9 does not answer"))
     blessing = do_evaluate()
     assert not blessing.blessed
-    assert "could not be asked" in why(blessing, "champion")
-    assert "127.0.0.1:9" in why(blessing, "champion")
+    assert "could not be asked: http://127.0.0.1:9" in why(blessing, "champion")
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"model": "a", "schema_version": 2}'])
+def test_a_champion_that_can_not_be_read_is_an_error_and_writes_nothing(run, do_evaluate, content):
+    (run / "champion" / "champion.json").unlink()
+    if content is not None:
+        (run / "champion" / "champion.json").write_text(content)
+    with pytest.raises(UserError, match=r"champion/champion\.json: .*run the step that writes champion/") as caught:
+        do_evaluate()
+    assert "\n" not in str(caught.value)
+    assert not (run / "evaluation").exists()
 
 
 # --- bad input

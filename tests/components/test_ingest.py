@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import yaml
@@ -19,11 +20,11 @@ from components.ingest import _write_images, ingest, sample_grid
 from components.shared.artifacts import SPLITS, Dataset
 from components.shared.errors import UserError
 from components.shared.params.composing import compose, write_params
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 from components.shared.sources.folder import Folder
 from tests.helpers.image_trees import encode, pack_tar, pack_zip, picture, write_tree
+from tests.helpers.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SIZE = 12
 CLASSES = {"bus": 20, "car": 30, "van": 15}
 
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 
 def params(path, *overrides):
     fixed = ("data=folder", f"data.path={path}", f"data.image_size={SIZE}", "data.name=tests")
-    return only(compose((*fixed, *overrides))[0], "ingest")
+    return select(compose((*fixed, *overrides))[0], "ingest")
 
 
 def digest(path, *overrides, out="dataset"):
@@ -146,8 +147,6 @@ def test_folder_and_archives_give_the_same_dataset(tree, tmp_path):
 
 
 def test_the_run_is_tracked(ingested):
-    import mlflow
-
     manifest = ingested[1].manifest
     run = mlflow.get_run(manifest.mlflow_run_id)
     assert run.info.status == "FINISHED"

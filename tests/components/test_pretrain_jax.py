@@ -30,7 +30,7 @@ def save_and_die(self, *state):
     os.kill(os.getpid(), signal.SIGKILL)
 
 Checkpoint.save = save_and_die
-command_line("pretrain", pretrain, ("dataset",), "encoder")
+command_line("pretrain", pretrain)
 """
 
 

@@ -14,13 +14,14 @@ from components.evaluate import evaluate
 from components.register import register
 from components.shared.artifacts import Dataset, Result, read_record, save_predictions
 from components.shared.digests import file_digest
-from components.shared.errors import UserError
-from components.shared.evaluation.gate import Champion, read_blessing
-from components.shared.params.schema import only
-from components.shared.registry.infra_validation import UnfitError
+from components.shared.errors import RefusedError, UserError
+from components.shared.evaluation.champion import Champion
+from components.shared.evaluation.gate import read_blessing
+from components.shared.params.schema import select
 from components.shared.registry.logged_model import requirements
-from components.shared.registry.versions import absolute_uri, champion, find_version
-from components.shared.tracking.earlier_runs import STEPS
+from components.shared.registry.versions import find_champion, find_version
+from components.shared.steps import STEPS
+from components.shared.tracking.client import absolute_uri
 from tests.helpers.datasets import make_arrays, write_dataset
 from tests.helpers.trained import write_all
 
@@ -77,9 +78,10 @@ def save_true_predictions(folder: Path, dataset: Path, model) -> None:
 def run_evaluate(root: Path, *overrides: str) -> None:
     from components.shared.params.composing import compose
 
-    params = only(compose(["data.name=colours", *overrides])[0], "evaluate")
+    params = select(compose(["data.name=colours", *overrides])[0], "evaluate")
     shutil.rmtree(root / "evaluation", ignore_errors=True)
-    evaluate(root / "dataset", root / "probe", root / "baseline", root / "finetune", root / "evaluation", params)
+    inputs = [root / name for name in ("dataset", "probe", "baseline", "finetune", "champion")]
+    evaluate(*inputs, root / "evaluation", params)
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ def do_register(run, compose_params):
     """A function that registers under a model name of the test's own."""
 
     def _register(name: str) -> Result:
-        params = only(compose_params(f"registry.model_name={name}"), "register")
+        params = select(compose_params(f"registry.model_name={name}"), "register")
         folders = [run / folder for folder in ("dataset", "evaluation", "probe", "finetune")]
         return register(*folders, run / "registration", params)
 
@@ -181,7 +183,7 @@ def check_description(version, result, manifest):
     assert f"[register](#/experiments/{experiment}/runs/{result.mlflow_run_id})" in version.description
     # the runs of the steps before are simulated, so MLflow does not know them, but their ids are told
     assert f"baseline `{'0' * 32}`" in version.description
-    assert set(result.details["runs"]) >= set(STEPS) - {"validate", "pretrain"}
+    assert set(result.details["runs"]) >= set(STEPS) - {"validate", "pretrain", "champion"}
     assert version.tags["run.register"] == result.mlflow_run_id
 
 
@@ -217,7 +219,7 @@ def evaluated_anew(run: Path) -> None:
 
 def test_a_model_that_fails_the_validation_is_not_registered(do_register, monkeypatch, run):
     def fail(*arguments):
-        raise UnfitError("over HTTP the model answers images of another size with status 500")
+        raise RefusedError("over HTTP the model answers images of another size with status 500")
 
     monkeypatch.setattr(module, "validate_infrastructure", fail)
     result = do_register("colours-unfit")
@@ -254,6 +256,24 @@ def test_a_refused_model_is_not_registered_and_the_step_ends_well(run, do_regist
     assert result.details["registered"] is False
     assert "gain: the fine-tuned model gains" in result.details["why"]
     assert find_version("colours-refused", "any") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda values: values["checks"].pop(2), "nobody asked for certainty"),
+        (lambda values: values.update(schema_version=2), "schema_version = 2: written by a later version"),
+    ],
+)
+def test_a_verdict_of_another_version_is_not_enough(run, do_register, change, words):
+    path = run / "evaluation" / "blessing.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    result = do_register("colours-versions")
+    assert result.details["registered"] is False
+    assert words in result.details["why"] and "\n" not in result.details["why"]
+    assert find_version("colours-versions", "any") is None
 
 
 def test_a_refused_run_without_models_ends_well(run, do_register):
@@ -328,7 +348,13 @@ def test_a_champion_keeps_its_alias_and_is_not_put_up_again(run, do_register, va
     assert again.details["aliases"] == ["champion"]
     assert client().get_registered_model("colours-crowned").aliases == {"champion": 1}
     manifest = Dataset(run / "dataset").manifest
-    assert champion("colours-crowned") == Champion("1", manifest.test_digest, 1.0)
+    assert find_champion("colours-crowned") == Champion(
+        model="colours-crowned",
+        version="1",
+        test_digest=manifest.test_digest,
+        test_accuracy=1.0,
+        artifact_digest=file_digest(run / "finetune" / "classifier.keras"),
+    )
 
 
 def test_another_model_is_another_version_and_takes_the_alias(run, do_register, validated):

@@ -18,7 +18,7 @@ from components.probe import probe
 from components.shared.artifacts import Dataset, Manifest, Result, read_record
 from components.shared.errors import UserError
 from components.shared.params.composing import compose
-from components.shared.params.schema import only, params_digest
+from components.shared.params.schema import params_digest, select
 from components.shared.training import supervised
 from tests.helpers.datasets import make_arrays, make_dataset, write_dataset
 
@@ -32,7 +32,7 @@ STEPS = ("probe", "baseline", "finetune")
 
 
 def params(step, *overrides):
-    return only(compose([*SMALL, *overrides])[0], step)
+    return select(compose([*SMALL, *overrides])[0], step)
 
 
 def run(step, dataset, encoder, out, *overrides):
@@ -250,7 +250,7 @@ def test_validation_chooses_the_exported_seed(dataset, tracking_uri, tmp_path, m
         calls.append(split)
         return answers[split] if (seed == 1) == (split == "validation") else np.roll(answers[split], 1, axis=1)
 
-    monkeypatch.setattr(supervised, "_predict", answer)
+    monkeypatch.setattr(supervised, "predict", answer)
     options = ("supervised.learning_rates=[1e-3]", "supervised.epochs=1")
     record = baseline(dataset, tmp_path / "baseline", params("baseline", *options))
     assert calls == ["validation", "test"] * 2
@@ -300,7 +300,7 @@ def test_an_encoder_of_another_dataset_is_refused(encoder, tracking_uri, tmp_pat
 
 
 def test_an_encoder_of_another_network_is_refused(dataset, encoder, tracking_uri, tmp_path):
-    message = r"params.encoder = {'name': 'conv', 'width': 8, .*}: another network than .*'width': 16, .*}; run "
+    message = r"params.encoder = {'name': 'conv', .*'width': 8}: another network than .*'width': 16}; run "
     assert_refused("finetune", dataset, encoder, tmp_path / "finetune", message, "encoder.width=16")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -9,13 +10,21 @@ import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
+import boto3
+import mlflow
 import pytest
+import sqlalchemy
+from alembic import command
+from matplotlib.figure import Figure
+from mlflow.store.db.utils import _get_alembic_config
+from mlflow.store.tracking.dbmodels.initial_models import Base
 
 from components.ingest import ingest
 from components.shared.errors import UserError, exit_cleanly
 from components.shared.params.composing import compose
-from components.shared.params.schema import only
-from components.shared.tracking.run import connect, tracked
+from components.shared.params.schema import select
+from components.shared.tracking.client import connect
+from components.shared.tracking.run import tracked
 from tests.helpers.deployment import (
     BACKUP,
     SECRETS,
@@ -25,6 +34,7 @@ from tests.helpers.deployment import (
     manifests,
     postgres,
     script,
+    settings,
     store,
 )
 from tests.helpers.image_trees import write_tree
@@ -46,11 +56,6 @@ PASSWORD = "what the pipeline knows"
 
 def old_database(address):
     """What an installation of long ago left: its schema, and one run."""
-    import sqlalchemy
-    from alembic import command
-    from mlflow.store.db.utils import _get_alembic_config
-    from mlflow.store.tracking.dbmodels.initial_models import Base
-
     engine = sqlalchemy.create_engine(address)
     Base.metadata.create_all(engine)
     with engine.begin() as connection:
@@ -82,8 +87,6 @@ def stack(tmp_path_factory):
 
 def call(stack, method, path, body=None, user="admin", password=None, host=None):
     """One request; gives status and text."""
-    import base64
-
     headers = {"Content-Type": "application/json"}
     if user:
         pair = f"{user}:{password or SECRETS['MLFLOW_AUTH_ADMIN_PASSWORD']}"
@@ -102,8 +105,6 @@ def call(stack, method, path, body=None, user="admin", password=None, host=None)
 @pytest.fixture
 def pipeline(stack, monkeypatch, tracking_uri, in_tmp):
     """The environment of a pipeline that may log there."""
-    import mlflow
-
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", stack.url)
         patch.setenv("MLFLOW_TRACKING_USERNAME", "pipeline")
@@ -113,8 +114,6 @@ def pipeline(stack, monkeypatch, tracking_uri, in_tmp):
 
 
 def objects(stack):
-    import boto3
-
     keys = {key: SECRETS[key.upper()] for key in ("aws_access_key_id", "aws_secret_access_key")}
     client = boto3.client("s3", endpoint_url=stack.s3, region_name="us-east-1", **keys)
     return {item["Key"] for item in client.list_objects_v2(Bucket="mlflow").get("Contents", [])}
@@ -135,12 +134,9 @@ def test_an_old_database_was_brought_up_to_date_with_its_runs(stack):
 
 @pytest.mark.slow
 def test_steps_log_parameters_numbers_pictures_files_and_a_model(stack, pipeline, in_tmp):
-    import mlflow
-    from matplotlib.figure import Figure
-
     tree = write_tree(in_tmp / "images", {"bus": 12, "car": 12})
     chosen = ("data=folder", f"data.path={tree}", "data.name=deployed", "data.image_size=12")
-    manifest = ingest(in_tmp / "dataset", only(compose(chosen)[0], "ingest"))
+    manifest = ingest(in_tmp / "dataset", select(compose(chosen)[0], "ingest"))
     client = mlflow.MlflowClient()
     run = client.get_run(manifest.mlflow_run_id)
     assert run.info.status == "FINISHED"
@@ -284,8 +280,6 @@ def experiment(stack, name):
 
 
 def sql(statement, stack):
-    import sqlalchemy
-
     engine = sqlalchemy.create_engine(stack.address)
     with engine.begin() as connection:
         connection.execute(sqlalchemy.text(statement))
@@ -307,8 +301,6 @@ def test_the_server_does_not_start_without_its_secrets(change, why):
 
 
 def manifest_settings():
-    from tests.helpers.deployment import settings
-
     return {**settings(), "MLFLOW_AUTH_ADMIN_PASSWORD": "long enough for it"}
 
 

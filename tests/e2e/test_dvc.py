@@ -8,93 +8,42 @@ import json
 import re
 
 import pytest
-import yaml
 
-from components.shared.params.composing import options
-from components.shared.params.schema import READS
-from tests.helpers.pipeline_graph import FOLDERS, closure, covers, downstream, imports, load, outs
+from components.shared.code import shaping
+from components.shared.params.composing import compose
+from tests.helpers.pipeline_graph import FOLDERS, covers, downstream, load
 from tests.helpers.repository import ROOT
 
 STAGES = load()["stages"]
-# they check, explain, track, watch, resume, draw and choose where to compute: what a step learns or decides is not
-# theirs
-SURROUNDINGS = {
-    f"components/shared/{name}.py"
-    for name in (
-        *("errors", "progress", "step", "plots/grids", "plots/evaluation", "plots/probe"),
-        *(f"params/{name}" for name in ("composing", "explain", "methods", "schema", "types")),
-        *("tracking/delivery", "tracking/run"),
-        *(f"training/{name}" for name in ("checkpoints", "devices", "monitor", "distributed")),
-    )
-}
-# it imports every method, and a stage depends on the chosen one alone, and on what methods share
-METHODS = "models/methods/__init__.py"
-METHOD_NAMES = {
-    yaml.safe_load((ROOT / "conf" / "method" / f"{option}.yaml").read_text())["name"]
-    for option in options()["method"]
-}
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("[!_]*.yaml"))
 
 
-def code(stage):
-    """Code that a stage depends on, with the default method filled in."""
-    filled = [dependency.replace("${method.name}", "simclr") for dependency in STAGES[stage]["deps"]]
-    return [dependency for dependency in filled if dependency.startswith(("components/", "models/"))]
+def code(stage, values):
+    """Code that a stage depends on, with what the parameters choose filled in."""
+    return [
+        re.sub(r"\$\{(\w+)\.(\w+)\}", lambda found: values[found[1]][found[2]], dependency)
+        for dependency in STAGES[stage].get("deps", [])
+        if dependency.startswith(("components/", "models/"))
+    ]
 
 
-def used(stage, leave_out=frozenset()):
-    """A stage's module and what that imports, packages with nothing in them aside."""
-    files = closure(f"components/{stage}.py", leave_out)
-    if METHODS in files:
-        chosen = {f"models/methods/{name}.py" for name in METHOD_NAMES}
-        shared = set().union(*(closure(module) for module in chosen)) - chosen
-        files = closure(f"components/{stage}.py", leave_out | {METHODS}) | shared | {"models/methods/simclr.py"}
-    return {file for file in files if not file.endswith("/__init__.py") or list(imports(file))}
+def is_empty(file):
+    return file.endswith("/__init__.py") and "import " not in (ROOT / file).read_text()
 
 
-def test_there_is_one_stage_a_step():
-    assert list(STAGES) == list(FOLDERS) == list(READS)
-
-
-@pytest.mark.parametrize("stage", FOLDERS)
-def test_a_stage_runs_its_step_and_writes_its_folder(stage):
-    assert STAGES[stage]["cmd"] == f"python -m components.{stage}"
-    assert outs(STAGES[stage]) == [FOLDERS[stage]]
-
-
-@pytest.mark.parametrize("stage", FOLDERS)
-def test_parameters_are_those_that_the_step_can_read(stage):
-    assert STAGES[stage]["params"] == list(READS[stage])
-
-
-@pytest.mark.parametrize("stage", FOLDERS)
-def test_the_code_that_shapes_the_output_is_a_dependency(stage):
-    listed = code(stage)
-    assert [
-        file for file in sorted(used(stage, SURROUNDINGS)) if not any(covers(entry, file) for entry in listed)
-    ] == []
-
-
-@pytest.mark.parametrize("stage", FOLDERS)
-def test_no_code_is_a_dependency_that_the_step_does_not_use(stage):
-    files = used(stage)
-    assert [entry for entry in code(stage) if not any(covers(entry, file) for file in files)] == []
-
-
-@pytest.mark.parametrize("stage", FOLDERS)
-def test_the_inputs_of_the_command_line_are_dependencies(stage):
-    text = (ROOT / "components" / f"{stage}.py").read_text()
-    call = re.search(r"command_line\(\s*\"(\w+)\", \w+, \(([^)]*)\), \"(\w+)\"", text)
-    assert call, "the module must end with command_line(step, function, (inputs), out)"
-    name, listed, out = call.groups()
-    assert (name, out) == (stage, FOLDERS[stage])
-    for folder in re.findall(r"\"(\w+)\"", listed):
-        assert any(covers(folder, dependency) for dependency in STAGES[stage]["deps"]), folder
-
-
-@pytest.mark.parametrize("option", options()["method"])
-def test_each_method_has_the_module_that_its_stage_depends_on(option):
-    name = yaml.safe_load((ROOT / "conf" / "method" / f"{option}.yaml").read_text())["name"]
-    assert (ROOT / "models" / "methods" / f"{name}.py").exists()
+@pytest.mark.parametrize("stage", [name for name, stage in STAGES.items() if not stage.get("always_changed")])
+def test_the_code_that_counts_is_a_dependency_and_none_that_is_not_used(stage):
+    """Of methods, encoders and sources the chosen one; what several methods share is listed for all."""
+    unused = None
+    others = ["encoder=conv", "encoder=resnet50", "data=parquet", "data=stl10"]
+    for choice in (f"method={name}" for name in METHODS) if stage == "pretrain" else others:
+        params, values = compose([choice])
+        listed, counts = code(stage, values), shaping(stage, params)
+        lacking = [file for file in counts if not any(covers(entry, file) for entry in listed)]
+        assert [file for file in lacking if not is_empty(file)] == [], choice
+        idle = {entry for entry in listed if not any(covers(entry, file) for file in counts)}
+        unused = idle if unused is None else unused & idle
+    assert unused == set()
 
 
 def changed_by(parameter):
@@ -112,31 +61,11 @@ def test_a_changed_threshold_of_the_gate_runs_the_gate_and_the_registration_only
 
 
 def test_a_changed_temperature_spares_data_check_and_baseline():
-    assert changed_by("method.temperature") == {"pretrain", "probe", "finetune", "evaluate", "register"}
+    assert changed_by("method.temperature") == set(FOLDERS) - {"ingest", "validate", "baseline"}
 
 
 def test_a_refused_dataset_stops_everything_that_learns():
     assert downstream(STAGES, "validate") == set(FOLDERS) - {"ingest"}
-
-
-def test_metrics_and_plots_lie_in_the_outputs():
-    described = load()
-    plots = []
-    for plot in described["plots"]:
-        if isinstance(plot, str):
-            plots.append(plot)
-            continue
-        ((_, settings),) = plot.items()
-        assert {"x", "y", "title", "x_label", "y_label"} <= set(settings)
-        plots.extend(settings["y"])
-    assert len(plots) > 5
-    for path in (*described["metrics"], *plots):
-        assert path.split("/")[0] in FOLDERS.values(), path
-
-
-def test_git_ignores_what_dvc_keeps():
-    ignored = (ROOT / ".gitignore").read_text().splitlines()
-    assert [folder for folder in ("data", *FOLDERS.values()) if f"/{folder}" not in ignored] == []
 
 
 def test_the_sample_in_the_repository_is_whole():

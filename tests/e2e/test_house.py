@@ -1,19 +1,16 @@
-"""The house rules: which package may import which, what is cheap to import, what may be tracked."""
+"""The rules of the house: which package may import which, where tests stand, and what may be tracked."""
 
 from __future__ import annotations
 
 import ast
-import json
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
-import pytest
-
 from tests.helpers.repository import ROOT, tracked_files
-
-HEAVY = ("tensorflow", "keras", "mlflow", "great_expectations", "sklearn", "matplotlib", "pandas", "dvc", "kfp")
 
 
 def texts():
@@ -34,21 +31,6 @@ def test_imports_point_one_way():
     )
     assert done.returncode == 0, done.stdout
     assert re.search(r"Contracts: [1-9]\d* kept, 0 broken", done.stdout)
-
-
-def imported_by(*modules):
-    """Names in sys.modules after importing the modules in a new process."""
-    program = f"import json, sys, {', '.join(modules)}; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
-
-
-@pytest.mark.parametrize(("folder", "pattern"), [("components/shared", "**/*.py"), ("components", "*.py")])
-def test_importing_a_step_or_a_helper_loads_no_heavy_library(folder, pattern):
-    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / folder).glob(pattern)]
-    assert len(modules) > 5
-    loaded = imported_by(*modules)
-    assert [name for name in HEAVY if name in loaded] == []
 
 
 def test_the_folder_of_the_server_does_not_shadow_the_library():
@@ -73,6 +55,47 @@ def test_locks_have_hashes_and_no_addresses():
         assert len(pinned) == len(re.findall(r"^[A-Za-z0-9]", text, re.MULTILINE)) > 100
 
 
+# declared for what imports nothing here
+NEEDED = {
+    "dvc": "its command line",
+    "importlib-resources": "tensorflow-datasets needs it and does not declare it",
+    "setuptools": "builds the project's own package",
+}
+
+
+def distribution(requirement):
+    """Name of a requirement such as `tensorflow[and-cuda]==2.21.0`, as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_needed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {distribution(line) for line in project["dependencies"]}
+    # backends of Keras that a module imports only if it is the one in use
+    backends = {distribution(line) for name in ("cpu", "gpu") for line in project["optional-dependencies"][name]}
+    providers = packages_distributions()
+    used, undeclared = set(), set()
+    for path in sources("models", "components", "pipelines"):
+        for name in imports(path) - sys.stdlib_module_names - {"models", "components", "pipelines"}:
+            found = {distribution(provider) for provider in providers.get(name, [])}
+            used |= found
+            if not found & (declared | backends):
+                undeclared.add(f"{path.relative_to(ROOT)}: {name}")
+    assert undeclared == set()
+    assert declared - used == set(NEEDED)
+
+
+def imports(path):
+    """Top names of the packages that a module imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
 def test_bad_input_is_never_an_assert():
     asserting = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
@@ -83,13 +106,14 @@ def test_bad_input_is_never_an_assert():
     assert asserting == []
 
 
-def test_modules_are_short_enough_to_find_ones_way():
-    long = {
-        str(path.relative_to(ROOT)): lines
-        for path in sources("models", "components", "pipelines", "tests")
-        if (lines := len(path.read_text().splitlines())) > 400
-    }
-    assert long == {}
+def test_tests_mirror_the_source_and_share_helpers_only():
+    tests = [path.relative_to(ROOT / "tests") for path in sources("tests") if path.name.startswith("test_")]
+    folders = {path.parent for path in tests if path.parts[0] in ("models", "components", "pipelines")}
+    mirrored = [ROOT / folder for folder in folders]
+    assert [path for path in mirrored if not path.is_dir() and not path.with_suffix(".py").is_file()] == []
+    assert {path.parts[0] for path in tests} == {"models", "components", "pipelines", "deploy", "e2e"}
+    shared = re.compile(r"^(?:from|import) tests\.(?!helpers)", re.MULTILINE)
+    assert [str(path) for path in tests if shared.search((ROOT / "tests" / path).read_text())] == []
 
 
 def test_nothing_large_is_tracked():

@@ -26,12 +26,13 @@ start_backend()
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from keras import ops  # noqa: E402
+from pydantic_core import to_jsonable_python  # noqa: E402
 
-from components.shared.params.composing import compose  # noqa: E402
 from components.shared.training.devices import on_devices  # noqa: E402
 from models import encoders, losses, methods  # noqa: E402
 from models.augmentation import Augmentation, augment  # noqa: E402
 from models.training import jit  # noqa: E402
+from tests.helpers.options import augmentation, checked, method, network  # noqa: E402
 
 BACKEND = keras.backend.backend()
 ROWS, WIDTH = 16, 8
@@ -51,7 +52,7 @@ EMBEDDINGS = (
 ARGUMENTS = {
     **{name: array(name, ROWS, WIDTH) for name in EMBEDDINGS},
     "queue": array("queue", 20, WIDTH),
-    "centre": array("centre", WIDTH),
+    "center": array("center", WIDTH),
     # three classes, and two unlabelled rows
     "labels": np.array([0, 1, 2, 0, 1, 2, 0, 0, 1, 2, -1, -1, 2, 1, 0, 2]),
     "temperature": 0.1,
@@ -65,8 +66,7 @@ ARGUMENTS = {
 
 def public_losses():
     """Name → function of all that `models.losses` offers."""
-    own = inspect.getmembers(losses, inspect.isfunction)
-    return {name: f for name, f in own if f.__module__ == losses.__name__ and not name.startswith("_")}
+    return {name: getattr(losses, name) for name in sorted(losses.__all__)}
 
 
 def arguments(function):
@@ -178,11 +178,11 @@ def everything():
     for field in dataclasses.fields(Augmentation):
         if field.name.endswith("probability"):
             chosen[field.name] = 0.5
-        elif isinstance(field.default, bool):
+        elif field.type == "bool":
             chosen[field.name] = True
-        elif isinstance(field.default, float):
+        elif field.type == "float":
             chosen[field.name] = 0.4
-    return Augmentation(**chosen)
+    return augmentation(**chosen)
 
 
 def images(n, size):
@@ -216,9 +216,9 @@ def move(variables):
 def encoder_numbers():
     """Each encoder's features, and its batch statistics after one call in training."""
     pixels = images(4, 32).astype("float32") / 255.0
-    for name in encoders.ENCODERS:
+    for name in encoders.NAMES:
         with drawn():
-            encoder = encoders.build(name, 32, WIDTH)
+            encoder = network(name, 32, **({"width": WIDTH} if name == "conv" else {}))
         move(encoder.weights)
         yield f"encoders/{name}/features", encoder.predict_on_batch(pixels)
         features, statistics = in_training(encoder, pixels)
@@ -267,10 +267,10 @@ def small(options):
 def method_numbers():
     """Each method's variables and metrics after each of some steps of SGD; step 0 is before the first."""
     labels = ARGUMENTS["labels"]
-    for name in methods.METHODS:
-        options = small(compose([f"method={name}"])[0].method.model_dump())
+    for name in methods.NAMES:
+        options = checked(methods.options_type(name), small(to_jsonable_python(method(name, augmentation()))))
         with drawn() as draws:
-            model = methods.build(name, tiny_encoder(), options, Augmentation(), 3, seed=0, steps=10)
+            model = methods.build(tiny_encoder(), options, 3, seed=0, steps=10)
             model.compile(optimizer=keras.optimizers.SGD(0.05, momentum=0.9), jit_compile=jit())
             model.optimizer.build(model.trainable_variables)
             train_step = model.train_step

@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.helpers.dockerfile import Instruction, argument, expand, sent, stages
+from tests.helpers.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 # how this machine reaches a package registry; a container engine hands these on too
 HANDED_ON = ("PIP_", "UV_", "HTTP", "NO_PROXY", "http", "no_proxy", "SSL_", "REQUESTS_CA")
@@ -304,7 +304,7 @@ def trial(build: Build, commit: str) -> int:
 
 def kubeflow(trying: Trial, commit: str, tracked: Mapping[str, str]) -> None:
     """Compile the pipeline there and run its first step as Kubeflow's launcher does: inputs and outputs as JSON."""
-    compiling = ["python", "-m", "pipelines", "compile", "runtime.epochs=3", "--out", "/tmp/pipeline.yaml"]
+    compiling = ["contrastive", "kubeflow", "compile", "runtime.epochs=3", "--out", "/tmp/pipeline.yaml"]
     trying.expect("the pipeline compiles", compiling, SOMEBODY, shows=f"image contrastive-pipeline:{commit[:12]}")
     printed = trying.expect("its first step", ["python", "-c", KUBEFLOW], SOMEBODY, shows="executor_main")
     if "executor_main" not in printed:

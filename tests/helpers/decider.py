@@ -6,9 +6,9 @@ import json
 import sys
 
 from components.shared.errors import UserError
-from components.shared.tracking.run import connect
+from components.shared.tracking.client import connect
 from pipelines.review import decide
-from pipelines.review.state import Place
+from pipelines.review.state import ReviewedModels
 
 
 def main() -> None:
@@ -18,17 +18,23 @@ def main() -> None:
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         models, asked = json.loads(line)
-        place = Place(*models)
+        reviewed = ReviewedModels(*models)
         try:
             if asked == "rollback":
-                outcome = decide.rollback(place, f"{name} goes back", who)
+                outcome = decide.rollback(reviewed, f"{name} goes back", who)
             else:
-                outcome = decide.approve(place, asked, f"{name} wants {asked}", who)
+                outcome = decide.approve(reviewed, asked, f"{name} wants {asked}", who)
         except UserError as error:
             said = {"error": str(error)}
         else:
             mine = outcome.decision
-            said = {"id": mine.id if mine else None, "overtaken": outcome.overtaken, "done": outcome.done}
+            said = {
+                "id": mine.id if mine else None,
+                "champion": mine.champion if mine else None,
+                "overtaken": outcome.overtaken,
+                "rivals": [rival.id for rival in outcome.rivals],
+                "done": outcome.done,
+            }
         print(json.dumps(said), flush=True)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from components.baseline import baseline
 from components.pretrain import pretrain
 from components.shared.params.composing import compose
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 from components.shared.training.checkpoints import Checkpoint
 
 EIGHT = 8
@@ -31,14 +31,14 @@ SETTINGS = (
 
 def params(step, devices):
     """What a step is handed."""
-    return only(compose([*SETTINGS, f"runtime.devices={devices}"])[0], step)
+    return select(compose([*SETTINGS, f"runtime.devices={devices}"])[0], step)
 
 
 def watch(shares):
     """Note which part of an array lies on one device once the step is compiled, and where the weights are."""
     import jax
 
-    from models.methods.base import Method
+    from models.methods.shared.base import Method
 
     embed = Method.embed
 

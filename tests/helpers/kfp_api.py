@@ -1,7 +1,7 @@
 """A server that speaks the REST API of Kubeflow Pipelines 2 (v2beta1), with a memory, and with faults on request.
 
-Answers are checked against the models of the published client (`kfp_server_api`), so that it can't say what the API
-does not know. Errors look as the API server's gateway writes them, those of an upload as its upload service does.
+KFP's own client talks to it, so that no request and no answer is of a shape that the API does not know. Errors look
+as the API server's gateway writes them, those of an upload as its upload service does.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.helpers.kfp_models import check
-from tests.helpers.kfp_state import API, CODES, KINDS, KfpApi, RefusedError
+from tests.helpers.kfp_state import CODES, KfpApi, RefusedError
 
 GRPC = {status: code for code, status in CODES.items()} | {429: 8, 503: 14}
 
@@ -66,7 +65,7 @@ def kfp_server(tls: ssl.SSLContext | None = None) -> Iterator[KfpApi]:
             except RefusedError as error:
                 self._refuse(path, error, CODES[error.code])
                 return
-            data = json.dumps(checked(path, answer)).encode()
+            data = json.dumps(answer).encode()
             if fault == "cut answer":
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(data)))
@@ -123,19 +122,3 @@ def kfp_server(tls: ssl.SSLContext | None = None) -> Iterator[KfpApi]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def checked(path: str, answer: Any) -> Any:
-    """An answer, if its path may give it."""
-    kind = next((KINDS[kind] for kind in KINDS if _about(path) == kind), None)
-    if not answer or kind is None:
-        return answer if not path.endswith("healthz") else check(answer, "V2beta1GetHealthzResponse")
-    if "total_size" in answer:
-        return check(answer, f"V2beta1List{kind.removeprefix('V2beta1')}sResponse")
-    return check(answer, kind)
-
-
-def _about(path: str) -> str:
-    if "/versions" in path or path.endswith("/upload_version"):
-        return "pipeline_versions"
-    return path.removeprefix(f"{API}/").split("/")[0].replace("recurringruns", "recurring_runs")

@@ -73,6 +73,7 @@ class Kubeflow:
         for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HOME", str(folder))
+        monkeypatch.setattr("kfp.Client._LOCAL_KFP_CONTEXT", str(folder / "context.json"))
         monkeypatch.setenv("GIT_COMMIT", COMMIT)
         monkeypatch.setattr("pipelines.kubeflow.cluster.uncommitted", lambda: False)
         for name, function in SLOW.items():
@@ -86,7 +87,7 @@ class Kubeflow:
 
         out, err, status = io.StringIO(), io.StringIO(), 0
         follows = words[0] in ("submit", "status") and "--every" not in words
-        arguments = [*words, *(["--every", "0.01"] if follows else [])]
+        arguments = ["kubeflow", *words, *(["--every", "0.01"] if follows else [])]
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 exit_cleanly(lambda: main(arguments))

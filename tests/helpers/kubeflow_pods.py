@@ -76,6 +76,56 @@ def pod(step: str, container: Spec, wanted: Spec) -> Spec:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
+def summary(pipeline: Spec, platform: Spec) -> Spec:
+    """What a compiled pipeline says, without code, descriptions and repetitions."""
+    made = {step: set(_flat(pod["spec"])) for step, pod in pods(pipeline, platform)}
+    common = set.intersection(*made.values())
+    return {
+        "parameters": pipeline["root"]["inputDefinitions"]["parameters"],
+        "run": platform["platforms"]["kubernetes"]["pipelineConfig"],
+        "tasks": {name: _task(task) for name, task in sorted(steps(pipeline).items())},
+        "outputs": {step: _outputs(pipeline["components"][f"comp-{step}"]) for step in sorted(made)},
+        "each pod": sorted(common),
+        "pods": {step: sorted(lines - common) for step, lines in sorted(made.items())},
+    }
+
+
+def _task(task: Spec) -> Spec:
+    inputs = task.get("inputs", {})
+    found = {
+        "title": task["taskInfo"]["name"],
+        "after": task.get("dependentTasks", []),
+        "inputs": {
+            name: " of ".join(line.rpartition(" = ")[2] for line in _flat(source))
+            for kind in ("artifacts", "parameters")
+            for name, source in inputs.get(kind, {}).items()
+        },
+        "cached": task["cachingOptions"].get("enableCache", False),
+    }
+    return {**found, **{key: task[key] for key in ("retryPolicy", "triggerPolicy") if key in task}}
+
+
+def _outputs(component: Spec) -> dict[str, str]:
+    found = component.get("outputDefinitions", {})
+    kinds = {name: each["artifactType"]["schemaTitle"] for name, each in found.get("artifacts", {}).items()}
+    return kinds | {name: each["parameterType"] for name, each in found.get("parameters", {}).items()}
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[str]:
+    """One line per value in nested mappings and lists, with its path; code is left out."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            named = key == "name" and prefix.endswith(f"[{inner}]") and len(value) > 1  # is in the path already
+            if key not in ("command", "args") and not named:
+                yield from _flat(inner, f"{prefix}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            key = item.get("name", item.get("mountPath", index)) if isinstance(item, Mapping) else index
+            yield from _flat(item, f"{prefix}[{key}]")
+    else:
+        yield f"{prefix} = {value}"
+
+
 def _executors(spec: Mapping[str, Any]) -> dict[str, Spec]:
     found: dict[str, Spec] = spec["deploymentSpec"]["executors"]
     return found

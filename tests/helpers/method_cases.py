@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import keras
 import numpy as np
 import tensorflow as tf
+from pydantic_core import to_jsonable_python
 
-from components.shared.params.composing import compose
 from models import methods
-from models.augmentation import Augmentation
 from models.training import precision
+from tests.helpers.options import augmentation, checked, method
 from tests.helpers.repository import ROOT
 
-FILES = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
+FILES = sorted(path.stem for path in (ROOT / "conf" / "method").glob("[!_]*.yaml"))
 SIZE, FEATURES, WIDTH, CLASSES, ROWS = 8, 6, 5, 3, 8
 # as in conf/method/, but for their size
 SMALLER = {
@@ -24,18 +25,18 @@ SMALLER = {
     "prototypes": 9,
 }
 # enough to tell two views apart
-CROPPED = Augmentation(crop_area=(0.3, 1.0))
+CROPPED = augmentation(crop_area=(0.3, 1.0))
 
 
 @cache
 def composed(file):
-    """The checked parameters of an option file."""
-    return compose([f"method={file}"])[0].method
+    """The options of a file."""
+    return method(file)
 
 
 def options(file, **changes):
-    """The options of a file, smaller; `changes` replace some of them."""
-    found = composed(file).model_dump()
+    """The plain options of a file, smaller; `changes` replace some of them."""
+    found = to_jsonable_python(composed(file))
     for name, value in SMALLER.items():
         if name in found:
             found[name] = {**found[name], **value} if isinstance(value, dict) else value
@@ -63,7 +64,12 @@ def build(file, seed=0, steps=4, dtype="float32", policy=CROPPED, **changes):
     keras.utils.set_random_seed(seed)
     chosen = options(file, **changes)
     with precision(dtype):
-        return methods.build(chosen["name"], tiny_encoder(), chosen, policy, CLASSES, seed, steps)
+        return methods.build(tiny_encoder(), as_options(chosen, policy), CLASSES, seed, steps)
+
+
+def as_options(chosen, policy):
+    """Plain options, checked, with another augmentation."""
+    return replace(checked(methods.options_type(chosen["name"]), chosen), augmentation=policy)
 
 
 def batch(seed=0, rows=ROWS):

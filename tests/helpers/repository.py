@@ -8,6 +8,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def make_root(folder: Path) -> Path:
+    """Make a folder what a command takes for a repository of the pipeline, with this one's options."""
+    (folder / "dvc.yaml").touch()
+    (folder / "conf").symlink_to(ROOT / "conf")
+    return folder
+
+
 def tracked_files():
     """Files that git tracks, or would if they were added."""
     listed = subprocess.run(

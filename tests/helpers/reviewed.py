@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.shared.evaluation.gate import CHECKS
 from components.shared.registry.versions import put_up_for_review
-from components.shared.tracking.run import connect, experiment_id
+from components.shared.tracking.client import connect, experiment_id
 
 CLASSES = ["dots", "rings", "waves"]
 CARD = """**Fine-tuned model** on sample: conv pretrained with simclr, 4,000 unlabelled and 100 labelled images.

@@ -9,6 +9,7 @@ import numpy as np
 
 from components.shared.artifacts import Dataset, Result, save_predictions, write_record
 from components.shared.digests import value_digest
+from components.shared.evaluation.champion import Champion, write_champion
 
 
 def simulate(labels: np.ndarray, classes: int, accuracy: float, seeds: int, rng: np.random.Generator) -> np.ndarray:
@@ -73,9 +74,12 @@ def write_trained(
 def write_all(
     root: Path, dataset: Path, *, baseline: float, probe: float, finetune: float, **more
 ) -> dict[str, Path]:
-    """Write the three folders side by side; returns name → folder."""
+    """Write the three folders side by side, and that of a registry without a champion; returns name → folder."""
     accuracies = {"probe": probe, "baseline": baseline, "finetune": finetune}
-    return {name: write_trained(root / name, dataset, value, **more) for name, value in accuracies.items()}
+    folders = {name: write_trained(root / name, dataset, value, **more) for name, value in accuracies.items()}
+    (root / "champion").mkdir()
+    write_champion(root / "champion", Champion(model="tiny"))
+    return {**folders, "champion": root / "champion"}
 
 
 def _write_curves(folder: Path, accuracy: float, seeds: int, epochs: int, rng: np.random.Generator) -> None:

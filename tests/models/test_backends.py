@@ -71,11 +71,10 @@ def numbers(tmp_path_factory):
 
 
 def test_every_loss_augmentation_encoder_and_method_is_compared(numbers):
-    own = {name for name, f in vars(losses).items() if getattr(f, "__module__", "") == losses.__name__}
-    expected = {f"losses/{name}" for name in own if not name.startswith("_")}
+    expected = {f"losses/{name}" for name in losses.__all__}
     expected |= {"augmentation/everything", "augmentation/translated"}
-    expected |= {f"encoders/{name}" for name in encoders.ENCODERS}
-    expected |= {f"methods/{name}" for name in methods.METHODS}
+    expected |= {f"encoders/{name}" for name in encoders.NAMES}
+    expected |= {f"methods/{name}" for name in methods.NAMES}
     assert {"/".join(name.split("/")[:2]) for name in numbers["tensorflow"]} == expected
 
 
@@ -89,7 +88,7 @@ def test_a_backend_gives_the_numbers_of_tensorflow(numbers, backend, group):
 
 def test_eight_devices_give_the_loss_gradients_metrics_and_weights_of_one(numbers):
     expected = {name: array for name, array in numbers["jax"].items() if name.startswith("methods/")}
-    assert {name.split("/")[1] for name in expected} == set(methods.METHODS)
+    assert {name.split("/")[1] for name in expected} == set(methods.NAMES)
     assert_close(numbers[SEVERAL], expected, TOLERANCE["methods"])
 
 
@@ -114,7 +113,7 @@ def test_the_numbers_that_are_compared_say_something(numbers):
     gradients = {name for name in arrays if "/gradient of " in name}
     assert len(gradients) > len(stopped)
     assert {name for name in gradients if not arrays[name].any()} == stopped
-    for name in methods.METHODS:
+    for name in methods.NAMES:
         before = {key: value for key, value in arrays.items() if key.startswith(f"methods/{name}/step 0/")}
         after = [arrays[key.replace("step 0", "step 2")] for key in before]
         changed = [not np.array_equal(a, b) for a, b in zip(before.values(), after, strict=True)]

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
 import pytest
 
 from components.shared.training.backend import start_backend
-from models import encoders
-from models.augmentation import Augmentation
 from models.batches import Batches
-from models.classifier import Head, Recipe, SupervisedTrainer, predict, softmax_head
+from models.classifier import ClassifierHead, SupervisedTrainer, predict, softmax_head
 from models.optimizers import is_vector
 from models.probes import softmax
 from models.training import rate_at, reset
 from tests.helpers.datasets import make_arrays
+from tests.helpers.options import STILL, augmentation, network, supervised
 
-RECIPE = Recipe(
-    encoder="conv",
-    width=8,
-    image_size=32,
-    classes=3,
-    epochs=3,
-    batch_size=12,
-    weight_decay=1e-4,
-    policy=Augmentation(crop_area=(0.5, 1.0), brightness=0.2, hue=0.1),
-    precision="float32",
-)
+OPTIONS = supervised(augmentation(crop_area=(0.5, 1.0), brightness=0.2, hue=0.1), epochs=3, batch_size=12)
 
 
-def tiny(image_size, width, stem="auto"):
+def tiny(image_size=32, width=8):
     """An encoder with batch normalisation that compiles in a second."""
     return keras.Sequential(
         [
@@ -42,6 +32,14 @@ def tiny(image_size, width, stem="auto"):
             keras.layers.GlobalAveragePooling2D(),
         ]
     )
+
+
+NETWORKS = {"tiny": tiny, "conv": partial(network, "conv", 32, width=8)}
+NETWORKS["wide"] = partial(network, "conv", 32, width=16)
+
+
+def make_trainer(arrays, options=OPTIONS, encoder="tiny", start=None, precision="float32"):
+    return SupervisedTrainer(options, NETWORKS[encoder], 3, precision, arrays["train"], arrays["validation"], start)
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +55,10 @@ def trainers(arrays):
 
     def of(encoder):
         if encoder not in kept:
-            encoders.ENCODERS["tiny"] = tiny
-            recipe = replace(RECIPE, encoder=encoder)
-            kept[encoder] = SupervisedTrainer(recipe, arrays["train"], arrays["validation"])
+            kept[encoder] = make_trainer(arrays, encoder=encoder)
         return kept[encoder]
 
-    yield of
-    encoders.ENCODERS.pop("tiny", None)
+    return of
 
 
 def fit(trainer, rate=2e-3, seed=0):
@@ -142,7 +137,7 @@ def test_pretrained_weights_are_the_start_and_all_else_is_as_for_the_rival(array
     baseline = trainers("tiny")
     random_start, _ = fit(baseline, rate=0.0, seed=3)
     pretrained, _ = fit(baseline, seed=7)
-    finetuning = SupervisedTrainer(baseline.recipe, arrays["train"], arrays["validation"], pretrained[:6])
+    finetuning = make_trainer(arrays, start=pretrained[:6])
     for seed in (0, 3):
         started, _ = fit(finetuning, rate=0.0, seed=seed)
         # kernel, bias, scale and shift; a learning rate of 0 does not stop the moving mean and variance
@@ -153,16 +148,16 @@ def test_pretrained_weights_are_the_start_and_all_else_is_as_for_the_rival(array
     assert finetuning.steps == baseline.steps == 3 * 2
     # told to start where the rival starts, fine-tuning is the rival
     keras.utils.set_random_seed(3)
-    start = encoders.build("tiny", 32, 8).get_weights()
-    finetuning = SupervisedTrainer(baseline.recipe, arrays["train"], arrays["validation"], start)
+    start = tiny().get_weights()
+    finetuning = make_trainer(arrays, start=start)
     assert same(fit(finetuning, seed=3)[0], fit(baseline, seed=3)[0])
 
 
 def frozen(arrays, trainers, **changes):
     """A trainer of the head alone, and the encoder's weights that it starts from."""
     pretrained, _ = fit(trainers("tiny"), seed=7)
-    recipe = replace(trainers("tiny").recipe, freeze=True, **changes)
-    return SupervisedTrainer(recipe, arrays["train"], arrays["validation"], pretrained[:6]), pretrained[:6]
+    options = replace(OPTIONS, freeze_encoder=True, **changes)
+    return make_trainer(arrays, options, start=pretrained[:6]), pretrained[:6]
 
 
 def test_a_frozen_encoder_keeps_weights_and_moving_statistics(arrays, trainers):
@@ -179,8 +174,7 @@ def test_a_frozen_encoder_keeps_weights_and_moving_statistics(arrays, trainers):
 
 def test_a_frozen_encoder_works_in_inference_mode_while_the_head_learns(arrays, trainers):
     # without augmentation, training and inference see the same pixels: any difference would be normalisation's
-    still = Augmentation(crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False)
-    trainer, _ = frozen(arrays, trainers, policy=still)
+    trainer, _ = frozen(arrays, trainers, augmentation=augmentation(**STILL))
     fit(trainer)
     images = arrays["train"][0][:6]
     inference = np.asarray(trainer.model(images, training=False))
@@ -192,17 +186,16 @@ def test_a_frozen_encoder_works_in_inference_mode_while_the_head_learns(arrays, 
 
 def test_freezing_leaves_the_rival_alone(arrays, trainers):
     plain = trainers("tiny")
-    rival = SupervisedTrainer(replace(plain.recipe, freeze=True), arrays["train"], arrays["validation"])
+    rival = make_trainer(arrays, replace(OPTIONS, freeze_encoder=True))
     assert same(fit(rival)[0], fit(plain)[0])
 
 
-HEAD = Head(hidden=16, dropout=0.5)
+HEAD = ClassifierHead(hidden=16, dropout=0.5)
 
 
 @pytest.fixture(scope="module")
-def headed(arrays, trainers):
-    recipe = replace(trainers("tiny").recipe, head=HEAD)
-    return SupervisedTrainer(recipe, arrays["train"], arrays["validation"])
+def headed(arrays):
+    return make_trainer(arrays, replace(OPTIONS, head=HEAD))
 
 
 def test_the_exported_classifier_holds_the_whole_head(headed, arrays):
@@ -232,9 +225,7 @@ def test_dropout_leaves_out_features_then_hidden_units_in_training_alone(headed,
     model.hidden.set_weights([np.eye(8, 16, dtype="float32"), np.zeros(16, "float32")])
     model.top.set_weights([np.ones((16, 3), "float32"), np.zeros(3, "float32")])
     images = np.repeat(arrays["test"][0][:1], 400, axis=0)
-    still = replace(headed.recipe.policy, crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False, brightness=0.0,
-                    hue=0.0)  # fmt: skip
-    policy, model.policy, model.frozen = model.policy, still, True
+    policy, model.policy, model.frozen = model.policy, augmentation(**STILL), True
     whole = np.asarray(model(images, training=False))[:, 0]
     found = np.asarray(model(images, training=True))[:, 0]
     model.policy, model.frozen = policy, False
@@ -259,7 +250,7 @@ def test_schedules_have_their_rates(schedule, done, rate):
 
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(ValueError, match="schedule must be constant, cosine or steps, not 'linear'"):
-        rate_at(0.5, 1.0, "linear")
+        rate_at(0.5, 1.0, "linear", ())
 
 
 @pytest.mark.parametrize(
@@ -272,7 +263,7 @@ def test_an_unknown_schedule_is_refused():
 )
 def test_a_training_follows_its_schedule(trainers, monkeypatch, schedule, rates):
     trainer = trainers("tiny")
-    monkeypatch.setattr(trainer, "recipe", replace(trainer.recipe, schedule=schedule, drops=(0.7, 0.9)))
+    monkeypatch.setattr(trainer, "options", replace(OPTIONS, schedule=schedule, milestones=(0.7, 0.9)))
     monkeypatch.setattr(trainer, "_rounds", 10)
     seen = []
     trainer.fit(1e-3, 0, lambda epoch, logs: seen.append(float(trainer.model.optimizer.learning_rate)))
@@ -283,15 +274,15 @@ def test_a_training_follows_its_schedule(trainers, monkeypatch, schedule, rates)
     ("optimizer", "kind"), [("adam", keras.optimizers.Adam), ("adamw", keras.optimizers.AdamW)]
 )
 def test_the_optimizer_is_the_chosen_one(trainers, optimizer, kind):
-    recipe = replace(trainers("tiny").recipe, optimizer=optimizer)
+    options = replace(OPTIONS, optimizer=optimizer, weight_decay=0.0)
     images = np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, 0])
-    assert type(SupervisedTrainer(recipe, images, images).model.optimizer) is kind
+    assert type(make_trainer({"train": images, "validation": images}, options).model.optimizer) is kind
 
 
 def test_weight_decay_pulls_kernels_and_leaves_biases_and_normalisation(trainers):
-    recipe = replace(trainers("tiny").recipe, weight_decay=0.5)
+    options = replace(OPTIONS, weight_decay=0.5)
     images = np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, 0])
-    model = SupervisedTrainer(recipe, images, images).model
+    model = make_trainer({"train": images, "validation": images}, options).model
     for variable in model.trainable_variables:
         variable.assign(np.ones(variable.shape, "float32"))
     model.optimizer.learning_rate = 0.1
@@ -307,9 +298,7 @@ def test_weight_decay_pulls_kernels_and_leaves_biases_and_normalisation(trainers
 
 
 def test_it_learns_and_reports_some_fifty_times(arrays):
-    trainer = SupervisedTrainer(
-        replace(RECIPE, width=16, epochs=100, batch_size=24), arrays["train"], arrays["validation"]
-    )
+    trainer = make_trainer(arrays, replace(OPTIONS, epochs=100, batch_size=24), "wide")
     _, reports = fit(trainer, rate=5e-3)
     assert [epoch for epoch, _ in reports] == list(range(2, 101, 2))
     assert int(trainer.model.optimizer.iterations) == trainer.steps == 100
@@ -342,8 +331,7 @@ def test_earlier_weights_can_be_put_back(trainers, arrays):
 
 
 def test_half_precision_keeps_weights_and_answers_in_full(arrays, trainers):
-    recipe = replace(trainers("tiny").recipe, precision="bfloat16")
-    trainer = SupervisedTrainer(recipe, arrays["train"], arrays["validation"])
+    trainer = make_trainer(arrays, precision="bfloat16")
     weights, reports = fit(trainer)
     assert {weight.dtype for weight in weights} == {np.dtype("float32")}
     assert np.isfinite(reports[-1][1]["loss"])
@@ -354,7 +342,7 @@ def test_half_precision_keeps_weights_and_answers_in_full(arrays, trainers):
 
 @pytest.mark.parametrize(("epochs", "rounds", "passes"), [(1, 1, 1), (99, 99, 1), (101, 51, 2), (500, 50, 10)])
 def test_epochs_are_rounded_up_where_there_are_many(arrays, epochs, rounds, passes):
-    trainer = SupervisedTrainer(replace(RECIPE, epochs=epochs), arrays["train"], arrays["validation"])
+    trainer = make_trainer(arrays, replace(OPTIONS, epochs=epochs))
     assert trainer.steps == rounds * passes * 2
     assert trainer.steps >= epochs * 2
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from models.heads import head
+from tests.helpers.options import head as options
 
 FEATURES = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
 
@@ -20,7 +21,7 @@ def kinds(model):
 
 
 def test_a_plain_head_is_two_dense_layers_with_a_relu_between():
-    model = head("h", 6, hidden=5, width=4)
+    model = head("h", 6, options(hidden=5, width=4))
     one, b1, two, b2 = model.get_weights()
     assert (one.shape, two.shape) == ((6, 5), (5, 4))
     expected = np.maximum(FEATURES @ one + b1, 0) @ two + b2
@@ -30,21 +31,21 @@ def test_a_plain_head_is_two_dense_layers_with_a_relu_between():
 
 
 def test_one_layer_is_a_linear_map():
-    model = head("h", 6, hidden=5, width=4, layers=1)
+    model = head("h", 6, options(hidden=5, width=4, layers=1))
     assert kinds(model) == ["Dense"]
     assert model.output_shape == (None, 4)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 8])
 def test_it_has_as_many_dense_layers_as_asked_for(layers):
-    model = head("h", 6, hidden=5, width=4, layers=layers, batch_norm=True)
+    model = head("h", 6, options(hidden=5, width=4, layers=layers, batch_norm=True))
     assert kinds(model) == ["Dense", "BatchNormalization", "ReLU"] * (layers - 1) + ["Dense"]
     widths = [layer.units for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     assert widths == [5] * (layers - 1) + [4]
 
 
 def test_batch_normalisation_comes_before_the_relu_and_takes_the_place_of_the_bias():
-    model = head("h", 6, hidden=5, width=4, batch_norm=True)
+    model = head("h", 6, options(hidden=5, width=4, batch_norm=True))
     one, two, bias = (v.numpy() for v in (model.layers[0].kernel, *model.layers[-1].variables))
     assert len(model.trainable_variables) == 1 + 2 + 2
     expected = np.maximum(normalised(FEATURES @ one), 0) @ two + bias
@@ -52,7 +53,7 @@ def test_batch_normalisation_comes_before_the_relu_and_takes_the_place_of_the_bi
 
 
 def test_a_normalised_output_has_mean_0_and_variance_1_and_nothing_learned():
-    model = head("h", 6, hidden=5, width=4, output_norm=True)
+    model = head("h", 6, options(hidden=5, width=4, output_norm=True))
     found = np.asarray(model(FEATURES, training=True))
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(found.var(axis=0), 1, atol=1e-3)
@@ -61,7 +62,7 @@ def test_a_normalised_output_has_mean_0_and_variance_1_and_nothing_learned():
 
 
 def test_outside_training_it_works_with_the_running_statistics():
-    model = head("h", 6, hidden=5, width=4, batch_norm=True, output_norm=True)
+    model = head("h", 6, options(hidden=5, width=4, batch_norm=True, output_norm=True))
     for _ in range(200):
         trained = model(FEATURES, training=True)
     np.testing.assert_allclose(model(FEATURES, training=False), trained, atol=0.2)

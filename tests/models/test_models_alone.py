@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from pydantic_core import to_jsonable_python
 
 from tests.helpers.datasets import make_arrays
+from tests.helpers.options import augmentation, head, method
 from tests.helpers.repository import ROOT
 
 INSTALLED = ("keras", "numpy", "jax")
@@ -49,14 +51,18 @@ from models import encoders, methods
 from models.augmentation import Augmentation
 from models.batches import Batches
 from models.classifier import predict
+from models.heads import HeadOptions
 from models.knn import knn_probabilities
+from models.optimizers import OptimizerOptions
 from models.probes import fit_linear_probe
 from models.training import EpochSeed, jit
 
 arrays = np.load(given)
-policy = Augmentation(crop_area=(0.5, 1.0), brightness=0.3, contrast=0.3, saturation=0.3)
+conv = encoders.options_type("conv")(name="conv", width=16, normalization="none")
+groups = {"projection": HeadOptions, "optimizer": OptimizerOptions, "augmentation": Augmentation}
+options = {name: groups[name](**value) if name in groups else value for name, value in json.loads(options).items()}
 keras.utils.set_random_seed(0)
-method = methods.build("simclr", encoders.build("conv", 32, 16), json.loads(options), policy, 3, seed=0)
+method = methods.build(encoders.build(conv, 32), methods.options_type("simclr")(**options), 3, seed=0)
 method.compile(optimizer=keras.optimizers.Adam(3e-3), jit_compile=jit())
 batches = Batches([(arrays["images"], arrays["labels"])], 32, 0)
 losses = method.fit(
@@ -118,16 +124,17 @@ def test_little_is_needed():
 
 
 @pytest.mark.slow
-def test_models_train_where_only_keras_numpy_and_jax_are_installed(site, compose_params, tmp_path):
+def test_models_train_where_only_keras_numpy_and_jax_are_installed(site, tmp_path):
     arrays = make_arrays({"train": 64, "test": 30}, classes=3)
     (images, labels), (new, new_labels) = arrays["train"], arrays["test"]
     np.savez(tmp_path / "given.npz", images=images, labels=labels, new=new, new_labels=new_labels)
-    method = compose_params("method=simclr", "method.projection.hidden=16", "method.projection.width=8").method
+    mild = augmentation(crop_area=(0.5, 1.0), brightness=0.3, contrast=0.3, saturation=0.3)
+    chosen = method("simclr", mild, projection=to_jsonable_python(head(hidden=16, width=8)))
     given = [
         site,
         json.dumps(MISSING),
         tmp_path / "given.npz",
-        method.model_dump_json(),
+        json.dumps(to_jsonable_python(chosen)),
         tmp_path / "encoder.keras",
     ]
     # -S: no site-packages; -I: nor the current folder, the user's packages or Python's variables

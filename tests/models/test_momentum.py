@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.encoders.normalization import normalized
+from models.encoders.shared.normalization import normalized
 from models.heads import head
-from models.momentum import follow, follower, momentum_at
+from models.momentum import ema_copy, ema_update, momentum_at
 from models.training import precision
 from tests.helpers.method_cases import FILES, assert_equal, batch, build, options, step, tiny_encoder
+from tests.helpers.options import head as head_options
 
 MOMENTUM = [file for file in FILES if "momentum" in options(file)]
 
@@ -34,7 +35,7 @@ def numbers(network):
 NETWORKS = {
     "encoder": tiny_encoder,
     "normalised encoder": lambda: normalized(tiny_encoder(), "symmetric", None),
-    "head": lambda: head("head", 6, 5, 4, layers=3, batch_norm=True, output_norm=True),
+    "head": lambda: head("head", 6, head_options(hidden=5, width=4, layers=3, batch_norm=True, output_norm=True)),
 }
 
 
@@ -42,7 +43,7 @@ NETWORKS = {
 def test_it_starts_as_an_equal_network_with_weights_of_its_own(make):
     network = make()
     move(network, 0)
-    copy = follower(network)
+    copy = ema_copy(network)
     assert_equal(numbers(copy), numbers(network))
     inputs = np.random.default_rng(0).random((8, *network.input_shape[1:]), dtype="float32")
     assert_equal([copy(inputs, training=True)], [network(inputs, training=True)])
@@ -55,12 +56,12 @@ def test_it_starts_as_an_equal_network_with_weights_of_its_own(make):
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.99, 1.0])
 def test_it_follows_by_its_formula_and_keeps_its_running_statistics(make, momentum):
     network = make()
-    copy = follower(network)
+    copy = ema_copy(network)
     expected = numbers(copy)
     m, rest = np.float32(momentum), np.float32(1.0 - momentum)
     for seed in range(4):
         move(network, seed)
-        follow(copy, network, momentum)
+        ema_update(copy, network, momentum)
         for index, variable in enumerate(network.variables):
             if "moving" not in variable.path:
                 expected[index] = m * expected[index] + rest * variable.numpy()
@@ -73,7 +74,7 @@ def test_it_follows_by_its_formula_and_keeps_its_running_statistics(make, moment
 
 
 def test_nothing_of_it_is_trained_but_it_normalises_by_the_batch():
-    copy = follower(tiny_encoder())
+    copy = ema_copy(tiny_encoder())
     assert copy.trainable_variables == []
     first = copy(images(), training=True)
     norm = next(layer for layer in copy.layers if isinstance(layer, keras.layers.BatchNormalization))
@@ -167,7 +168,7 @@ def test_with_momentum_1_the_copy_stays_where_it_is():
 def test_a_network_in_half_precision_has_a_copy_in_half_precision():
     with precision("bfloat16"):
         network = tiny_encoder()
-    copy = follower(network)
+    copy = ema_copy(network)
     assert [layer.dtype_policy.name for layer in copy.layers] == ["mixed_bfloat16"] * len(network.layers)
     assert {v.dtype for v in copy.variables} == {"float32"}
     assert copy(images()).dtype == "bfloat16"

@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from models.knn import knn_probabilities
-from models.probes import Adam, MiniBatch, fit_linear_probe, fit_minibatch_probe, softmax
+from models.probes import Adam, fit_linear_probe, fit_minibatch_probe, softmax
+from tests.helpers.options import minibatch
 
 
 def clusters(n=120, width=12, classes=4, seed=0, noise=2.0):
@@ -104,7 +105,7 @@ def slow_minibatch(features, labels, classes, options, seed):
     weights = np.vstack([kernel, np.zeros(classes)])
     m, v, step = np.zeros_like(weights), np.zeros_like(weights), 0
     steps_per_epoch = math.ceil(len(labels) / options.batch_size)
-    boundaries = [int(steps_per_epoch * options.epochs * drop) for drop in options.drops]
+    boundaries = [int(steps_per_epoch * options.epochs * milestone) for milestone in options.milestones]
     for _ in range(options.epochs):
         order = rng.permutation(len(labels))
         while len(order):
@@ -124,11 +125,13 @@ def slow_minibatch(features, labels, classes, options, seed):
     return weights[:-1], weights[-1]
 
 
-@pytest.mark.parametrize(("size", "decay", "drops"), [(64, 1e-3, (0.6, 0.8)), (7, 0.3, (0.5,)), (500, 0.0, ())])
-def test_mini_batches_follow_adamw_step_by_step(size, decay, drops):
+@pytest.mark.parametrize(
+    ("size", "decay", "milestones"), [(64, 1e-3, (0.6, 0.8)), (7, 0.3, (0.5,)), (500, 0.0, ())]
+)
+def test_mini_batches_follow_adamw_step_by_step(size, decay, milestones):
     features, labels = clusters(n=90, width=5)
     features /= features.std(axis=0)
-    options = MiniBatch(epochs=10, batch_size=size, learning_rate=0.02, weight_decay=decay, drops=drops)
+    options = minibatch(epochs=10, batch_size=size, learning_rate=0.02, weight_decay=decay, milestones=milestones)
     probe = fit_minibatch_probe(features, labels, 4, options, seed=3)
     kernel, bias = slow_minibatch(features, labels, 4, options, seed=3)
     np.testing.assert_allclose(probe.kernel, kernel, atol=2e-4)
@@ -139,7 +142,7 @@ def test_mini_batches_follow_adamw_step_by_step(size, decay, drops):
 def test_mini_batches_learn_and_their_seed_decides_all():
     features, labels = clusters(noise=0.5)
     features /= features.std(axis=0)
-    options = MiniBatch(epochs=60, batch_size=16, learning_rate=0.01)
+    options = minibatch(epochs=60, batch_size=16, learning_rate=0.01)
     probes = [fit_minibatch_probe(features, labels, 4, options, seed=seed) for seed in (0, 1, 0)]
     np.testing.assert_array_equal(probes[0].kernel, probes[2].kernel)
     assert not np.array_equal(probes[0].kernel, probes[1].kernel)
@@ -152,7 +155,7 @@ def test_labels_that_are_no_class_are_refused(wrong):
     with pytest.raises(ValueError, match=r"labels must be in \[0, 4\)|at least one labelled image"):
         fit_linear_probe(features, labels, 4, 1e-3, steps=10, seed=0)
     with pytest.raises(ValueError, match=r"labels must be in \[0, 4\)|at least one labelled image"):
-        fit_minibatch_probe(features, labels, 4, MiniBatch(), seed=0)
+        fit_minibatch_probe(features, labels, 4, minibatch(), seed=0)
     with pytest.raises(ValueError, match=r"labels must be in \[0, 4\)|at least one labelled image"):
         knn_probabilities(features, labels, features, 4)
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from models import optimizers
 from models.losses import nt_xent
 from models.temperature import LOWEST, Temperature
+from tests.helpers.options import optimizer as options
 
 
 def push(temperature, optimizer, direction, steps):
@@ -62,7 +63,8 @@ def test_it_moves_along_the_gradient_of_a_loss():
 def test_it_never_falls_below_its_bound_and_comes_back_from_there(name):
     temperature = Temperature(0.02, learnable=True)
     rate = 0.1 if name in ("adam", "adamw") else 20.0
-    optimizer = optimizers.build(name, rate, weight_decay=0.1, momentum=0.0, schedule="constant")
+    decay = 0.0 if name == "adam" else 0.1
+    optimizer = optimizers.build(options(name, rate, weight_decay=decay, momentum=0.0, schedule="constant"), 1, 1)
     optimizers.exclude_vectors(optimizer, temperature.trainable_variables)
     falling = push(temperature, optimizer, -1, 12)
     assert min(falling) >= LOWEST
@@ -73,7 +75,7 @@ def test_it_never_falls_below_its_bound_and_comes_back_from_there(name):
 
 def test_weight_decay_leaves_it_alone():
     temperature = Temperature(0.1, learnable=True)
-    optimizer = optimizers.build("sgd", 0.1, weight_decay=0.5, schedule="constant")
+    optimizer = optimizers.build(options("sgd", 0.1, weight_decay=0.5, schedule="constant"), 1, 1)
     optimizers.exclude_vectors(optimizer, temperature.trainable_variables)
     optimizer.apply([tf.zeros(())], temperature.trainable_variables)
     assert float(temperature.value()) == pytest.approx(0.1, rel=1e-6)

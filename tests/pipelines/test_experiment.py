@@ -1,4 +1,4 @@
-"""`python -m pipelines experiment`: options are checked before DVC runs them."""
+"""`contrastive experiment`: options are checked before DVC runs them."""
 
 from __future__ import annotations
 

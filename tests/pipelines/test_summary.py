@@ -1,8 +1,8 @@
-"""The closing table and the command line around it."""
+"""The closing table, and composing params.yaml."""
 
 from __future__ import annotations
 
-import re
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +11,18 @@ import pytest
 import yaml
 
 from components.shared.artifacts import Record, Result, write_record
-from components.shared.evaluation.gate import CHECKS, Blessing, Check
-from pipelines.__main__ import COMMANDS, main
-from tests.helpers.repository import ROOT
+from components.shared.evaluation.evidence import Check
+from components.shared.evaluation.gate import CHECKS, Blessing
+from pipelines.__main__ import main
+from tests.helpers.repository import ROOT, make_root
 
 COMMON = {"params": {}, "params_digest": "p", "inputs": {}, "seconds": 1.0, "mlflow_run_id": "r"}
 ACCURACIES = {"baseline": [0.60, 0.62, 0.64], "probe": [0.70, 0.71, 0.72], "finetune": [0.75, 0.75, 0.75]}
+
+
+@pytest.fixture
+def root(in_tmp):
+    return make_root(in_tmp)
 
 
 def write_evaluation(root: Path, blessing: Blessing, accuracies=ACCURACIES) -> None:
@@ -51,15 +57,15 @@ def make_blessing(failing=(), **update) -> Blessing:
     return Blessing(checks=checks, **values)
 
 
-def test_a_blessed_run(in_tmp, capsys):
-    write_evaluation(in_tmp, make_blessing())
-    write_registration(in_tmp, registered=True, why="contrastive-sample version 3 is challenger", version="3")
+def test_a_blessed_run(root, capsys):
+    write_evaluation(root, make_blessing())
+    write_registration(root, registered=True, why="contrastive-sample version 3 is challenger", version="3")
     main(["summary"])
     assert capsys.readouterr().out.splitlines() == [
         "                          test accuracy   seeds",
         "baseline, from scratch     62.0 ± 1.6 %       3",
         "linear probe               71.0 ± 0.8 %       3",
-        "fine-tuned                 75.0 ± 0.0 %       3   winner on validation",
+        "fine-tuned model           75.0 ± 0.0 %       3   winner on validation",
         "gain over the baseline     +13.0 points   95 % interval +10.1 to +15.8",
         "",
         "verdict   blessed: every check of the gate passed",
@@ -68,9 +74,9 @@ def test_a_blessed_run(in_tmp, capsys):
     ]
 
 
-def test_a_refused_run_gives_every_reason_within_80_columns(in_tmp, capsys):
-    write_evaluation(in_tmp, make_blessing(failing=("gain", "slices")))
-    write_registration(in_tmp, registered=False, why="not blessed: …")
+def test_a_refused_run_gives_every_reason_within_80_columns(root, capsys):
+    write_evaluation(root, make_blessing(failing=("gain", "slices")))
+    write_registration(root, registered=False, why="not blessed: …")
     main(["summary"])
     out = capsys.readouterr().out
     assert "verdict   not blessed" in out
@@ -81,24 +87,36 @@ def test_a_refused_run_gives_every_reason_within_80_columns(in_tmp, capsys):
     assert max(map(len, out.splitlines())) < 80
 
 
-def test_a_blessed_model_that_could_not_be_registered_says_why(in_tmp, capsys):
-    write_evaluation(in_tmp, make_blessing())
-    write_registration(
-        in_tmp, registered=False, why="the model does not answer in a fresh process: " + "word " * 40
-    )
+def test_a_blessed_model_that_could_not_be_registered_says_why(root, capsys):
+    write_evaluation(root, make_blessing())
+    write_registration(root, registered=False, why="the model does not answer in a fresh process: " + "word " * 40)
     main(["summary"])
     out = capsys.readouterr().out
     assert "not registered: the model does not answer in a fresh process" in out
     assert max(map(len, out.splitlines())) < 80
 
 
-def test_models_that_were_not_scored(in_tmp, capsys):
+@pytest.mark.parametrize(
+    "change", [lambda checks: checks.pop(), lambda checks: checks.append(checks[0] | {"name": "new"})]
+)
+def test_the_verdict_of_another_version_is_shown(root, capsys, change):
+    write_evaluation(root, make_blessing())
+    write_registration(root, registered=True, why="contrastive-sample version 3 is challenger")
+    path = root / "evaluation" / "blessing.json"
+    values = json.loads(path.read_text())
+    change(values["checks"])
+    path.write_text(json.dumps({**values, "schema_version": 2}))
+    main(["summary"])
+    assert "verdict   blessed" in capsys.readouterr().out
+
+
+def test_models_that_were_not_scored(root, capsys):
     blessing = make_blessing(failing=("inputs",), winner=None, gain=None, interval=None)
-    write_evaluation(in_tmp, blessing, accuracies={"baseline": [0.6]})
-    write_registration(in_tmp, registered=False, why="not blessed")
+    write_evaluation(root, blessing, accuracies={"baseline": [0.6]})
+    write_registration(root, registered=False, why="not blessed")
     main(["summary"])
     out = capsys.readouterr().out
-    assert "fine-tuned                   not scored" in out
+    assert "fine-tuned model             not scored" in out
     assert "gain over" not in out
 
 
@@ -121,42 +139,34 @@ def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
-def test_missing_folders_are_a_one_line_error(in_tmp):
-    assert "evaluation/result.json: missing" in one_line_error(pipelines(in_tmp, "summary"))
-    write_evaluation(in_tmp, make_blessing())
-    assert "registration/result.json: missing" in one_line_error(pipelines(in_tmp, "summary"))
-    (in_tmp / "evaluation" / "blessing.json").unlink()
-    assert "evaluation/blessing.json: missing" in one_line_error(pipelines(in_tmp, "summary"))
+def test_missing_folders_are_a_one_line_error(root):
+    assert "evaluation/result.json: missing" in one_line_error(pipelines(root, "summary"))
+    write_evaluation(root, make_blessing())
+    assert "registration/result.json: missing" in one_line_error(pipelines(root, "summary"))
+    (root / "evaluation" / "blessing.json").unlink()
+    assert "evaluation/blessing.json: missing" in one_line_error(pipelines(root, "summary"))
 
 
-def test_a_damaged_record_is_a_one_line_error(in_tmp, capsys):
-    write_evaluation(in_tmp, make_blessing())
-    folder = in_tmp / "registration"
+def test_a_damaged_record_is_a_one_line_error(root, capsys):
+    write_evaluation(root, make_blessing())
+    folder = root / "registration"
     folder.mkdir()
     (folder / "result.json").write_text(Record(step="register", **COMMON).model_dump_json())
-    assert "registration/result.json: dataset_digest" in one_line_error(pipelines(in_tmp, "summary"))
+    assert "registration/result.json: dataset_digest" in one_line_error(pipelines(root, "summary"))
 
 
-def test_compose_writes_what_is_allowed(in_tmp):
-    done = pipelines(in_tmp, "compose", "gate=strict", "runtime.epochs=7")
+def test_compose_writes_what_is_allowed(root):
+    done = pipelines(root, "compose", "gate=strict", "runtime.epochs=7")
     assert done.returncode == 0, done.stderr
-    values = yaml.safe_load((in_tmp / "params.yaml").read_text())
+    values = yaml.safe_load((root / "params.yaml").read_text())
     assert values["runtime"]["epochs"] == 7
-    assert values["gate"] == yaml.safe_load((ROOT / "conf" / "gate" / "strict.yaml").read_text())
-    assert [path.name for path in in_tmp.iterdir()] == ["params.yaml"]
+    strict = yaml.safe_load((ROOT / "conf" / "gate" / "strict.yaml").read_text())
+    assert {key: value for key, value in strict.items() if key != "defaults"}.items() <= values["gate"].items()
+    assert sorted(path.name for path in root.iterdir()) == ["conf", "dvc.yaml", "params.yaml"]
 
 
-def test_compose_leaves_the_file_alone_when_an_option_is_wrong(in_tmp):
-    (in_tmp / "params.yaml").write_text("as it was\n")
-    assert "gate.min_gain" in one_line_error(pipelines(in_tmp, "compose", "gate.min_gain=2"))
-    assert (in_tmp / "params.yaml").read_text() == "as it was\n"
-    assert "no/params.yaml" in one_line_error(pipelines(in_tmp, "compose", "--out", "no/params.yaml"))
-
-
-def test_every_command_explains_itself(capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(["--help"])
-    assert caught.value.code == 0
-    out = capsys.readouterr().out
-    for name in COMMANDS:
-        assert re.search(rf"^    {name}\s+\w", out, re.MULTILINE)  # its name, then what it does
+def test_compose_leaves_the_file_alone_when_an_option_is_wrong(root):
+    (root / "params.yaml").write_text("as it was\n")
+    assert "gate.min_gain" in one_line_error(pipelines(root, "compose", "gate.min_gain=2"))
+    assert (root / "params.yaml").read_text() == "as it was\n"
+    assert "no/params.yaml" in one_line_error(pipelines(root, "compose", "--out", "no/params.yaml"))

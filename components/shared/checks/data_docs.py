@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
-# before the page's own styles, which win where they can be fetched
-_SIGNS = """<style>
-  .fa-check-circle::before { content: "✓"; }
-  .fa-times::before { content: "✗"; }
-  .text-success { color: #0072B2; }
-  .text-danger { color: #A63D00; }
-</style>"""
+from components.shared.templates import render
+
+TEMPLATES = Path(__file__).with_name("templates")
 _HEAD = re.compile(r"<head>")
 _CONTENT = re.compile(r"<div class=\"container-fluid[^>]*>")
 
@@ -32,22 +27,17 @@ def make_readable(docs: Path, failures: Mapping[str, Sequence[str]]) -> None:
     # moving pictures of a guide that is switched off: nine tenths of the site, and no page shows them
     for picture in docs.glob("static/images/*.gif"):
         picture.unlink()
+    # before the page's own styles, which win where they can be fetched
+    signs = render(TEMPLATES / "signs.html.j2")
     for page in docs.rglob("*.html"):
-        _insert(page, _HEAD, _SIGNS)
-    _insert(docs / "index.html", _CONTENT, _list(docs, failures))
-
-
-def _list(docs: Path, failures: Mapping[str, Sequence[str]]) -> str:
-    """What was found in each table, with a link to the page that tells it."""
-    items = []
-    for table, lines in failures.items():
-        # validations/<table>/<run>/<time>/<asset>.html, one run a site
-        for page in sorted((docs / "validations" / table).rglob("*.html")):
-            title = f'<a href="{escape(page.relative_to(docs).as_posix())}">{escape(table)}</a>'
-            details = "".join(f'<br><span class="text-danger">✗</span> {escape(line)}' for line in lines)
-            sign = details or ' <span class="text-success">✓</span> everything expected holds'
-            items.append(f"<li>{title}{sign}</li>")
-    return f"<ul>{''.join(items)}</ul>"
+        _insert(page, _HEAD, signs)
+    tables = [
+        # validations/<table>/<run>/<time>/<asset>.html, one run per site
+        {"name": table, "page": page.relative_to(docs).as_posix(), "failures": lines}
+        for table, lines in failures.items()
+        for page in sorted((docs / "validations" / table).rglob("*.html"))
+    ]
+    _insert(docs / "index.html", _CONTENT, render(TEMPLATES / "tables.html.j2", tables=tables))
 
 
 def _insert(page: Path, after: re.Pattern[str], text: str) -> None:

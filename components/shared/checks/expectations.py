@@ -1,33 +1,17 @@
-"""What is expected of a dataset, and how Great Expectations checks it.
-
-An `Expectation` says in one place what is checked, where and how severely; `Checker` hands each table's to
-Great Expectations and keeps its Data Docs.
-"""
+"""What is expected of a dataset: each `Expectation` says in one place what is checked, where and how severely."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import pandas as pd
 
 from components.shared.artifacts import UNLABELLED, Manifest
-from components.shared.checks.data_docs import make_readable
 from components.shared.checks.image_table import LABELLED, shape_text
 from components.shared.params.schema import ValidationParams
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 Table = Literal["arrays", "images", "splits", "classes"]
-# what names a row of each table
-KEYS: dict[Table, tuple[str, ...]] = {
-    "arrays": ("split",),
-    "images": ("split", "row"),
-    "splits": ("split",),
-    "classes": ("split", "class_name"),
-}
 DIGITS = 6
 
 
@@ -76,9 +60,9 @@ class Expectation:
             text = " or ".join(str(value) for value in self.allowed or self.forbidden)
             text = text if self.allowed else f"not {text}"
         elif self.low is not None and self.high is not None:
-            text = f"{_short(self.low)} to {_short(self.high)}"
+            text = f"{_format(self.low)} to {_format(self.high)}"
         else:
-            text = f"at least {_short(self.low)}" if self.low is not None else f"at most {_short(self.high)}"
+            text = f"at least {_format(self.low)}" if self.low is not None else f"at most {_format(self.high)}"
         return f"{text} (validation.{self.parameter})" if self.parameter else text
 
     def rows(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -89,8 +73,8 @@ class Expectation:
         """Where it is furthest from holding, or nearest to failing: the place, the value there, that in words."""
         values = rows[self.column]
         if self.of_mean:
-            mean = _plain(values.mean())
-            return ", ".join(self.splits), mean, _short(mean)
+            mean = _python_value(values.mean())
+            return ", ".join(self.splits), mean, _format(mean)
         if self.allowed or self.forbidden:
             excess = ~values.isin(self.allowed) if self.allowed else values.isin(self.forbidden)
         elif self.low is None:
@@ -100,8 +84,8 @@ class Expectation:
         else:
             excess = (self.low - values).combine(values - self.high, max)
         row = rows.iloc[int(excess.to_numpy().argmax())]
-        value = _plain(row[self.column])
-        return _subject(self.table, row), value, str(row[self.words]) if self.words else _short(value)
+        value = _python_value(row[self.column])
+        return _subject(self.table, row), value, str(row[self.words]) if self.words else _format(value)
 
 
 @dataclass(frozen=True)
@@ -142,7 +126,7 @@ def array_expectations(manifest: Manifest) -> list[Expectation]:
             ("image_dtype", "Pixels are stored as whole numbers of 0 to 255.", "uint8"),
             ("image_shape", "Images have the manifest's size and three channels.", shape),
             ("label_dtype", "Labels are stored as whole numbers.", "int64"),
-            ("label_shape", "There is one label an image.", "scalar"),
+            ("label_shape", "There is one label per image.", "scalar"),
             ("missing_images", "There are as many images as the manifest says.", 0),
             ("missing_labels", "There are as many labels as the manifest says.", 0),
         )
@@ -208,7 +192,7 @@ def split_expectations(splits: pd.DataFrame, params: ValidationParams) -> list[E
             high=params.max_class_imbalance, splits=LABELLED, parameter="max_class_imbalance",
         ),
     ]  # fmt: skip
-    # of an empty split nothing can be asked here; that it is empty is found class by class
+    # of an empty split nothing can be asked here; that it is empty is found per class
     return [e for e in found if not e.splits or splits["split"].isin(e.splits).any()]
 
 
@@ -250,105 +234,6 @@ def class_expectations(params: ValidationParams) -> list[Expectation]:
     ]  # fmt: skip
 
 
-class Checker:
-    """Checks tables with Great Expectations and writes its Data Docs, a static site.
-
-    Args:
-        docs: folder of the site, to be made.
-        name: of the dataset, for the site.
-    """
-
-    def __init__(self, docs: Path, name: str):
-        os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")  # it is read once, at the import
-        import great_expectations as gx
-        from great_expectations.core.run_identifier import RunIdentifier
-        from great_expectations.data_context.types.base import ProgressBarsConfig
-
-        self._run = RunIdentifier(run_name=name)
-        self._docs = docs
-        self._failures: dict[str, list[str]] = {}
-        self._context = gx.get_context(mode="ephemeral")
-        self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        for site in list(self._context.get_site_names()):
-            self._context.delete_data_docs_site(site)
-        store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.resolve())}
-        index = {"class_name": "DefaultSiteIndexBuilder"}
-        self._context.add_data_docs_site(
-            "docs",
-            {
-                "class_name": "SiteBuilder",
-                "show_how_to_buttons": False,
-                "store_backend": store,
-                "site_index_builder": index,
-            },
-        )
-        self._source = self._context.data_sources.add_pandas("dataset")
-
-    def check(self, name: Table, table: pd.DataFrame, expectations: Sequence[Expectation]) -> list[Outcome]:
-        """Check one table; call it once for each.
-
-        Args:
-            name: of the table.
-            table: its rows.
-            expectations: those about it, in the order of the outcomes.
-        """
-        import great_expectations as gx
-
-        batch = self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe(name)
-        suite = gx.ExpectationSuite(name, expectations=[_translate(e) for e in expectations])
-        definition = gx.ValidationDefinition(name=name, data=batch, suite=self._context.suites.add(suite))
-        answer = self._context.validation_definitions.add(definition).run(
-            batch_parameters={"dataframe": table},
-            run_id=self._run,
-            result_format={
-                "result_format": "SUMMARY",
-                "partial_unexpected_count": 20,
-                "unexpected_index_column_names": list(KEYS[name]),
-            },
-        )
-        answers = {result.expectation_config.meta["name"]: result for result in answer.results}
-        outcomes = [_outcome(e, answers[e.name], table) for e in expectations]
-        self._failures[name] = [f"{o.expectation.severity}: {o.line()}" for o in outcomes if not o.success]
-        return outcomes
-
-    def write_docs(self) -> None:
-        """Write the Data Docs of everything that was checked."""
-        self._context.build_data_docs(["docs"])
-        make_readable(self._docs, self._failures)
-
-
-def _translate(expectation: Expectation) -> Any:
-    """The same as an object of Great Expectations."""
-    from great_expectations import expectations as known
-    from great_expectations.expectations.row_conditions import Column
-
-    common: dict[str, Any] = {
-        "column": expectation.column,
-        "severity": expectation.severity,
-        "meta": {"name": expectation.name},
-        "notes": f"{expectation.name}: {expectation.meaning}",
-    }
-    if expectation.splits:
-        common["row_condition"] = Column("split").is_in(list(expectation.splits))
-    if expectation.allowed:
-        return known.ExpectColumnValuesToBeInSet(value_set=list(expectation.allowed), **common)
-    if expectation.forbidden:
-        return known.ExpectColumnValuesToNotBeInSet(value_set=list(expectation.forbidden), **common)
-    between = known.ExpectColumnMeanToBeBetween if expectation.of_mean else known.ExpectColumnValuesToBeBetween
-    return between(min_value=expectation.low, max_value=expectation.high, **common)
-
-
-def _outcome(expectation: Expectation, answer: Any, table: pd.DataFrame) -> Outcome:
-    raised = answer.exception_info or {}
-    if raised.get("raised_exception", False):
-        raise RuntimeError(f"expectation {expectation.name}: {raised['exception_message']}")
-    success = bool(answer.success)
-    rows = expectation.rows(table)
-    subject, observed, words = ("", None, "none") if rows.empty else expectation.worst(rows)
-    failures = int(answer.result.get("unexpected_count", not success))
-    return Outcome(expectation, success, subject, observed, words, failures)
-
-
 def _subject(table: Table, row: Any) -> str:
     if table == "images":
         return f"{row['split']}, image {row['row']}"
@@ -357,11 +242,11 @@ def _subject(table: Table, row: Any) -> str:
     return str(row["split"])
 
 
-def _plain(value: Any) -> Any:
+def _python_value(value: Any) -> Any:
     """A NumPy number as Python's; fractions rounded, so that the last bit does not change a file."""
     value = value.item() if hasattr(value, "item") else value
     return round(value, DIGITS) if isinstance(value, float) else value
 
 
-def _short(value: Any) -> str:
+def _format(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""A dataset as tables: one row an image, then one row a split and one row a class of a split.
+"""A dataset as tables: one row per image, then one row per split and one row per class of a split.
 
 Images are read once, a few megabytes at a time, so that memory does not grow with the dataset.
 """
@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from components.shared.artifacts import SPLITS, Dataset, Manifest, open_array
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LABELLED = ("train", "validation", "test")
 CHUNK_BYTES = 16 * 2**20
@@ -60,7 +58,7 @@ class MeanImages:
 
 
 def array_table(data: Dataset) -> pd.DataFrame:
-    """One row a split: types, shapes and lengths of its arrays, as they lie on disk, and what is missing.
+    """One row per split: types, shapes and lengths of its arrays, as they lie on disk, and what is missing.
 
     Columns: split, image_dtype, image_shape (of one image), label_dtype, label_shape (of one label: empty), images,
     labels, missing_images and missing_labels (the manifest's count minus the array's length).
@@ -68,8 +66,6 @@ def array_table(data: Dataset) -> pd.DataFrame:
     Raises:
         UserError: a file is missing or is not a NumPy array.
     """
-    import pandas as pd
-
     rows = []
     for split in SPLITS:
         images = open_array(data.folder / f"{split}.images.npy")
@@ -99,7 +95,7 @@ def shape_text(shape: Sequence[int]) -> str:
 def image_table(
     data: Dataset, min_pixel_std: float, means: MeanImages, advance: Callable[[int], None]
 ) -> pd.DataFrame:
-    """One row an image.
+    """One row per image.
 
     Columns: split, row (in the split's arrays), label, class_name (empty without a known class), mean (brightness),
     red, green, blue (means of the channels), std (the largest standard deviation of a channel over the pixels: 0
@@ -112,17 +108,15 @@ def image_table(
         means: gathers the mean images on the way.
         advance: called with the number of images that were read.
     """
-    import pandas as pd
-
     parts = []
     for split in SPLITS:
         images, labels = data.images(split), data.labels(split)
         length = max(1, CHUNK_BYTES // max(1, images[:1].nbytes))
         for start in range(0, len(images), length):
-            chunk, known = np.asarray(images[start : start + length]), labels[start : start + length]
-            means.add(split, chunk, known)
+            chunk, chunk_labels = np.asarray(images[start : start + length]), labels[start : start + length]
+            means.add(split, chunk, chunk_labels)
             rows = np.arange(start, start + len(chunk))
-            parts.append(pd.DataFrame({"split": split, "row": rows, "label": known, **_measure(chunk)}))
+            parts.append(pd.DataFrame({"split": split, "row": rows, "label": chunk_labels, **_measure(chunk)}))
             advance(len(chunk))
     table = pd.concat(parts, ignore_index=True)
     names = dict(enumerate(data.manifest.class_names))
@@ -133,14 +127,12 @@ def image_table(
 
 
 def split_table(images: pd.DataFrame) -> pd.DataFrame:
-    """One row a split that has images.
+    """One row per split that has images.
 
     Columns: split, images, mean and deviation (of the images' brightness), blank_fraction, repeated_fraction,
     copied_fraction (images that also lie in another split), copies (that in words), imbalance (images of the
     largest class over those of the smallest that is there; 1 for unlabelled).
     """
-    import pandas as pd
-
     seen = images[~images["blank"]]
     digests = {split: set(part["digest"]) for split, part in seen.groupby("split")}
     rows = []
@@ -173,13 +165,11 @@ def split_table(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def class_table(images: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
-    """One row a class of each labelled split.
+    """One row per class of each labelled split.
 
     Columns: split, label, class_name, images, missing_images (the manifest's count minus the images), mean and
     deviation (of brightness; 0 without images), repeated.
     """
-    import pandas as pd
-
     groups = {key: part for key, part in images.groupby(["split", "label"])}
     rows = []
     for split in LABELLED:

@@ -13,16 +13,16 @@ import numpy as np
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
 
-CHOOSING, JUDGING = "validation", "test"
+VALIDATION, TEST = "validation", "test"
 CONTENDERS = ("probe", "finetune")
 CANDIDATES = ("baseline", "probe", "finetune")
-# softmax in float32 sums to 1 within about 1e-6 a class; half-precision heads stay below this
+# softmax in float32 sums to 1 within about 1e-6 per class; half-precision heads stay below this
 _SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What the dataset itself says: its digests, classes, and the labels of the splits that choose and judge."""
+    """What the dataset itself says: its digests, classes, and the labels of validation and test."""
 
     dataset_digest: str
     test_digest: str
@@ -37,7 +37,7 @@ class Truth:
             UserError: an array is missing or does not fit the manifest.
         """
         manifest = data.manifest
-        labels = {split: data.labels(split) for split in (CHOOSING, JUDGING)}
+        labels = {split: data.labels(split) for split in (VALIDATION, TEST)}
         return cls(manifest.digest, manifest.test_digest, list(manifest.class_names), labels)
 
 
@@ -57,7 +57,7 @@ class Candidate:
     @property
     def seeds(self) -> int:
         """Number of trainings that differ in their seed alone."""
-        return len(self.probabilities[JUDGING])
+        return len(self.probabilities[TEST])
 
     @property
     def exported_seed(self) -> int | None:
@@ -68,7 +68,7 @@ class Candidate:
 
     def exported_answers(self) -> np.ndarray:
         """Probabilities of the exported model on test: float32, shape (N, classes)."""
-        return self.probabilities[JUDGING][self.exported_seed or 0]
+        return self.probabilities[TEST][self.exported_seed or 0]
 
 
 def read_candidate(name: str, folder: Path) -> Candidate:
@@ -82,8 +82,8 @@ def read_candidate(name: str, folder: Path) -> Candidate:
     path = folder / "predictions.npz"
     try:
         with np.load(path, allow_pickle=False) as file:
-            probabilities = {split: np.asarray(file[f"{split}_probabilities"]) for split in (CHOOSING, JUDGING)}
-            labels = {split: np.asarray(file[f"{split}_labels"]) for split in (CHOOSING, JUDGING)}
+            probabilities = {split: np.asarray(file[f"{split}_probabilities"]) for split in (VALIDATION, TEST)}
+            labels = {split: np.asarray(file[f"{split}_labels"]) for split in (VALIDATION, TEST)}
     except FileNotFoundError:
         raise UserError(f"{path}: missing; run the step that writes {folder.name}/ again") from None
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
@@ -102,9 +102,9 @@ def faults(candidate: Candidate, truth: Truth) -> list[str]:
         found.append(f"written by the step {candidate.result.step!r}")
     for split, labels in truth.labels.items():
         found += _array_faults(split, candidate.probabilities[split], candidate.labels[split], labels, truth)
-    choosing = len(candidate.probabilities[CHOOSING])
-    if not found and choosing != candidate.seeds:
-        found.append(f"{choosing} seeds on {CHOOSING} but {candidate.seeds} on {JUDGING}")
+    seeds = len(candidate.probabilities[VALIDATION])
+    if not found and seeds != candidate.seeds:
+        found.append(f"{seeds} seeds on {VALIDATION} but {candidate.seeds} on {TEST}")
     if not found and candidate.name in CONTENDERS and candidate.exported_seed is None:
         index = candidate.result.details.get("exported_seed")
         found.append(f"result.json: exported_seed = {index!r}; expected 0 to {candidate.seeds - 1}")

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from components.shared.errors import UserError
-from components.shared.params.explain import did_you_mean, parameter_names
+from components.shared.errors import UserError, first_line
+from components.shared.params.explain import did_you_mean
 from components.shared.params.schema import Params, validate_params
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
@@ -31,8 +36,9 @@ def compose(overrides: Sequence[str] = (), conf: Path = CONF) -> tuple[Params, d
     Raises:
         UserError: an override names no group, option or parameter, or its value is not allowed.
     """
+    groups = options(conf)
     for override in overrides:
-        _check_names(override, conf)
+        _check_option(override, groups)
     values = _composed("config", overrides, conf)
     return validate_params(values), values
 
@@ -65,24 +71,25 @@ def options(conf: Path = CONF, every: bool = False) -> dict[str, list[str]]:
     Those of `APART` only with `every`.
     """
     return {
-        group.name: sorted(file.stem for file in group.glob("*.yaml"))
+        group.name: sorted(file.stem for file in group.glob("[!_]*.yaml"))
         for group in sorted(conf.iterdir())
         if group.is_dir() and (every or group.name not in APART)
     }
 
 
 def _composed(name: str, overrides: Sequence[str], conf: Path) -> dict[str, Any]:
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     try:
         with initialize_config_dir(config_dir=str(conf.resolve()), version_base=None):
             values: Any = OmegaConf.to_container(hydra_compose(name, overrides=list(overrides)), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{' '.join(overrides) or conf}: {_first_line(error)}") from None
+        line = first_line(error)
+        if refused := re.match("Could not override '(.+)'", line):
+            choices = _choices(overrides, conf)
+            # without what was refused
+            known = _names(_composed(name, choices, conf)) if len(choices) < len(overrides) else []
+            meant = did_you_mean(refused[1], [*options(conf), *known])
+            line = f"the chosen options have no parameter {refused[1]}{meant}; see conf/"
+        raise UserError(f"{' '.join(overrides) or conf}: {line}") from None
     found: dict[str, Any] = values
     return found
 
@@ -94,24 +101,25 @@ def _split(override: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def _check_names(override: str, conf: Path) -> None:
-    """Refuse a group, option or parameter that does not exist, with the closest one that does."""
+def _check_option(override: str, groups: dict[str, list[str]]) -> None:
+    """Refuse an option that its group does not have, with the closest one that it has."""
     name, value = _split(override)
     if name.partition(".")[0] in APART:
         raise UserError(f"{override}: says where a pipeline runs, which only its compilation for Kubeflow asks for")
-    groups = options(conf)
-    if name in groups:
-        if value not in groups[name]:
-            known = groups[name]
-            raise UserError(f"{override}: must be one of {', '.join(known)}{did_you_mean(value, known)}")
-        return
-    names = parameter_names(Params)
-    if name not in names:
-        raise UserError(f"{override}: no such parameter{did_you_mean(name, [*groups, *names])}; see conf/")
+    if name in groups and value not in groups[name]:
+        known = groups[name]
+        raise UserError(f"{override}: must be one of {', '.join(known)}{did_you_mean(value, known)}")
 
 
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().splitlines()[0]
-    if refused := re.match("Could not override '(.+)'", line):
-        return f"the chosen options have no parameter {refused[1]}; see conf/"
-    return line[:200]
+def _choices(overrides: Sequence[str], conf: Path) -> list[str]:
+    """The overrides that choose an option of a group."""
+    return [override for override in overrides if _split(override)[0] in options(conf)]
+
+
+def _names(values: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of all values and of the groups they are in, such as `method` and `method.temperature`."""
+    return [
+        name
+        for key, value in values.items()
+        for name in (prefix + key, *(_names(value, f"{prefix}{key}.") if isinstance(value, dict) else ()))
+    ]

@@ -1,25 +1,37 @@
-"""The parameters of a run: their names, types, ranges and defaults, checked in one place.
+"""The parameters of a run: their sections, and how they are read, checked and handed to the steps.
 
-`params.yaml` (composed from `conf/`) is read by `load_params`. A step is handed only the parameters that it
-declares in `READS`, so that DVC's and Kubeflow's caches can rely on the list, and in `PLACES`; touching another one
-is an error.
+`params.yaml` (composed from `conf/`, where the defaults stand) is read by `load_params`. A step is handed only the
+parameters that it declares in `components/shared/steps.py`, so that DVC's and Kubeflow's caches can rely on the
+list; touching another one is an error. The sections about learning have their types in `models`.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, create_model, model_validator
+from pydantic_core import to_jsonable_python
 
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
-from components.shared.params.explain import explain
-from components.shared.params.methods import AugmentationParams, MethodParams
-from components.shared.params.types import Count, Drops, Fraction, Positive, Section
+from components.shared.evaluation.rules import rules
+from components.shared.params.explain import did_you_mean, explain, shown
+from components.shared.params.types import Count, Fraction, Positive, Section
+from components.shared.sources import source_names
+from components.shared.steps import STEPS, WHERE
+from components.shared.training.backend import start_backend
+
+if TYPE_CHECKING:
+    from models.classifier import SupervisedOptions
+    from models.encoders import EncoderOptions
+    from models.methods import MethodOptions
+    from models.probes import ProbeOptions
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -27,20 +39,20 @@ ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 class SplitParams(Section):
     """Fractions of the labelled images to set aside where the source has no such split."""
 
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    validation: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
 
 
 class DataParams(Section):
     """Where the images come from and how they are split (`conf/data/`)."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    source: Literal["folder", "parquet", "cifar10", "stl10"]
+    source: Literal[source_names()]  # type: ignore[valid-type]
     path: Annotated[str, Field(min_length=1)]
     image_size: Annotated[int, Field(ge=8, le=512)]
-    labels_per_class: Count | None = None
-    split: SplitParams = SplitParams()
-    seed: Annotated[int, Field(ge=0)] = 0
+    labels_per_class: Count | None
+    split: SplitParams
+    seed: Annotated[int, Field(ge=0)]
 
 
 class ValidationParams(Section):
@@ -56,28 +68,13 @@ class ValidationParams(Section):
     training images', in standard deviations between training images (warning).
     """
 
-    min_images_per_class: Count = 2
-    max_class_imbalance: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10.0
-    min_pixel_std: Annotated[float, Field(ge=0, le=127.5)] = 1.0
-    max_blank_fraction: Fraction = 0.05
-    max_duplicate_fraction: Fraction = 0.05
-    max_test_overlap: Fraction = 0.0
-    max_brightness_drift: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
-
-
-class EncoderParams(Section):
-    """The network that is pretrained (`conf/encoder/`).
-
-    `width`: number of filters of the `conv` encoder. `stem`: first layers of a residual network: `small` is 3×3
-    with stride 1 and no pooling, `large` the published 7×7 with stride 2 and pooling, `auto` small below 64 pixels.
-    `normalization` of the images inside the network: `none` leaves [0, 1], `symmetric` maps it to [−1, 1],
-    `statistics` subtracts the training images' mean and divides by their standard deviation, channel by channel.
-    """
-
-    name: Literal["conv", "resnet18", "resnet34", "resnet50", "resnet50v2"]
-    width: Annotated[int, Field(ge=4, le=1024)] = 128
-    stem: Literal["auto", "small", "large"] = "auto"
-    normalization: Literal["none", "symmetric", "statistics"] = "none"
+    min_images_per_class: Count
+    max_class_imbalance: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    min_pixel_std: Annotated[float, Field(ge=0, le=127.5)]
+    max_blank_fraction: Fraction
+    max_duplicate_fraction: Fraction
+    max_test_overlap: Fraction
+    max_brightness_drift: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class RuntimeParams(Section):
@@ -88,69 +85,11 @@ class RuntimeParams(Section):
     """
 
     epochs: Annotated[int, Field(ge=0)]
-    batch_size: Annotated[int, Field(ge=2)] = 256
-    devices: Literal["auto"] | Count = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    repeats: Annotated[int, Field(ge=1, le=100)] = 3
-
-
-class MiniBatchParams(Section):
-    """The probe's solver `minibatch`: AdamW, its rate tenfold lower at each of `drops` (fractions of it)."""
-
-    epochs: Count = 100
-    batch_size: Count = 64
-    learning_rate: Positive = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-3
-    drops: Drops = [0.6, 0.8]
-
-
-class ProbeParams(Section):
-    """Linear classifier on frozen features, kNN, and accuracy over the number of labels a class.
-
-    `solver`: `full_batch` goes to the optimum, on standardised features, with the penalty of `l2` that is best on
-    validation; `minibatch` trains once on the features as they are.
-    """
-
-    label_budgets: list[Count] = [1, 2, 5, 10]
-    solver: Literal["full_batch", "minibatch"] = "full_batch"
-    l2: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [1e-4, 1e-3, 1e-2, 1e-1]
-    steps: Count = 300
-    minibatch: MiniBatchParams = MiniBatchParams()
-    knn_neighbours: Count = 20
-    knn_temperature: Positive = 0.1
-
-
-class ClassifierHeadParams(Section):
-    """Layers between the features and the classes: `hidden` units with ReLU (0 = none), each after `dropout`."""
-
-    hidden: Annotated[int, Field(ge=0)] = 0
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-
-class SupervisedParams(Section):
-    """Training with labels, alike for the baseline and for fine-tuning.
-
-    `schedule`: `steps` makes the learning rate tenfold lower at each of `drops`, fractions of the training.
-    `freeze_encoder`: fine-tuning trains the head alone; the baseline trains all weights whatever it says.
-    """
-
-    epochs: Count
-    batch_size: Annotated[int, Field(ge=2)] = 64
-    optimizer: Literal["adam", "adamw"] = "adamw"
-    learning_rates: Annotated[list[Positive], Field(min_length=1)] = [3e-4, 1e-3, 3e-3]
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    schedule: Literal["constant", "cosine", "steps"] = "cosine"
-    drops: Drops = [0.7, 0.9]
-    head: ClassifierHeadParams = ClassifierHeadParams()
-    freeze_encoder: bool = False
-    augmentation: AugmentationParams = AugmentationParams()
-
-    @model_validator(mode="after")
-    def _adam_has_no_decay(self) -> SupervisedParams:
-        if self.optimizer == "adam" and self.weight_decay:
-            raise ValueError(f"weight_decay = {self.weight_decay}: adam has none; set it to 0 or take adamw")
-        return self
+    batch_size: Annotated[int, Field(ge=2)]
+    devices: Literal["auto"] | Count
+    precision: Literal["float32", "bfloat16"]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    repeats: Annotated[int, Field(ge=1, le=100)]
 
 
 class MonitorParams(Section):
@@ -162,22 +101,15 @@ class MonitorParams(Section):
     dimensions); below either a warning is printed.
     """
 
-    every: Annotated[int, Field(ge=0)] = 10
-    knn_neighbours: Count = 20
-    knn_temperature: Positive = 0.1
-    min_spread: Annotated[float, Field(ge=0)] = 0.1
-    min_rank: Annotated[float, Field(ge=0)] = 2.0
+    every: Annotated[int, Field(ge=0)]
+    knn_neighbours: Count
+    knn_temperature: Positive
+    min_spread: Annotated[float, Field(ge=0)]
+    min_rank: Annotated[float, Field(ge=0)]
 
 
-class GateParams(Section):
-    """What a model must prove before it is put up for review (`conf/gate/`). Accuracies are fractions."""
-
-    min_gain: Annotated[float, Field(ge=-1, le=1)]
-    min_accuracy: Fraction
-    max_class_drop: Fraction
-    champion_tolerance: Fraction
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    resamples: Annotated[int, Field(ge=100)] = 2000
+class GateParams(*(rule.Options for rule in rules().values())):  # type: ignore[misc]
+    """What a model must prove before it is put up for review (`conf/gate/`): the options of every rule."""
 
 
 class RegistryParams(Section):
@@ -189,7 +121,7 @@ class RegistryParams(Section):
     """
 
     model_name: ModelName
-    production_model: ModelName | None = None
+    production_model: ModelName | None
 
     @model_validator(mode="after")
     def _two_models(self) -> RegistryParams:
@@ -205,30 +137,43 @@ class RegistryParams(Section):
         return self.production_model or self.model_name
 
 
-class Params(Section):
-    """All parameters of a run, as in `params.yaml`."""
+class Params:
+    """The parameters of a run, or those that a step was handed: sections, whose values are fixed.
+
+    Reading a section, or one of its values, that was not handed over raises AttributeError.
+    """
 
     data: DataParams
     validation: ValidationParams
-    method: MethodParams
+    method: MethodOptions
     monitor: MonitorParams
-    encoder: EncoderParams
+    encoder: EncoderOptions
     runtime: RuntimeParams
-    probe: ProbeParams
-    supervised: SupervisedParams
+    probe: ProbeOptions
+    supervised: SupervisedOptions
     gate: GateParams
     registry: RegistryParams
 
-    @model_validator(mode="after")
-    def _warm_up_ends(self) -> Params:
-        warmup, epochs = self.method.optimizer.warmup_epochs, self.runtime.epochs
-        # without an epoch nothing is trained: the encoder stays random
-        if 0 < epochs < warmup:
-            raise ValueError(
-                f"method.optimizer.warmup_epochs = {warmup}: must be ≤ runtime.epochs = {epochs}, "
-                "or the learning rate is never reached"
-            )
-        return self
+    def __init__(self, sections: Mapping[str, Any]):
+        self.__dict__.update(sections)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{name}: parameters are fixed")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Params) and self.__dict__ == other.__dict__
+
+
+SECTIONS = tuple(Params.__annotations__)
+# the others are about learning: their types are in `models`, and need Keras
+_TYPES: dict[str, type[Section]] = {
+    "data": DataParams,
+    "validation": ValidationParams,
+    "monitor": MonitorParams,
+    "runtime": RuntimeParams,
+    "gate": GateParams,
+    "registry": RegistryParams,
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -242,47 +187,37 @@ _Loader.add_implicit_resolver(
 )
 
 
-# What each step reads. dvc.yaml repeats this list (a test compares them).
-READS: dict[str, tuple[str, ...]] = {
-    "ingest": ("data",),
-    "validate": ("validation",),
-    "pretrain": (
-        *("method", "monitor", "encoder"),
-        *("runtime.epochs", "runtime.batch_size", "runtime.precision", "runtime.seed"),
-    ),
-    "probe": ("probe", "runtime.seed", "runtime.repeats"),
-    "baseline": ("encoder", "supervised", "runtime.precision", "runtime.seed", "runtime.repeats"),
-    "finetune": ("encoder", "supervised", "runtime.precision", "runtime.seed", "runtime.repeats"),
-    "evaluate": ("gate", "registry"),
-    "register": ("registry",),
-}
-
-# What a step may read besides: where it computes. This changes the result by float32's rounding alone, as another
-# graphics card does, so neither DVC nor a kept state of a training takes notice of it.
-PLACES = dict.fromkeys(("pretrain", "baseline", "finetune"), ("runtime.devices",))
-
-
-def validate_params(values: Any, where: str = "") -> Params:
-    """Check plain values against the model.
+def validate_params(values: Any, where: str = "", sections: Iterable[str] = SECTIONS) -> Params:
+    """Check plain values.
 
     Args:
         values: nested mappings, as in `params.yaml`.
         where: the file they come from, for the message.
+        sections: the ones to check; of the others the names alone.
 
     Raises:
-        UserError: one line naming the first offending field, its value and the allowed range.
+        UserError: one line naming the first offending field, its value and what is allowed.
     """
     prefix = f"{where}: " if where else ""
     if not isinstance(values, dict):
         raise UserError(f"{prefix}expected a mapping of sections such as data, method and encoder")
+    _start_if_needed(sections)
     try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{prefix}{explain(error, Params)}") from None
+        for name in values:
+            if name not in SECTIONS:
+                raise UserError(f"{name}: no such parameter{did_you_mean(name, SECTIONS)}; see conf/ for the names")
+        for name in SECTIONS:
+            if name not in values:
+                raise UserError(f"{name}: missing; see conf/ for its values")
+        found = Params({name: _checked(name, _type(name, values[name]), values[name]) for name in sections})
+        _check_warm_up(found)
+    except UserError as error:
+        raise UserError(f"{prefix}{error}") from None
+    return found
 
 
 def load_params(path: Path, step: str | None = None) -> Params:
-    """Read and check `params.yaml`; with `step`, keep only what that step declares.
+    """Read and check `params.yaml`; with `step`, only what that step declares.
 
     Raises:
         UserError: the file is missing, is not YAML, or holds a value that is not allowed.
@@ -290,7 +225,7 @@ def load_params(path: Path, step: str | None = None) -> Params:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; compose it with `python -m pipelines compose`") from None
+        raise UserError(f"{path}: no such file; compose it with `contrastive compose`") from None
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:
@@ -298,41 +233,28 @@ def load_params(path: Path, step: str | None = None) -> Params:
         raise UserError(f"{path}: not YAML: {line}{error.problem or error.context}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML: {error}") from None
-    params = validate_params(values, str(path))
-    return params if step is None else only(params, step)
+    if step is None:
+        return validate_params(values, str(path))
+    return select(validate_params(values, str(path), _declared(step)), step)
 
 
-def handed(step: str) -> tuple[str, ...]:
-    """Names of the parameters that a step is handed: those that it declares."""
-    return (*READS[step], *PLACES.get(step, ()))
-
-
-def only(params: Params, step: str) -> Params:
+def select(params: Params, step: str) -> Params:
     """The parameters that `step` declares; reading any other one raises AttributeError."""
-    tree: dict[str, Any] = {}
-    for key in handed(step):
-        section, _, field = key.partition(".")
-        value = getattr(params, section)
-        if field:
-            tree.setdefault(section, {})[field] = getattr(value, field)
-        else:
-            tree[section] = value
-    return _restricted(tree)
+    found = {}
+    for name, fields in _declared(step).items():
+        section = getattr(params, name)
+        found[name] = _part(name, *fields)(**{f: getattr(section, f) for f in fields}) if fields else section
+    return Params(found)
 
 
-def plain(params: Params) -> dict[str, Any]:
-    """The parameters as JSON-serialisable values; works on what `only` returns too."""
-    result: dict[str, Any] = {}
-    for name, section in params.__dict__.items():
-        result[name] = {
-            field: value.model_dump(mode="json") if isinstance(value, BaseModel) else _jsonable(value)
-            for field, value in section.__dict__.items()
-        }
-    return result
+def to_plain(params: Params) -> dict[str, Any]:
+    """The parameters as JSON-serialisable values; works on what `select` returns too."""
+    values: dict[str, Any] = to_jsonable_python(params.__dict__)
+    return values
 
 
-def restore(values: Mapping[str, Any], step: str) -> Params:
-    """What `only(params, step)` gave, from the plain values that `plain` made of it.
+def from_plain(values: Mapping[str, Any], step: str) -> Params:
+    """What `select(params, step)` gave, from the plain values that `to_plain` made of it.
 
     Args:
         values: of the parameters that `step` declares, neither more nor less.
@@ -341,56 +263,87 @@ def restore(values: Mapping[str, Any], step: str) -> Params:
     Raises:
         UserError: a value is missing, unknown or not allowed.
     """
-    wanted: dict[str, Any] = {}
-    for key in handed(step):
-        section, _, field = key.partition(".")
-        annotation = Params.model_fields[section].rebuild_annotation()
-        if field:
-            found = wanted.setdefault(section, {})
-            found[field] = (annotation.model_fields[field].rebuild_annotation(), ...)
-        else:
-            wanted[section] = annotation
-    parts = {
-        name: create_model(name, __base__=Section, **kind) if isinstance(kind, dict) else kind
-        for name, kind in wanted.items()
-    }
-    fields: dict[str, Any] = {name: (kind, ...) for name, kind in parts.items()}
-    model = create_model("Restored", __base__=Section, **fields)
+    declared = _declared(step)
+    if values.keys() != declared.keys():
+        raise UserError(f"parameters of {step}: {', '.join(values)}: must be {', '.join(declared)}")
+    _start_if_needed(declared)
     try:
-        checked = model.model_validate(dict(values))
-    except ValidationError as error:
-        raise UserError(f"parameters of {step}: {explain(error, model)}") from None
-    return _restricted(
-        {
-            name: dict(getattr(checked, name)) if isinstance(kind, dict) else getattr(checked, name)
-            for name, kind in wanted.items()
-        }
-    )
-
-
-def _restricted(tree: Mapping[str, Any]) -> Params:
-    """Parameters of which nothing but `tree` can be read: whole sections, or mappings of a section's fields."""
-    restricted = Params.model_construct(**tree)
-    restricted.__dict__.clear()
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            section = Params.model_fields[name].rebuild_annotation().model_construct(_fields_set=set(value))
-            # model_construct fills in defaults; what was not declared must not be readable
-            section.__dict__.clear()
-            section.__dict__.update(value)
-            value = section
-        restricted.__dict__[name] = value
-    return restricted
+        return Params(
+            {
+                name: _checked(name, _part(name, *fields) if fields else _type(name, values[name]), values[name])
+                for name, fields in declared.items()
+            }
+        )
+    except UserError as error:
+        raise UserError(f"parameters of {step}: {error}") from None
 
 
 def params_digest(params: Params) -> str:
-    """SHA-256 of the parameters' values, those of `PLACES` aside."""
-    values = plain(params)
-    for key in {key for keys in PLACES.values() for key in keys}:
+    """SHA-256 of the parameters' values, but for where it computes."""
+    values = to_plain(params)
+    for key in WHERE:
         section, _, field = key.partition(".")
         values.get(section, {}).pop(field, None)
     return value_digest(values)
 
 
-def _jsonable(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _declared(step: str) -> dict[str, list[str]]:
+    """Section → the names of its values that a step is handed; none: all of them."""
+    found: dict[str, list[str]] = {}
+    for key in STEPS[step].parameters:
+        section, _, field = key.partition(".")
+        found.setdefault(section, []).extend([field] if field else [])
+    return found
+
+
+def _start_if_needed(sections: Iterable[str]) -> None:
+    if any(name not in _TYPES for name in sections):
+        start_backend()
+
+
+def _type(name: str, values: Any) -> Any:
+    """The type of a section; of those that have one for each choice, the chosen one's."""
+    if name in _TYPES:
+        return _TYPES[name]
+    # imported here: Keras takes seconds and memory, and steps that learn nothing do without
+    from models import classifier, encoders, methods, probes
+
+    if name in ("probe", "supervised"):
+        return probes.ProbeOptions if name == "probe" else classifier.SupervisedOptions
+    there = methods if name == "method" else encoders
+    chosen = values.get("name") if isinstance(values, dict) else None
+    if chosen not in there.NAMES:
+        allowed = f"must be one of {', '.join(there.NAMES)}{did_you_mean(chosen, there.NAMES)}"
+        raise UserError(f"{name}.name = {shown(chosen)}: {allowed}")
+    return there.options_type(chosen)
+
+
+@cache
+def _part(section: str, *fields: str) -> type[Section]:
+    """A section with some of its values only."""
+    whole = _TYPES[section].model_fields
+    chosen: dict[str, Any] = {field: (whole[field].rebuild_annotation(), ...) for field in fields}
+    return create_model(section, __base__=Section, **chosen)
+
+
+_adapter = cache(TypeAdapter)
+
+
+def _checked(name: str, kind: Any, values: Any) -> Any:
+    try:
+        # as JSON: strict about types, and yet a list becomes a tuple and a mapping a group of options
+        return _adapter(kind).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise UserError(explain(error, values, [name])) from None
+
+
+def _check_warm_up(params: Params) -> None:
+    if not (hasattr(params, "method") and hasattr(params, "runtime")):
+        return
+    warmup, epochs = params.method.optimizer.warmup_epochs, params.runtime.epochs
+    # without an epoch nothing is trained: the encoder stays random
+    if 0 < epochs < warmup:
+        raise UserError(
+            f"method.optimizer.warmup_epochs = {warmup}: must be ≤ runtime.epochs = {epochs}, "
+            "or the learning rate is never reached"
+        )

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-# YAML has lists only, so a pair is not strict about being a tuple
-PositivePair = Annotated[tuple[Positive, Positive], Strict(False)]
-Share = Annotated[float, Field(gt=0, le=1)]
-SharePair = Annotated[tuple[Share, Share], Strict(False)]
-# fractions of a training at which the learning rate falls
-Drops = list[Annotated[float, Field(gt=0, lt=1)]]
 
 
 class Section(BaseModel):

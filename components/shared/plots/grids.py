@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from matplotlib.figure import Figure
 
 
 def draw_rows(rows: Sequence[tuple[str, Sequence[np.ndarray]]], titles: Sequence[str] = ()) -> Figure:
@@ -21,8 +19,6 @@ def draw_rows(rows: Sequence[tuple[str, Sequence[np.ndarray]]], titles: Sequence
     Returns:
         A Matplotlib figure.
     """
-    from matplotlib.figure import Figure
-
     columns = max(len(images) for _, images in rows)
     figure = Figure(figsize=(columns * 0.8 + 1.5, len(rows) * 0.8 + 0.3 + 0.2 * bool(titles)), layout="constrained")
     axes: Any = figure.subplots(len(rows), columns, squeeze=False)

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from components.shared.artifacts import Dataset
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from components.shared.plots.style import COLORS, MARKERS, make_figure
 
 
 def draw_budgets(rows: Sequence[Mapping[str, float]]) -> Figure:
-    """Accuracy of the linear probe over labels a class, with the range over seeds."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-    axes = figure.subplots()
+    """Accuracy of the linear probe over labels per class, with the range over seeds."""
+    figure, axes = make_figure(5.5, 3.6)
     budgets = [row["labels_per_class"] for row in rows]
     accuracy, lowest, highest = (
         np.array([row[name] for row in rows]) for name in ("accuracy", "lowest", "highest")
     )
     # the mean of equal numbers can lie a rounding outside them
     reach = np.maximum(np.stack([accuracy - lowest, highest - accuracy]), 0)
-    axes.errorbar(budgets, 100 * accuracy, yerr=100 * reach, marker="o", color="#009E73", capsize=3)
+    look = {"marker": MARKERS["probe"], "color": COLORS["probe"]}
+    axes.errorbar(budgets, 100 * accuracy, yerr=100 * reach, capsize=3, **look)
     axes.set_xscale("log")
     axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
     axes.minorticks_off()
-    axes.set_xlabel("labels a class")
+    axes.set_xlabel("labels per class")
     axes.set_ylabel("test accuracy, %")
-    axes.set_title("linear probe on frozen features", fontsize=11)
-    axes.grid(color="#DDDDDD", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title("linear probe on frozen features")
     return figure
 
 

@@ -100,9 +100,9 @@ def fresh_process(
             )
         try:
             _wait(process, folder, seconds)
-            told = json.loads((folder / "told.json").read_text())
+            ready = json.loads((folder / "ready.json").read_text())
             answers = np.load(folder / "answers.npy", allow_pickle=False)
-            yield FreshProcess(answers, told["measured"], told["port"])
+            yield FreshProcess(answers, ready["measured"], ready["port"])
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -111,7 +111,7 @@ def fresh_process(
 
 def _wait(process: subprocess.Popen[bytes], folder: Path, seconds: float) -> None:
     end = time.monotonic() + seconds
-    while not (folder / "told.json").exists():
+    while not (folder / "ready.json").exists():
         if process.poll() is not None:
             said = (folder / "log").read_text(errors="replace")
             lines = [line.strip() for line in said.splitlines() if line.strip()]
@@ -148,10 +148,10 @@ def _serve(model: Any, listening: socket.socket, measured: dict[str, float]) -> 
     from mlflow.pyfunc import scoring_server
 
     app = scoring_server.init(model)
-    told = {"measured": measured, "port": listening.getsockname()[1]}
-    Path("told.partial").write_text(json.dumps(told))
+    ready = {"measured": measured, "port": listening.getsockname()[1]}
+    Path("ready.partial").write_text(json.dumps(ready))
     # a request that comes before the next line waits in the socket's queue
-    Path("told.partial").rename("told.json")
+    Path("ready.partial").rename("ready.json")
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
 
 

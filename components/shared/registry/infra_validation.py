@@ -10,15 +10,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from components.shared.errors import RefusedError
 from components.shared.registry.fresh_process import BATCHES, FreshProcess, fresh_process, milliseconds
 
 # float32 on the same kind of processor repeats to about 1e-6; another one, or another order of sums, to 1e-5
 TOLERANCE = 1e-4
 SERVED_IMAGES = 32
-
-
-class UnfitError(Exception):
-    """Why a model is not fit to be used, in one line."""
 
 
 def validate_infrastructure(
@@ -35,7 +32,7 @@ def validate_infrastructure(
         images: to ask about: uint8, shape (N, size, size, 3).
         expected: what it answered in training, shape (N, classes).
         environment: variables that the process needs to reach the tracking server.
-        say: told of each part that is done.
+        say: called with a line about each part that is done.
 
     Returns:
         `compared_images`, `largest_difference`, `served_images`, `served_difference`, `refused_requests`, and what
@@ -43,7 +40,7 @@ def validate_infrastructure(
         `http_latency_ms_batch_<n>` of a request.
 
     Raises:
-        UnfitError: it does not load or is not served, answers something else, or takes what is no batch of images.
+        RefusedError: it does not load, is not served, answers something else, or takes what is no batch of images.
     """
     try:
         with fresh_process(model_uri, images, dict(environment)) as process:
@@ -60,7 +57,7 @@ def validate_infrastructure(
             )
             return found
     except RuntimeError as error:
-        raise UnfitError(f"the model does not answer in a fresh process: {error}") from None
+        raise RefusedError(f"the model does not answer in a fresh process: {error}") from None
 
 
 def validate_serving(process: FreshProcess, images: np.ndarray, expected: np.ndarray) -> dict[str, float]:
@@ -72,7 +69,7 @@ def validate_serving(process: FreshProcess, images: np.ndarray, expected: np.nda
         expected: what it answered in training, shape (N, classes).
 
     Raises:
-        UnfitError: it answers something else.
+        RefusedError: it answers something else.
     """
     asked = images[:SERVED_IMAGES]
     answers = _predictions(*_post(process, as_json(asked)))
@@ -84,7 +81,7 @@ def validate_serving(process: FreshProcess, images: np.ndarray, expected: np.nda
     for what, (body, word) in malformed.items():
         status, said = _post(process, body)
         if status != 400 or word not in said:
-            raise UnfitError(
+            raise RefusedError(
                 f"over HTTP the model answers {what} with status {status} ({_short(said)}), "
                 f"where 400{' and the shape ' + word if word else ''} is due"
             )
@@ -119,24 +116,24 @@ def _post(process: FreshProcess, body: bytes) -> tuple[int, str]:
     try:
         return process.post(body)
     except RuntimeError as error:
-        raise UnfitError(f"over HTTP the model does not answer: {error}") from None
+        raise RefusedError(f"over HTTP the model does not answer: {error}") from None
 
 
 def _predictions(status: int, said: str) -> np.ndarray:
     if status != 200:
-        raise UnfitError(f"over HTTP the model answers a sound request with status {status}: {_short(said)}")
+        raise RefusedError(f"over HTTP the model answers a sound request with status {status}: {_short(said)}")
     try:
         return np.asarray(json.loads(said)["predictions"], dtype=np.float64)
     except (ValueError, KeyError, TypeError):
-        raise UnfitError(f"over HTTP the model answers no array of predictions: {_short(said)}") from None
+        raise RefusedError(f"over HTTP the model answers no array of predictions: {_short(said)}") from None
 
 
 def _difference(where: str, answers: np.ndarray, expected: np.ndarray) -> float:
     if answers.shape != expected.shape or not np.isfinite(answers).all():
-        raise UnfitError(f"{where} the model answers with shape {answers.shape}, or with NaN")
+        raise RefusedError(f"{where} the model answers with shape {answers.shape}, or with NaN")
     difference = float(np.abs(answers - expected).max())
     if difference > TOLERANCE:
-        raise UnfitError(
+        raise RefusedError(
             f"{where} the answers to {len(expected)} test images differ by up to {difference:.2g} "
             f"from the recorded ones; {TOLERANCE:.0e} is allowed"
         )

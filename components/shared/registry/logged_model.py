@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,39 +10,36 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
 
 from components.shared.artifacts import Dataset
-from components.shared.errors import UserError, first_line
+from components.shared.errors import RefusedError, UserError, first_line
+from components.shared.registry.uris import parse_uri
 from components.shared.training.backend import start_backend
 
 _REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
 
 
-class NoClassifierError(Exception):
-    """The file is no classifier of the dataset's images; the message is one line."""
-
-
-def log_classifier(path: Path, data: Dataset) -> str:
-    """Log a classifier to the current MLflow run, its file as it is, byte for byte.
+def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
+    """Log a classifier to an MLflow run, its file as it is, byte for byte.
 
     Args:
         path: `classifier.keras`, from uint8 images (N, H, W, 3) to probabilities (N, classes).
         data: the dataset it was trained on; the example is its first training image.
+        run_id: of the step.
 
     Returns:
         The logged model's address, `models:/m-…`.
 
     Raises:
-        NoClassifierError: Keras can't load the file, or it takes or gives something else.
+        RefusedError: Keras can't load the file, or it takes or gives something else.
         UserError: MLflow does not take it.
     """
     _check(path, data)
-    import mlflow
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
     size = data.manifest.image_size
     # without names: MLflow hands named tensors to the model as a dictionary, which it does not take
     signature = ModelSignature(
@@ -51,10 +47,14 @@ def log_classifier(path: Path, data: Dataset) -> str:
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, data.classes))]),
     )
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    client = mlflow.MlflowClient()
     try:
+        run = client.get_run(run_id)
+        made = client.create_logged_model(run.info.experiment_id, "classifier", run_id, params=run.data.params)
         logged = Model.log(
             artifact_path=None,
-            name="classifier",
+            model_id=made.model_id,
+            run_id=run_id,
             flavor=_KerasFlavor,
             flavor_name=mlflow.keras.__name__,
             model=_File(path),
@@ -71,27 +71,27 @@ def log_classifier(path: Path, data: Dataset) -> str:
     return str(logged.model_uri)
 
 
-def describe_logged_model(model_uri: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+def describe_logged_model(
+    model_uri: str, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]
+) -> None:
     """Let MLflow's page show numbers and tags beside a logged model; a version of a registered one is left alone.
 
     Args:
         model_uri: `models:/m-…`, or `models:/<name>/<version>`.
+        run_id: of the step.
         metrics: numbers of the model.
         tags: what else there is to say.
 
     Raises:
         UserError: MLflow does not answer.
     """
-    match = re.fullmatch(r"models:/+(m-[^/]+)", model_uri)
-    if match is None:
+    parsed = parse_uri(model_uri)
+    if parsed is None or parsed.model_id is None:
         return
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     try:
         if metrics:
-            mlflow.log_metrics(dict(metrics), model_id=match[1])
-        mlflow.MlflowClient().set_logged_model_tags(match[1], dict(tags))
+            mlflow.log_metrics(dict(metrics), run_id=run_id, model_id=parsed.model_id)
+        mlflow.MlflowClient().set_logged_model_tags(parsed.model_id, dict(tags))
     except (MlflowException, OSError) as error:
         raise UserError(
             f"MLflow does not take what was found of the model: {first_line(error)}; run again"
@@ -114,8 +114,6 @@ class _KerasFlavor:
 
     @staticmethod
     def save_model(path: str, validate_serving_input: bool, **arguments: Any) -> None:
-        import mlflow
-
         Path(path).mkdir(parents=True, exist_ok=True)
         mlflow.keras.save_model(path=path, **arguments)
 
@@ -138,8 +136,8 @@ def _check(path: Path, data: Dataset) -> None:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # the archive, its JSON and its HDF5 each have their own exceptions
-        raise NoClassifierError(f"{path}: Keras can't load it: {first_line(error)}") from None
+        raise RefusedError(f"{path}: Keras can't load it: {first_line(error)}") from None
     if tuple(model.output_shape) != (None, data.classes):
-        raise NoClassifierError(
+        raise RefusedError(
             f"{path}: gives {model.output_shape}, not probabilities of the dataset's {data.classes} classes"
         )

@@ -5,46 +5,76 @@ The pipeline sets the alias `challenger` only; `champion` is a reviewer's to giv
 
 from __future__ import annotations
 
+import math
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import mlflow
+from mlflow.exceptions import MlflowException
+
 from components.shared.errors import UserError, first_line
-from components.shared.evaluation.gate import Champion
-from components.shared.tracking.run import DEFAULT_URI, connect, if_there
+from components.shared.evaluation.champion import Champion
+from components.shared.registry.uris import alias_uri, parse_uri, version_uri
+from components.shared.tracking.client import (
+    absolute_uri,
+    connect,
+    default_uri,
+    if_there,
+    limit_requests,
+    sqlite_file,
+)
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
+# tag of a decided version, and its values where the decision was against it
+STATUS = "review.status"
+REJECTED, ROLLED_BACK, WITHDRAWN = DECIDED_AGAINST = ("rejected", "rolled back", "withdrawn")
 # the registry stores no longer descriptions
 _LONGEST_DESCRIPTION = 5000
 
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a registered model."""
+    """One version of a registered model; `status` is what its reviewer decided, None before that."""
 
     name: str
     number: str
     aliases: tuple[str, ...]
     uri: str
+    status: str | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing to review: it waits for review already, passed it, or did not."""
+        return bool({CHALLENGER, CHAMPION} & set(self.aliases)) or self.status in DECIDED_AGAINST
+
+    @property
+    def standing(self) -> str:
+        """Where it stands, in words."""
+        return " and ".join(self.aliases) or self.status or "not up for review"
 
 
-def champion(name: str) -> Champion | None:
-    """The version of `name` that carries the alias `champion`, None where there is none.
+def find_champion(name: str) -> Champion:
+    """What the registry says of the version of `name` that carries the alias `champion`, if there is one.
 
     Raises:
         UserError: the registry does not answer.
     """
-    with answering(name) as client:
+    with registry_client(name) as client:
         model = find_model(client, name)
         if model is None or CHAMPION not in model.aliases:
-            return None
+            return Champion(model=name)
         number = str(model.aliases[CHAMPION])
         tags = client.get_model_version(name, number).tags
-    return Champion(number, tags.get("test_digest"), _number(tags.get("test_accuracy")))
+    return Champion(
+        model=name,
+        version=number,
+        test_digest=tags.get("test_digest"),
+        test_accuracy=_number(tags.get("test_accuracy")),
+        artifact_digest=tags.get("artifact_digest"),
+    )
 
 
 def find_version(name: str, artifact_digest: str) -> Version | None:
@@ -53,7 +83,7 @@ def find_version(name: str, artifact_digest: str) -> Version | None:
     Raises:
         UserError: the registry does not answer.
     """
-    with answering(name) as client:
+    with registry_client(name) as client:
         model = find_model(client, name)
         if model is None:
             return None
@@ -63,7 +93,7 @@ def find_version(name: str, artifact_digest: str) -> Version | None:
             return None
         number = str(found[0].version)
         aliases = tuple(sorted(alias for alias, at in model.aliases.items() if str(at) == number))
-    return Version(name, number, aliases, f"models:/{name}/{number}")
+    return Version(name, number, aliases, version_uri(name, number), found[0].tags.get(STATUS))
 
 
 def put_up_for_review(
@@ -72,11 +102,13 @@ def put_up_for_review(
     artifact_digest: str,
     tags: Mapping[str, str],
     description: str | Callable[[str], str],
+    champion_model: str | None = None,
 ) -> Version:
     """Register a logged model, or find the version it already is, and make it the challenger.
 
     Calling it again with the same digest leaves one version, with the latest tags and description, also where two
-    call it at once. A version that is already champion needs no review and does not become challenger again.
+    call it at once. The alias is left alone where there is nothing to review: the version is challenger already, is
+    champion or what was copied as champion, or a reviewer has decided against it.
 
     Args:
         name: of the registered model; made on first use.
@@ -84,15 +116,14 @@ def put_up_for_review(
         artifact_digest: SHA-256 of the model file; the version's identity.
         tags: further tags of the version.
         description: Markdown, or what makes it of the version's number; cut at 5,000 characters.
+        champion_model: the registered model whose alias `champion` counts; None is the same one.
 
     Raises:
         UserError: the registry does not answer.
     """
-    import mlflow
-
     every = {"artifact_digest": artifact_digest, **tags}
     found = find_version(name, artifact_digest)
-    with answering(name) as client:
+    with registry_client(name) as client:
         if found is None:
             made = str(mlflow.register_model(model_uri, name, tags=every).version)
             number = _keep_first(client, name, artifact_digest, made)
@@ -103,11 +134,18 @@ def put_up_for_review(
                 client.set_model_version_tag(name, number, key, value)
         text = description if isinstance(description, str) else description(number)
         client.update_model_version(name, number, text[:_LONGEST_DESCRIPTION])
-        if found is None or CHAMPION not in found.aliases:
-            client.set_registered_model_alias(name, CHALLENGER, number)
+        version = _require_version(name, artifact_digest)
+        reigns = find_champion(champion_model or name).artifact_digest == artifact_digest
+        if reigns or version.is_settled:
+            return version
+        client.set_registered_model_alias(name, CHALLENGER, number)
+    return _require_version(name, artifact_digest)
+
+
+def _require_version(name: str, artifact_digest: str) -> Version:
     version = find_version(name, artifact_digest)
     if version is None:
-        raise UserError(f"registry: model {name}: version {number} is gone; was it deleted just now? run again")
+        raise UserError(f"registry: model {name}: its version is gone; was it deleted just now? run again")
     return version
 
 
@@ -117,8 +155,6 @@ def _keep_first(client: Any, name: str, artifact_digest: str, made: str) -> str:
     The registry numbers versions in the order in which it makes them, tags included, so whoever made a later one
     finds the first here.
     """
-    from mlflow.exceptions import MlflowException
-
     wanted = f"name = '{name}' AND tags.artifact_digest = '{artifact_digest}'"
     same = client.search_model_versions(wanted, order_by=["version_number ASC"])
     first = str(same[0].version) if same else made
@@ -142,39 +178,31 @@ def resolve(uri: str) -> str:
         UserError: there is no such model or alias (the line names the challenger if there is one), or the registry
             does not answer.
     """
-    match = re.fullmatch(r"models:/+([^/@]+)@([^/@]+)", uri)
-    if match is None:
+    parsed = parse_uri(uri)
+    if parsed is None or parsed.name is None or parsed.alias is None:
         return uri
-    name, alias = match.groups()
-    with answering(name) as client:
+    name, alias = parsed.name, parsed.alias
+    with registry_client(name) as client:
         model = find_model(client, name)
     if model is None:
         raise UserError(
             f"{uri}: the registry has no model {name}; run the pipeline, or check MLFLOW_TRACKING_URI "
-            "(a production model is made by the first `python -m pipelines review approve`)"
+            "(a production model is made by the first `contrastive review approve`)"
         )
     if alias in model.aliases:
-        return f"models:/{name}/{model.aliases[alias]}"
+        return version_uri(name, str(model.aliases[alias]))
     if CHALLENGER in model.aliases:
         number = model.aliases[CHALLENGER]
         hint = (
-            f"version {number} waits for review: approve it with `python -m pipelines review approve {number} "
-            f"--reason …`, or use it as it is with --model models:/{name}@{CHALLENGER}"
+            f"version {number} waits for review: approve it with `contrastive review approve {number} "
+            f"--reason …`, or use it as it is with --model {alias_uri(name, CHALLENGER)}"
         )
     else:
         hint = (
-            "`python -m pipelines review list` shows what can be approved; "
-            f"or name a version with --model models:/{name}/<number>"
+            "`contrastive review list` shows what can be approved; "
+            f"or name a version with --model {version_uri(name, '<number>')}"
         )
     raise UserError(f"{uri}: no version is {alias}; {hint}")
-
-
-def absolute_uri(uri: str) -> str:
-    """The same tracking or registry address for a process in another folder: a SQLite path made absolute."""
-    prefix = "sqlite:///"
-    if uri.startswith(prefix) and not uri.startswith(prefix + "/"):
-        return prefix + str(Path(uri.removeprefix(prefix)).resolve())
-    return uri
 
 
 def open_registry(what: str) -> str:
@@ -186,10 +214,10 @@ def open_registry(what: str) -> str:
     Raises:
         UserError: there is none, or it does not answer.
     """
-    address = absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
-    prefix = "sqlite:///"
+    address = absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or default_uri())
+    file = sqlite_file(address)
     # MLflow would make the file
-    if address.startswith(prefix) and not Path(address.removeprefix(prefix)).exists():
+    if file is not None and not file.exists():
         raise UserError(
             f"{what}: there is no registry at {address}; run where the pipeline ran, or set MLFLOW_TRACKING_URI"
         )
@@ -197,18 +225,13 @@ def open_registry(what: str) -> str:
 
 
 @contextmanager
-def answering(name: str) -> Iterator[Any]:
+def registry_client(name: str) -> Iterator[Any]:
     """A client of the registry, about the model `name`; what goes wrong with it is told in one line.
 
     Raises:
         UserError: the registry does not answer, or does not let this account do that.
     """
-    # a registry that is away must be an answer within seconds, not a hang
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
+    limit_requests()
     try:
         yield mlflow.MlflowClient()
     except (MlflowException, OSError) as error:
@@ -239,6 +262,7 @@ def find_model(client: Any, name: str) -> Any:
 
 def _number(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text)
+        number = math.nan if text is None else float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

@@ -1,21 +1,25 @@
 """Sources of images, found by the name in `data.source`.
 
-A source is one module here with a function `open_source(data)`, and one entry in `MODULES`.
+A source is one module here, under its name, with two things: `open_source(data)`, which gives a `Source`, and
+`PUBLISHED`: True if its images never change, as those of a published data set that is checked against its authors'
+checksum; False if whoever runs the pipeline may change them. Modules without the two are what sources share.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from components.shared.params.schema import DataParams
-
-MODULES = {"folder": "folder", "parquet": "parquet", "cifar10": "tfds", "stl10": "tfds"}
 
 # How a folder or a Parquet file may call each split, in lower case.
 SPLIT_NAMES = {
@@ -28,6 +32,7 @@ SPLIT_NAMES = {
     "unlabeled": "unlabelled",
     "unsupervised": "unlabelled",
 }
+_IS_SOURCE = re.compile(r"^PUBLISHED = ", re.MULTILINE)
 
 
 class Source(ABC):
@@ -79,6 +84,22 @@ def open_source(data: DataParams) -> Source:
     Raises:
         UserError: the material is missing or is not laid out as the source expects.
     """
-    module = importlib.import_module(f"{__name__}.{MODULES[data.source]}")
-    source: Source = module.open_source(data)
+    source: Source = _module(data.source).open_source(data)
     return source
+
+
+@cache
+def source_names() -> tuple[str, ...]:
+    """Names of all sources, sorted. The modules are read, not imported, which for some takes seconds."""
+    modules = Path(__file__).parent.glob("*.py")
+    return tuple(sorted(path.stem for path in modules if _IS_SOURCE.search(path.read_text(encoding="utf-8"))))
+
+
+def is_published(name: str) -> bool:
+    """Whether the images of this source never change."""
+    published: bool = _module(name).PUBLISHED
+    return published
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")

@@ -174,7 +174,7 @@ class TarFiles(Files):
     def __init__(self, path: Path):
         super().__init__(path)
         try:
-            self._archive = tarfile.open(fileobj=_plain_tar(path), mode="r:")  # noqa: SIM115  (see close)
+            self._archive = tarfile.open(fileobj=_uncompressed(path), mode="r:")  # noqa: SIM115  (see close)
             entries = self._archive.getmembers()
         except _DAMAGED as error:
             raise UserError(f"{path}: neither a folder nor a readable zip or tar archive: {error}") from None
@@ -217,14 +217,14 @@ def open_files(path: Path) -> Files:
     raise UserError(f"data.path = {path}: nothing there; run `dvc pull`, or put your images there")
 
 
-def _plain_tar(path: Path) -> IO[bytes]:
+def _uncompressed(path: Path) -> IO[bytes]:
     with path.open("rb") as file:
         unpacker = _UNPACKERS.get(file.read(2))
     if unpacker is None:
         return path.open("rb")
     # going back in a compressed file means unpacking it from its start; the nameless file dies with the process
-    plain = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the archive)
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the archive)
     with unpacker(path) as packed:
-        shutil.copyfileobj(packed, plain, 1 << 20)
-    plain.seek(0)
-    return plain
+        shutil.copyfileobj(packed, unpacked, 1 << 20)
+    unpacked.seek(0)
+    return unpacked

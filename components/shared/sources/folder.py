@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from components.shared.artifacts import UNLABELLED
 from components.shared.errors import UserError
+from components.shared.params.schema import DataParams
 from components.shared.sources import SPLIT_NAMES, Source
 from components.shared.sources.files import Files, open_files
 from components.shared.sources.pixels import decode_all
 
-if TYPE_CHECKING:
-    from components.shared.params.schema import DataParams
-
+PUBLISHED = False
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 OTHER_IMAGES = frozenset({".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl"})
 

@@ -13,19 +13,21 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
 
 from components.shared.artifacts import UNLABELLED
 from components.shared.digests import files_digest
-from components.shared.errors import UserError
+from components.shared.errors import UserError, first_line
+from components.shared.params.schema import DataParams
 from components.shared.sources import SPLIT_NAMES, Source
 from components.shared.sources.pixels import decode_all
 
-if TYPE_CHECKING:
-    from components.shared.params.schema import DataParams
-
+PUBLISHED = False
 ROWS = 256  # read at a time
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$", re.IGNORECASE)
 
@@ -70,15 +72,15 @@ class Parquet(Source):
         return files_digest(file for files in self._files.values() for file in files)
 
     def _names(self) -> list[str]:
-        known: dict[Path, list[str]] = {}
+        by_file: dict[Path, list[str]] = {}
         for file in (file for files in self._files.values() for file in files):
             if names := _class_names(file):
-                known[file] = names
-        if not known:
+                by_file[file] = names
+        if not by_file:
             highest = max((int(labels.max()) for labels in self._labels.values() if labels.size), default=-1)
             return [str(label) for label in range(highest + 1)]
-        first, names = next(iter(known.items()))
-        for file, other in known.items():
+        first, names = next(iter(by_file.items()))
+        for file, other in by_file.items():
             if other != names:
                 raise UserError(f"{file}: has other class names than {first.name}; make them alike, in one order")
         return names
@@ -116,19 +118,14 @@ def _check_shards(files: list[Path]) -> None:
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
     """An open `pyarrow.parquet.ParquetFile`; whatever damage shows while it is read is told in one line."""
-    import pyarrow
-    import pyarrow.parquet
-
     try:
         with pyarrow.parquet.ParquetFile(file) as parquet:
             yield parquet
     except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{file}: not readable as Parquet: {str(error).splitlines()[0][:160]}") from None
+        raise UserError(f"{file}: not readable as Parquet: {first_line(error)}") from None
 
 
 def _check_columns(file: Path, schema: Any, label_needed: bool) -> None:
-    import pyarrow
-
     names = ", ".join(schema.names)
     for column in ("image", "label") if label_needed else ("image",):
         if column not in schema.names:
@@ -154,8 +151,6 @@ def _read_labels(file: Path, split: str) -> np.ndarray:
 
 
 def _read_images(file: Path) -> Iterator[tuple[str, bytes]]:
-    import pyarrow.compute
-
     row = 0
     with _opened(file) as parquet:
         for batch in parquet.iter_batches(batch_size=ROWS, columns=["image"]):

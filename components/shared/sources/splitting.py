@@ -13,15 +13,12 @@ brings comes on top. A test split never depends on the budget, and a larger budg
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from components.shared.artifacts import SPLITS, UNLABELLED
 from components.shared.errors import UserError
-
-if TYPE_CHECKING:
-    from components.shared.params.schema import DataParams
+from components.shared.params.schema import DataParams
 
 LABELLED = ("train", "validation", "test")
 
@@ -127,6 +124,6 @@ def _check_budget(
         )
     if budget == 1 and cuts_validation:
         raise UserError(
-            "data.labels_per_class = 1: one label a class can't serve training and validation both; "
+            "data.labels_per_class = 1: one label per class can't serve training and validation both; "
             "choose at least 2, or add a validation split to the source"
         )

@@ -1,4 +1,4 @@
-"""CIFAR-10 and STL-10 through TensorFlow Datasets, from their authors' archives, checksums on.
+"""Data sets of TensorFlow Datasets, made from their authors' archives, checksums on.
 
 The archive is downloaded, or taken from `data.path` if it was put there by hand (no network needed then). It is
 prepared once into `.cache/tensorflow_datasets`, or `TFDS_DATA_DIR`, and read from there ever after.
@@ -12,26 +12,25 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import requests
+import tensorflow_datasets
+from PIL import Image
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+from tensorflow_datasets.core.download.extractor import ExtractError
+from tensorflow_datasets.core.download.resource import get_dl_fname
+from tensorflow_datasets.core.download.util import DownloadError
 
 from components.shared.artifacts import UNLABELLED
 from components.shared.errors import UserError
 from components.shared.sources import Source
 from components.shared.sources.pixels import fit
 
-if TYPE_CHECKING:
-    from components.shared.params.schema import DataParams
-
 CACHE = ".cache/tensorflow_datasets"
 ANSWER_SECONDS = 5.0  # for the first byte from the archive's server; TensorFlow Datasets itself tries for minutes
-
-
-def open_source(data: DataParams) -> Source:
-    """Prepare the data set that `data.source` names, if it is not yet; see `TensorFlowDataset`."""
-    return TensorFlowDataset(data.source, Path(data.path), data.image_size)
 
 
 class TensorFlowDataset(Source):
@@ -47,8 +46,6 @@ class TensorFlowDataset(Source):
     """
 
     def __init__(self, name: str, archives: Path, image_size: int):
-        import tensorflow_datasets
-
         self._size = image_size
         cache = Path(os.environ.get("TFDS_DATA_DIR") or CACHE)
         self._builder = tensorflow_datasets.builder(name, data_dir=str(cache))
@@ -62,8 +59,6 @@ class TensorFlowDataset(Source):
 
     def labels(self, split: str) -> np.ndarray:
         """Labels of a split: int64, shape (N,)."""
-        import tensorflow_datasets
-
         if split not in self._builder.info.splits:
             return np.zeros(0, np.int64)
         if split == "unlabelled":
@@ -73,8 +68,6 @@ class TensorFlowDataset(Source):
 
     def images(self, split: str) -> Iterator[np.ndarray]:
         """Images of a split, uint8 (size, size, 3), in the order in which they were prepared."""
-        from PIL import Image
-
         if split not in self._builder.info.splits:
             return
         for row in self._rows(split, None):
@@ -86,8 +79,6 @@ class TensorFlowDataset(Source):
         return self._checksum
 
     def _rows(self, split: str, decoders: Any) -> Any:
-        import tensorflow_datasets
-
         # one file after the other, so that labels and images come in the same order in every pass
         in_order = tensorflow_datasets.ReadConfig(interleave_cycle_length=1, try_autocache=False)
         rows = self._builder.as_dataset(split, shuffle_files=False, decoders=decoders, read_config=in_order)
@@ -95,12 +86,6 @@ class TensorFlowDataset(Source):
 
 
 def _prepare(builder: Any, cache: Path, archives: Path) -> None:
-    import requests
-    import tensorflow_datasets
-    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
-    from tensorflow_datasets.core.download.extractor import ExtractError
-    from tensorflow_datasets.core.download.util import DownloadError
-
     ((url, archive),) = builder.url_infos.items()
     by_hand = archives / archive.filename
     origin = str(by_hand)
@@ -135,8 +120,6 @@ def _prepare(builder: Any, cache: Path, archives: Path) -> None:
 
 
 def _is_downloaded(cache: Path, url: str, checksum: str) -> bool:
-    from tensorflow_datasets.core.download.resource import get_dl_fname
-
     return any((cache / "downloads").rglob(get_dl_fname(url, checksum)))
 
 
@@ -146,8 +129,6 @@ def _check_connection(name: str, url: str, by_hand: Path) -> None:
     Raises:
         UserError: no answer, or a refusal; it says how to do without.
     """
-    import requests
-
     host = urlsplit(url).netloc
     failure = [f"no answer from {host} within {ANSWER_SECONDS:.0f} s"]
 

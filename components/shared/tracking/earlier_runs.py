@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.shared.artifacts import Manifest, Result
-from components.shared.errors import UserError, first_line
-from components.shared.tracking.run import if_there
+import mlflow
+from mlflow.exceptions import MlflowException
 
-STEPS = ("ingest", "validate", "pretrain", "probe", "baseline", "finetune", "evaluate", "register")
+from components.shared.artifacts import Manifest, Result
+from components.shared.errors import UserError, first_line, redacted
+from components.shared.steps import STEPS
+from components.shared.tracking.client import if_there
 
 
 @dataclass(frozen=True)
@@ -67,20 +69,15 @@ def find_runs(recorded: Mapping[str, str], dataset_digest: str) -> dict[str, Ste
     Raises:
         UserError: the tracking server does not answer.
     """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     client = mlflow.MlflowClient()
     try:
         found = {step: StepRun(run_id, _experiment(client, run_id)) for step, run_id in recorded.items()}
-        places = {run.experiment_id for run in found.values() if run.experiment_id is not None}
-        if places:
-            found |= _validation(client, sorted(places), dataset_digest)
+        experiments = {run.experiment_id for run in found.values() if run.experiment_id is not None}
+        if experiments:
+            found |= _validation(client, sorted(experiments), dataset_digest)
     except MlflowException as error:
-        first = first_line(error)
-        raise UserError(
-            f"MLflow at {mlflow.get_tracking_uri()} does not tell its runs: {first}; run again"
-        ) from None
+        where = redacted(mlflow.get_tracking_uri())
+        raise UserError(f"MLflow at {where} does not tell its runs: {first_line(error)}; run again") from None
     return {step: found[step] for step in STEPS if step in found}
 
 

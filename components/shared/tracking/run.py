@@ -1,131 +1,73 @@
 """Each step as one MLflow run: parameters, curves, pictures, lineage.
 
-The tracking server is `MLFLOW_TRACKING_URI`, or a SQLite file `mlflow.db` with artifacts in `mlartifacts/`. A
-server that is away when a step starts is an error; one that is lost later is waited for, see `delivery`.
+A server that is away when a step starts is an error; one that is lost later costs the step nothing, see `journal`.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
 
-from components.shared.errors import UserError, first_line, masked
-from components.shared.tracking.delivery import ASKING, Delivery, requests_within
+from components.shared.artifacts import Dataset, require_writable
+from components.shared.errors import UserError, first_line
+from components.shared.tracking.client import connect, experiment_id, local_path
+from components.shared.tracking.journal import FILE, Journal, Kind, Unsent
+from components.shared.tracking.lineage import lineage
 
-DEFAULT_URI = "sqlite:///mlflow.db"
-ARTIFACTS = "mlartifacts"
 # seconds that the end of a step waits for a lost server; its variable; and when someone wants the step to end
 PATIENCE, PATIENCE_VARIABLE, PATIENCE_WHEN_KILLED = 60.0, "TRACKING_PATIENCE_SECONDS", 5.0
-# what MLflow's page itself sets when one chooses "Model training"; without it runs are shown as those of an agent
-_TRAINING_PAGE = {"mlflow.experimentKind": "custom_model_development"}
 
 
-def connect() -> str:
-    """Point MLflow at the tracking server; returns its address.
+class Run(ABC):
+    """What a step may log.
 
-    Raises:
-        UserError: the server does not answer, or does not know the user.
+    Attributes:
+        id: of MLflow, empty where nothing is tracked.
     """
-    # a step must not hang for minutes because the tracking server is away; the value is MLflow's own setting
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    # the tables of a new SQLite file are nothing to report
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    import mlflow
-
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    _check_place(uri)
-    mlflow.set_tracking_uri(uri)
-    try:
-        mlflow.search_experiments(max_results=1)
-    except Exception as error:
-        raise UserError(f"MLFLOW_TRACKING_URI = {masked(uri)}: {_why_not(error)}") from None
-    return uri
-
-
-def _check_place(uri: str) -> None:
-    """Refuse a SQLite file that can't be written; MLflow would try for two minutes, and then say less."""
-    name = uri.removeprefix("sqlite:///")
-    if name == uri or not name or ":memory:" in name or "?" in name:
-        return
-    file = Path(name).absolute()
-    # folders that are not there yet are made
-    place = next(path for path in (file, *file.parents) if path.exists())
-    if not os.access(place, os.W_OK) or not (place == file or place.is_dir()):
-        raise UserError(
-            f"MLFLOW_TRACKING_URI = {uri}: {place} can't be written; set it to a server, or to a file that can"
-        )
-
-
-def _why_not(error: Exception) -> str:
-    said = str(error)
-    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
-    if getattr(error, "error_code", "") == "UNAUTHENTICATED" or "error code 401" in said:
-        whom = f"user {user}, or its password" if user else "a request without a user"
-        return f"the server refuses {whom} (401); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    if "Invalid Host header" in said:
-        return "the server does not serve this host name (403); add it to its MLFLOW_SERVER_ALLOWED_HOSTS"
-    if getattr(error, "error_code", "") == "PERMISSION_DENIED" or "error code 403" in said:
-        return (
-            f"user {user or '(none)'} may not read here (403); ask for the permission, or set "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of another user"
-        )
-    return f"can't be used: {first_line(error)}; start the server or unset it"
-
-
-class Run:
-    """One step's MLflow run. Once it has started, a lost server never costs the step; see `delivery`."""
 
     def __init__(self, run_id: str):
         self.id = run_id
-        self.delivery = Delivery(run_id)
-        self._pictures: tempfile.TemporaryDirectory | None = None
+
+    @abstractmethod
+    def log(self, kind: Kind, **content: Any) -> None:
+        """Log something, as `journal.Call` describes it; all other methods come down to this one."""
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers; `step` is the epoch of a curve. NaN and infinity are logged as they are."""
         numbers = {key: float(value) for key, value in values.items()}
-        self.delivery.send("metrics", values=numbers, time=_milliseconds(), step=step or 0)
+        self.log("metrics", values=numbers, time=_milliseconds(), step=step or 0)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, dotted names."""
-        self.delivery.send("params", values={key: str(value) for key, value in values.items()})
+        self.log("params", values={key: str(value) for key, value in values.items()})
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags."""
-        self.delivery.send("tags", values=dict(values))
+        self.log("tags", values={key: str(value) for key, value in values.items()})
 
     def file(self, path: Path, folder: str | None = None) -> None:
-        """Attach a file, which must stay as it is until the step ends."""
-        self.delivery.send("file", path=str(path), folder=folder)
+        """Attach a file of the step's output, which must stay as it is."""
+        self.log("file", path=str(path), folder=folder)
 
     def folder(self, path: Path, folder: str | None = None) -> None:
-        """Attach all files of a folder, which must stay as they are until the step ends."""
-        self.delivery.send("folder", path=str(path), folder=folder)
+        """Attach all files of a folder of the step's output, which must stay as they are."""
+        self.log("folder", path=str(path), folder=folder)
 
-    def picture(self, figure: Any, name: str) -> None:
-        """Attach a Matplotlib figure as a PNG."""
-        if self._pictures is None:
-            self._pictures = tempfile.TemporaryDirectory(prefix="pictures-")
-        path = Path(self._pictures.name) / name
-        figure.savefig(path)
-        self.file(path)
-
-    def dataset(self, dataset: Any, context: str) -> None:
+    def dataset(self, dataset: Dataset, context: str) -> None:
         """Log a dataset (name, digest, source) as the run's input."""
-        import mlflow
-
         manifest = dataset.manifest
         with warnings.catch_warnings():
             # MLflow registers its source of local files twice and then warns that it had a choice
@@ -133,29 +75,19 @@ class Run:
             described = mlflow.data.from_numpy(
                 dataset.labels("train"), source=manifest.source, name=manifest.name, digest=manifest.digest[:36]
             )
-        self.delivery.send("dataset", dataset=described.to_dict(), context=context)
+        self.log("dataset", dataset=described.to_dict(), context=context)
 
-    def end(self, status: str, patience: float) -> None:
-        """End the run; what was not sent by then is sent for up to `patience` seconds, else kept for later."""
-        import mlflow
 
-        delivery = self.delivery
-        if delivery.waiting:
-            delivery.drain()
-        if delivery.away:
-            delivery.send("end", status=status, time=_milliseconds())
-        try:
-            # also tells MLflow's fluent functions that no run is active
-            with requests_within(ASKING if delivery.away else None):
-                mlflow.end_run(status)
-        except Exception:
-            if not delivery.away:
-                delivery.send("end", status=status, time=_milliseconds())
-        delivery.wait(patience)
-        if delivery.waiting:
-            _tell_unsent(delivery, patience)
-        if self._pictures is not None:
-            self._pictures.cleanup()
+class TrackedRun(Run):
+    """A run of MLflow."""
+
+    def __init__(self, run_id: str):
+        super().__init__(run_id)
+        self.journal = Journal(run_id)
+
+    def log(self, kind: Kind, **content: Any) -> None:
+        """Send it, or keep it for later."""
+        self.journal.log(kind, **content)
 
 
 class Untracked(Run):
@@ -163,15 +95,20 @@ class Untracked(Run):
 
     def __init__(self) -> None:
         super().__init__("")
-        self.lost = True
 
-    def dataset(self, dataset: Any, context: str) -> None:
+    def log(self, kind: Kind, **content: Any) -> None:
         """Nothing is logged."""
 
 
 @contextmanager
 def tracked(
-    step: str, params: Mapping[str, Any], digest: str, inputs: Mapping[str, str], name: str
+    step: str,
+    params: Mapping[str, Any],
+    digest: str,
+    inputs: Mapping[str, str],
+    name: str,
+    partial: Path | None = None,
+    out: Path | None = None,
 ) -> Iterator[Run]:
     """Track one step.
 
@@ -181,34 +118,65 @@ def tracked(
         digest: of the parameters.
         inputs: input folder → its digest.
         name: the dataset's name; the experiment is `contrastive-<name>`.
+        partial: the step's folder while it is written: `tracking.json` is put there if the server is lost.
+        out: what that folder is called in the end.
 
     Raises:
         UserError: the server does not answer or refuses the run, or `TRACKING_PATIENCE_SECONDS` is no number.
     """
     patience = _patience()
     connect()
-    import mlflow
-
+    experiment, started = f"contrastive-{name}", _milliseconds()
     try:
-        experiment = experiment_id(f"contrastive-{name}")
-        mlflow.start_run(experiment_id=experiment, run_name=step)
-    except mlflow.exceptions.MlflowException as error:
+        made = mlflow.MlflowClient().create_run(experiment_id(experiment), started, resolve_tags(), step)
+    except MlflowException as error:
         raise UserError(f"MLflow refused to start a run: {first_line(error)}") from None
-    active = mlflow.active_run()
-    run = Run(active.info.run_id)
+    run = TrackedRun(made.info.run_id)
+    status = "FAILED"
     try:
         with _terminated_as_exit():
+            if (artifacts := local_path(made.info.artifact_uri)) is not None:
+                require_writable(artifacts, "what MLflow keeps of the step")
             run.params(flatten(params))
             inputs_tags = {f"input.{key}": value for key, value in inputs.items()}
             run.tags({"step": step, "params.digest": digest, **inputs_tags, **lineage()})
             yield run
+        status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
-        run.end("KILLED", min(patience, PATIENCE_WHEN_KILLED))
+        status, patience = "KILLED", min(patience, PATIENCE_WHEN_KILLED)
         raise
-    except BaseException:
-        run.end("FAILED", patience)
-        raise
-    run.end("FINISHED", patience)
+    finally:
+        ended = _milliseconds()
+        if not run.journal.end(status, ended, patience):
+            advice = ""
+            if status == "FINISHED" and partial is not None:
+                calls = [call.relative_to(partial) for call in run.journal.calls]
+                unsent = Unsent(
+                    run_id=run.id, experiment=experiment, step=step, started=started, ended=ended, calls=calls
+                )
+                advice = _keep(unsent, partial, out or partial)
+            lost = f"warning: MLflow did not take all of run {run.id} within {patience:.0f} s"
+            print(lost + advice, file=sys.stderr)
+
+
+def _keep(unsent: Unsent, partial: Path, out: Path) -> str:
+    """Write what is needed to send the run later; returns how, for the user."""
+    try:
+        (partial / FILE).write_text(unsent.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        return f", nor can it be kept ({error.strerror}). The step's output is whole"
+    return f"; `contrastive resend {out}` sends the rest. The step's output is whole"
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted names: {"a": {"b": 1}} becomes {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def _patience() -> float:
@@ -244,83 +212,3 @@ def _terminated_as_exit() -> Iterator[None]:
 
 def _milliseconds() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _tell_unsent(delivery: Delivery, patience: float) -> None:
-    number = len(delivery.waiting)
-    lost = f"warning: MLflow did not answer within {patience:.0f} s: {number} calls of run {delivery.run_id}"
-    try:
-        kept = delivery.keep()
-    except OSError as error:
-        print(f"{lost} are lost ({first_line(error)}); the step's output is whole", file=sys.stderr)
-        return
-    print(
-        f"{lost} are kept in {kept}; `python -m pipelines resend` sends them when it answers again. "
-        "The step's output is whole",
-        file=sys.stderr,
-    )
-
-
-def experiment_id(name: str) -> str:
-    """Id of the experiment, created on first use; two steps starting at once share it."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    found = mlflow.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    local = str(mlflow.get_tracking_uri()).startswith("sqlite:")
-    place = Path(ARTIFACTS).resolve().as_uri() if local else None
-    try:
-        return str(mlflow.create_experiment(name, place, tags=_TRAINING_PAGE))
-    except MlflowException:
-        found = mlflow.get_experiment_by_name(name)
-        if found is None:
-            raise
-        return str(found.experiment_id)
-
-
-def if_there(ask: Callable[..., Any], *what: str) -> Any:
-    """What MLflow answers to `ask(*what)`, None where it has no such run, model or version."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return ask(*what)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted names: {"a": {"b": 1}} becomes {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def lineage() -> dict[str, str]:
-    """Tags that say which code, data and pipeline run this is."""
-    tags = {"git.commit": os.environ.get("GIT_COMMIT") or _git("rev-parse", "HEAD") or "unknown"}
-    # dvc.lock changes while the pipeline runs; it tells what was made, not by which code
-    if _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock"):
-        tags["git.dirty"] = "true"
-    pointer = Path("data.dvc")
-    if pointer.exists():
-        outs = (yaml.safe_load(pointer.read_text()) or {}).get("outs") or [{}]
-        tags["dvc.data"] = str(outs[0].get("md5", "unknown"))
-    run = os.environ.get("PIPELINE_RUN_ID") or os.environ.get("DVC_EXP_NAME")
-    tags["pipeline.run"] = run or f"repro-{tags['git.commit'][:8]}"
-    return tags
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -10,11 +10,21 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from components.shared.errors import UserError, first_line
+
 
 def start_backend() -> None:
-    """Import Keras and its backend; TensorFlow then gives the same result from the same seed on this machine."""
+    """Import Keras and its backend; TensorFlow then gives the same result from the same seed on this machine.
+
+    Raises:
+        UserError: KERAS_BACKEND names none.
+    """
     with _muted():
-        import keras
+        try:
+            # imported here, as TensorFlow is: where what they announce is held back
+            import keras
+        except ValueError as error:
+            raise UserError(f"KERAS_BACKEND: {first_line(error)}; set it to tensorflow, jax or torch") from None
 
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf

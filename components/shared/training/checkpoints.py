@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from components.shared.artifacts import replace_file
+from components.shared.artifacts import TO_WRITE, replace_file
 from components.shared.errors import UserError
 
 FOLDER = Path(".cache/pretrain")
@@ -45,7 +45,8 @@ class Checkpoint:
             replace_file(self.path, buffer.getvalue())
         except OSError as error:
             raise UserError(
-                f"{self.path}: the state of the training can't be kept: {error.strerror}; make room for it"
+                f"{self.path}: the state of the training can't be kept: {error.strerror}; make room for it, "
+                f"or {TO_WRITE}"
             ) from None
 
     def restore(self, variables: Sequence[Any]) -> tuple[int, list[dict[str, Any]]]:

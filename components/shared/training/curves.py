@@ -1,14 +1,18 @@
-"""Training curves of several models, read from their folders and put into one tidy file."""
+"""Training curves: kept while a model learns, and read back from the folders of several."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from components.shared.tracking.run import Run
 
 MEASURES = ("accuracy", "validation_accuracy", "loss")
 PRETRAINING_PROBE = "pretraining probe"
@@ -18,6 +22,34 @@ _COLUMNS = {
     "validation_accuracy": ("validation_accuracy", "validation_probe_accuracy", "probe_validation_accuracy"),
     "loss": ("loss",),
 }
+
+
+class Curves:
+    """Numbers of each epoch, kept for a CSV file and logged to MLflow as they come.
+
+    Args:
+        run: the step's run.
+    """
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, epoch: int, values: Mapping[str, float], log: bool = True, **labels: Any) -> None:
+        """Keep one epoch (from 1); `labels` such as the seed stand in the CSV only."""
+        numbers = {name: float(value) for name, value in values.items()}
+        self.rows.append({"epoch": epoch, **labels, **numbers})
+        if log:
+            self.run.metrics(numbers, step=epoch)
+
+    def write(self, path: Path, columns: Sequence[str] = ()) -> None:
+        """Write all rows; a column that a row lacks stays empty, and `columns` are there even if all lack them."""
+        named = [*(name for row in self.rows for name in row), *(columns if self.rows else ())]
+        columns = list(dict.fromkeys(named)) or ["epoch"]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
 @dataclass(frozen=True)
@@ -46,7 +78,7 @@ class Curve:
 
 
 def read_curve(model: str, path: Path) -> Curve | None:
-    """Read a `curves.csv` with a row an epoch (and seed); None if it is missing, empty or not such a table."""
+    """Read a `curves.csv` with a row per epoch (and seed); None if it is missing, empty or not such a table."""
     try:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))

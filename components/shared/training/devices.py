@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import keras
+
 from components.shared.errors import UserError
-from components.shared.training.distributed import COUNT, place
+from components.shared.training.distributed import COUNT, rank_and_count
 
 FIELD = "runtime.devices"
 
@@ -34,13 +36,11 @@ def on_devices(step: str, wanted: int | Literal["auto"], batch: int, field: str)
         UserError: Keras runs on a backend that trains on one device only, there are not so many devices, or the
             batch can't be shared out equally.
     """
-    nodes = place()[1]
+    nodes = rank_and_count()[1]
     count = _number(step, wanted, batch, field, nodes)
     if count * nodes == 1:
         yield 1
         return
-    import keras
-
     # in the order of the processes
     names = keras.distribution.list_devices()
     here = len(names) // nodes
@@ -52,8 +52,6 @@ def on_devices(step: str, wanted: int | Literal["auto"], batch: int, field: str)
 
 def _number(step: str, wanted: int | Literal["auto"], batch: int, field: str, nodes: int = 1) -> int:
     """Devices of each node."""
-    import keras
-
     if batch % nodes:
         raise UserError(
             f"{COUNT} = {nodes}: a batch of {batch} images can't be shared out equally; "
@@ -95,8 +93,6 @@ def _number(step: str, wanted: int | Literal["auto"], batch: int, field: str, no
 
 def _devices(backend: str) -> tuple[int, bool]:
     """How many devices Keras's backend has, on all nodes, and whether they are graphics cards."""
-    import keras
-
     if backend == "torch":
         torch: Any = importlib.import_module("torch")
         cards = int(torch.cuda.device_count())

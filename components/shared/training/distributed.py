@@ -1,6 +1,6 @@
 """One training by several processes, such as the nodes of a Kubeflow Trainer job: who is who, and who writes.
 
-A job tells each process its place in three variables of the environment: `JAX_COORDINATOR_ADDRESS` (host:port of
+A job tells each process its rank in three variables of the environment: `JAX_COORDINATOR_ADDRESS` (host:port of
 process 0), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. Without them there is one process.
 """
 
@@ -10,10 +10,10 @@ import os
 
 from components.shared.errors import UserError
 
-COUNT, PLACE, ADDRESS = "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAX_COORDINATOR_ADDRESS"
+COUNT, RANK, ADDRESS = "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAX_COORDINATOR_ADDRESS"
 
 
-def place() -> tuple[int, int]:
+def rank_and_count() -> tuple[int, int]:
     """This process's number, from 0, and how many there are.
 
     Raises:
@@ -22,34 +22,35 @@ def place() -> tuple[int, int]:
     count = _number(COUNT, "1", "a whole number ≥ 1", least=1)
     if count == 1:
         return 0, 1
-    return _number(PLACE, "", f"a whole number from 0 to {count - 1}, as {COUNT} = {count}", most=count - 1), count
+    return _number(RANK, "", f"a whole number from 0 to {count - 1}, as {COUNT} = {count}", most=count - 1), count
 
 
-def leads() -> bool:
+def is_chief() -> bool:
     """Whether this process is the one that writes and tracks."""
-    return place()[0] == 0
+    return rank_and_count()[0] == 0
 
 
-def alone(step: str) -> None:
+def require_single(step: str) -> None:
     """Refuse that several processes do a step's work.
 
     Raises:
         UserError: there are several.
     """
-    count = place()[1]
+    count = rank_and_count()[1]
     if count > 1:
         raise UserError(f"{COUNT} = {count}: only pretrain runs in several processes; run {step} in one")
 
 
-def join() -> None:
-    """Meet the other processes, before Keras computes anything; waits until all are there.
+def initialize() -> None:
+    """Join the other processes, before Keras computes anything; waits until all are there.
 
     Raises:
         UserError: Keras runs on another backend than JAX, or the address is missing.
     """
-    index, count = place()
+    index, count = rank_and_count()
     if count == 1:
         return
+    # imported here: every step asks whether it is alone, and most learn nothing
     import keras
 
     backend, address = keras.backend.backend(), os.environ.get(ADDRESS, "")
@@ -62,9 +63,9 @@ def join() -> None:
     keras.distribution.initialize(address, count, index)
 
 
-def agree(value: int) -> list[int]:
+def all_gather(value: int) -> list[int]:
     """The values of all processes; each must ask."""
-    if place()[1] == 1:
+    if rank_and_count()[1] == 1:
         return [value]
     import numpy as np
     from jax.experimental import multihost_utils

@@ -1,47 +1,21 @@
-"""Bridges between training in `models` and what users see: progress lines, curves in MLflow and in CSV files."""
+"""What the steps that learn read: labelled images, the network for them, and the pretrained encoder."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import keras
 import numpy as np
+from pydantic_core import to_jsonable_python
 
-from components.shared.artifacts import Dataset
-from components.shared.errors import UserError
-from components.shared.params.methods import AugmentationParams
-from components.shared.params.schema import EncoderParams
-from components.shared.tracking.run import Run
-
-
-class Curves:
-    """Numbers of each epoch, kept for a CSV file and logged to MLflow as they come.
-
-    Args:
-        run: the step's run.
-    """
-
-    def __init__(self, run: Run):
-        self.run = run
-        self.rows: list[dict[str, Any]] = []
-
-    def add(self, epoch: int, values: Mapping[str, float], log: bool = True, **labels: Any) -> None:
-        """Keep one epoch (from 1); `labels` such as the seed stand in the CSV only."""
-        numbers = {name: float(value) for name, value in values.items()}
-        self.rows.append({"epoch": epoch, **labels, **numbers})
-        if log:
-            self.run.metrics(numbers, step=epoch)
-
-    def write(self, path: Path, columns: Sequence[str] = ()) -> None:
-        """Write all rows; a column that a row lacks stays empty, and `columns` are there even if all lack them."""
-        named = [*(name for row in self.rows for name in row), *(columns if self.rows else ())]
-        columns = list(dict.fromkeys(named)) or ["epoch"]
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
+from components.shared.artifacts import Dataset, Result, read_record
+from components.shared.errors import UserError, first_line
+from models import encoders
+from models.batches import check_labels
+from models.encoders import EncoderOptions
+from models.encoders.shared.normalization import pixel_statistics
 
 
 def labelled(data: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -50,8 +24,6 @@ def labelled(data: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: the split is empty, or a label is no class.
     """
-    from models.batches import check_labels
-
     labels = data.labels(split)
     try:
         check_labels(labels, data.classes)
@@ -60,22 +32,47 @@ def labelled(data: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
     return data.images(split), labels
 
 
-def augmentation(params: AugmentationParams) -> Any:
-    """The parameters as a `models.augmentation.Augmentation`."""
-    from models.augmentation import Augmentation
+def network(options: EncoderOptions, data: Dataset) -> Callable[[], keras.Model]:
+    """What builds an encoder with fresh weights for the images of a dataset.
 
-    return Augmentation(**dict(params))
-
-
-def network(params: EncoderParams, data: Dataset) -> dict[str, Any]:
-    """Arguments of `models.encoders.build` for the images of a dataset.
-
-    The statistics, where the parameters ask for them, are those of all images that pretraining sees, so that the
+    The statistics, where the options ask for them, are those of all images that pretraining sees, so that the
     baseline and the fine-tuned network see the same input as the pretrained one.
     """
     statistics = None
-    if params.normalization == "statistics":
-        from models.encoders.normalization import pixel_statistics
-
+    if options.normalization == "statistics":
         statistics = pixel_statistics([data.images(split) for split in ("unlabelled", "train")])
-    return {**dict(params), "image_size": data.manifest.image_size, "statistics": statistics}
+    return partial(encoders.build, options, data.manifest.image_size, statistics)
+
+
+def load_encoder(folder: Path, data: Dataset, network: EncoderOptions | None = None) -> keras.Model:
+    """The encoder that `pretrain` wrote, from uint8 images to features.
+
+    Args:
+        folder: written by `pretrain`.
+        data: the dataset it must have been trained on.
+        network: the network it must be; None takes any.
+
+    Raises:
+        UserError: the folder is not finished, the file is damaged, or the encoder belongs to another dataset or is
+            another network.
+    """
+    folder = Path(folder)
+    record = read_record(folder, Result)
+    if record.dataset_digest != data.manifest.digest:
+        raise UserError(
+            f"{folder / 'result.json'}: dataset_digest = {record.dataset_digest[:12]}…: trained on another dataset "
+            f"than {data.folder} ({data.manifest.digest[:12]}…); run the pretrain step again"
+        )
+    pretrained = record.params.get("encoder")
+    if network is not None and pretrained != (wanted := to_jsonable_python(network)):
+        raise UserError(
+            f"{folder / 'result.json'}: params.encoder = {pretrained}: another network than encoder = "
+            f"{wanted}; run the pretrain step again"
+        )
+    path = folder / "encoder.keras"
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # the archive, its JSON and its HDF5 each have their own exceptions
+        raise UserError(
+            f"{path}: can't be loaded ({first_line(error, 100)}); run the pretrain step again"
+        ) from None

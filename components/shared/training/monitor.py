@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+import keras
 import numpy as np
 
 from components.shared.artifacts import Dataset
 from components.shared.params.schema import MonitorParams
+from models.classifier import predict
+from models.collapse import effective_rank, spread
+from models.knn import knn_probabilities
+from models.methods import Method
 
 # images whose embeddings are looked at for collapse
 SAMPLE = 512
@@ -18,15 +22,13 @@ class Monitor:
     """Measures a method's encoder every so many epochs, in inference mode and without drawing random numbers.
 
     Args:
-        model: a `models.methods.base.Method`.
+        model: the method in training.
         data: the dataset; kNN needs labelled training and validation images and is left out without them.
         options: how often, and what counts as collapse.
         epochs: of the whole training; the last one is always measured.
     """
 
-    def __init__(self, model: Any, data: Dataset, options: MonitorParams, epochs: int):
-        import keras
-
+    def __init__(self, model: Method, data: Dataset, options: MonitorParams, epochs: int):
         self.data, self.options, self.epochs = data, options, epochs
         self.advice = model.advice
         size = data.manifest.image_size
@@ -60,9 +62,6 @@ class Monitor:
         return None
 
     def _knn(self) -> dict[str, float]:
-        from models.classifier import predict
-        from models.knn import knn_probabilities
-
         train, validation = (self.data.labels(split) for split in ("train", "validation"))
         if not len(train) or not len(validation):
             return {}
@@ -77,9 +76,6 @@ class Monitor:
         return {"knn_accuracy": float((votes.argmax(axis=1) == validation).mean())}
 
     def _shape(self) -> dict[str, float]:
-        from models.classifier import predict
-        from models.collapse import effective_rank, spread
-
         images = max((self.data.images(split) for split in ("unlabelled", "train")), key=len)
         rows = np.unique(np.linspace(0, len(images) - 1, SAMPLE).astype(int))
         embeddings = predict(self._embeddings, images[rows])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+import keras
 import numpy as np
 
 from components.shared.artifacts import Dataset, Result, save_predictions
@@ -13,8 +13,10 @@ from components.shared.evaluation.statistics import accuracy, correct, spread
 from components.shared.params.schema import Params
 from components.shared.progress import Progress
 from components.shared.step import Work
+from components.shared.training.curves import Curves
 from components.shared.training.devices import on_devices
-from components.shared.training.inputs import Curves, augmentation, labelled, network
+from components.shared.training.inputs import labelled, network
+from models.classifier import SupervisedTrainer, predict
 
 
 def train_supervised(data: Dataset, params: Params, work: Work, pretrained: list[np.ndarray] | None) -> Result:
@@ -46,7 +48,7 @@ def accuracies(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return accuracy(correct(probabilities, labels))
 
 
-def summarise(splits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+def summarize(splits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
     """Mean and standard deviation over seeds of each split's accuracy."""
     metrics = {}
     for split, (probabilities, labels) in splits.items():
@@ -60,30 +62,15 @@ class _Search:
     """The grid of learning rates, the seeds, and the best so far."""
 
     def __init__(self, data: Dataset, params: Params, work: Work, pretrained: list[np.ndarray] | None):
-        from models.classifier import Head, Recipe, SupervisedTrainer
-
         self.data, self.params, self.work = data, params, work
         train, validation, test = (labelled(data, split) for split in ("train", "validation", "test"))
         # the labels that the predictions are kept with
         self.labels = {"validation": validation[1], "test": test[1]}
-        options, encoder = params.supervised, network(params.encoder, data)
-        recipe = Recipe(
-            encoder=encoder.pop("name"),
-            **encoder,
-            classes=data.classes,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            weight_decay=options.weight_decay,
-            policy=augmentation(options.augmentation),
-            precision=params.runtime.precision,
-            optimizer=options.optimizer,
-            schedule=options.schedule,
-            drops=tuple(options.drops),
-            head=Head(**dict(options.head)),
-            freeze=options.freeze_encoder,
-        )
         try:
-            self.trainer = SupervisedTrainer(recipe, train, validation, pretrained)
+            self.trainer = SupervisedTrainer(
+                params.supervised, network(params.encoder, data), data.classes, params.runtime.precision,
+                train, validation, pretrained,
+            )  # fmt: skip
         except ValueError as error:
             raise UserError(f"encoder.name = {params.encoder.name}: {error}") from None
         self.seeds = [params.runtime.seed + index for index in range(params.runtime.repeats)]
@@ -109,17 +96,19 @@ class _Search:
                 self.rate, self.weights = rate, trained
         progress.close()
         if not self.weights:
-            raise UserError(f"supervised.learning_rates = {rates}: the loss became NaN with each; add smaller ones")
+            raise UserError(
+                f"supervised.learning_rates = {list(rates)}: the loss became NaN with each; add smaller ones"
+            )
 
     def finish(self, devices: int) -> Result:
         data, out, run = self.data, self.work.out, self.work.run
         found: dict[str, list[np.ndarray]] = {split: [] for split in self.labels}
-        models = []
+        models: list[keras.Model] = []
         for weights in self.weights:
             self.trainer.restore(weights)
             models.append(self.trainer.deployable())
             for split in self.labels:
-                found[split].append(_predict(models[-1], data.images(split)))
+                found[split].append(predict(models[-1], data.images(split)))
         splits = {split: (np.stack(found[split]), labels) for split, labels in self.labels.items()}
         exported = int(accuracies(*splits["validation"]).argmax())
         models[exported].save(out / "classifier.keras")
@@ -130,7 +119,7 @@ class _Search:
             run.file(out / name)
         return self.work.finish(
             data.manifest.digest,
-            summarise(splits),
+            summarize(splits),
             exported_seed=exported,
             learning_rate=self.rate,
             validation_accuracy_by_learning_rate={str(rate): score for rate, score in self.scores.items()},
@@ -167,9 +156,3 @@ class _Search:
             self.work.run.metrics(
                 {f"curve_{n}": float(np.mean([row[n] for row in same])) for n in names}, step=epoch
             )
-
-
-def _predict(model: Any, images: np.ndarray) -> np.ndarray:
-    from models.classifier import predict
-
-    return predict(model, images)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from components.shared.artifacts import (
     output_folder,
     read_record,
     replace_file,
+    require_writable,
     save_array,
     save_predictions,
     write_record,
@@ -134,6 +138,37 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         write_whole(tmp_path / "file" / "probe")
 
 
+@pytest.fixture
+def foreign():
+    """A folder that belongs to somebody else, as a new volume does to root."""
+    before = os.geteuid()
+    # pytest's own folders are closed to others
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        folder = Path(place) / "cache"
+        folder.mkdir(0o555)
+        if before == 0:  # who may write everywhere
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            os.seteuid(before)
+
+
+def test_a_folder_of_somebody_else_is_refused_with_what_helps_in_a_cluster(foreign):
+    with pytest.raises(UserError) as caught:
+        require_writable(foreign / "pretrain", "the state of the training")
+    said = str(caught.value)
+    assert said.startswith(f"{foreign}/pretrain: the state of the training can't be written there (user ")
+    assert f"may not write {foreign}); let its volume belong to group 0 with mode 0770" in said
+    assert "\n" not in said
+
+
+def test_a_folder_that_is_still_to_be_made_may_be_written(tmp_path):
+    require_writable(tmp_path / "a" / "b", "anything")
+    assert not (tmp_path / "a").exists()
+
+
 WRITER = textwrap.dedent(
     """
     import sys, time
@@ -202,7 +237,7 @@ def test_a_missing_record_says_which_step_to_run(tmp_path):
         (b'{"step": ', r"result\.json: content: "),
         (b"\xff\xfe\x00", r"result\.json: content: "),
         (b"[]", r"result\.json: content: "),
-        (b"{}", r"result\.json: step: field required; run the step again"),
+        (b"{}", r"result\.json: step: field required; run the step that writes"),
     ],
 )
 def test_a_damaged_record_is_named(tmp_path, content, message):
@@ -216,7 +251,7 @@ def test_a_damaged_record_is_named(tmp_path, content, message):
 def test_a_record_of_another_version_is_refused_with_the_field(tmp_path, field, value):
     written = json.loads(result().model_dump_json())
     (tmp_path / "result.json").write_text(json.dumps({**written, field: value}))
-    with pytest.raises(UserError, match=rf"result\.json: {field}: .*; run the step again"):
+    with pytest.raises(UserError, match=rf"result\.json: {field}: .*; run the step that writes"):
         read_record(tmp_path, Result)
 
 

@@ -14,48 +14,20 @@ from keras import ops
 from PIL import Image, ImageEnhance
 
 from models import augmentation as aug
-from models.augmentation import Augmentation
+from tests.helpers.augmentation_checks import (
+    NOTHING,
+    apart,
+    array,
+    floats,
+    raw_images,
+    slow_crop,
+    uniform_on,
+)
+from tests.helpers.options import augmentation
 
-NOTHING = Augmentation(crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False)
-ALL = Augmentation(
+ALL = augmentation(
     brightness=0.4, contrast=0.4, saturation=0.4, hue=0.5, grey_probability=0.2, blur_probability=0.5
 )
-
-
-def floats(count=3, height=7, width=10, low=0.0, high=1.0, seed=0):
-    """Images higher or wider than square, so that a mix-up of the axes shows."""
-    return np.random.default_rng(seed).uniform(low, high, (count, height, width, 3)).astype("float32")
-
-
-def array(*values):
-    return np.array(values, "float32")
-
-
-def apart(found, expected):
-    return float(np.abs(np.asarray(found) - expected).max())
-
-
-def slow_sample(image, row, column):
-    """Bilinear sample of one image between its pixels; beyond the edge the edge goes on."""
-    height, width = image.shape[:2]
-    row, column = min(max(row, 0), height - 1), min(max(column, 0), width - 1)
-    top, left = math.floor(row), math.floor(column)
-    below, right = min(top + 1, height - 1), min(left + 1, width - 1)
-    down, across = row - top, column - left
-    upper = image[top, left] * (1 - across) + image[top, right] * across
-    lower = image[below, left] * (1 - across) + image[below, right] * across
-    return upper * (1 - down) + lower * down
-
-
-def slow_crop(image, top, left, height, width):
-    rows, columns = image.shape[:2]
-    out = np.empty(image.shape)
-    for i in range(rows):
-        for j in range(columns):
-            row = (top + (i + 0.5) / rows * height) * rows - 0.5
-            column = (left + (j + 0.5) / columns * width) * columns - 0.5
-            out[i, j] = slow_sample(image, row, column)
-    return out
 
 
 BOXES = [(0.0, 0.0, 1.0, 1.0), (0.25, 0.1, 0.5, 0.6), (0.9, 0.85, 0.1, 0.15)]
@@ -193,13 +165,6 @@ def drawn():
     return policy, {name: np.asarray(values, float) for name, values in draws.items()}
 
 
-def uniform_on(values, low, high):
-    """Whether a sample's quantiles are those of a uniform distribution (20,000 values: 5 standard errors)."""
-    share = np.linspace(0.05, 0.95, 19)
-    inside = low - 1e-6 <= values.min() and values.max() <= high + 1e-6
-    return inside and np.abs(np.quantile(values, share) - (low + share * (high - low))).max() < 0.018 * (high - low)
-
-
 def test_drawn_crops_have_the_stated_areas_ratios_and_places(drawn):
     policy, draws = drawn
     assert uniform_on(draws["height"] * draws["width"], *policy.crop_area)
@@ -230,7 +195,7 @@ def test_different_numbers_are_drawn_independently(drawn):
 
 
 def test_a_crop_never_leaves_the_image():
-    policy = Augmentation(crop_area=(0.5, 1.0), crop_ratio=(0.2, 5.0))
+    policy = augmentation(crop_area=(0.5, 1.0), crop_ratio=(0.2, 5.0))
     draws = aug.draw(5_000, policy, keras.random.SeedGenerator(1))
     for start, extent in (("top", "height"), ("left", "width")):
         low, size = np.asarray(draws[start]), np.asarray(draws[extent])
@@ -245,10 +210,6 @@ def test_what_is_off_is_not_drawn():
     no_jitter = replace(ALL, jitter_probability=0.0)
     assert not no_jitter.jitters
     assert "hue" not in aug.draw(3, no_jitter, keras.random.SeedGenerator(0))
-
-
-def raw_images(count=6, size=12, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3)).astype(np.uint8)
 
 
 def test_the_empty_policy_returns_the_image():
@@ -286,7 +247,7 @@ def test_operations_off_by_their_coin_leave_the_image_alone():
 
 
 POLICIES = st.builds(
-    Augmentation,
+    augmentation,
     crop_area=st.tuples(st.floats(0.05, 0.5), st.floats(0.5, 1.0)),
     crop_ratio=st.tuples(st.floats(0.2, 1.0), st.floats(1.0, 5.0)),
     flip=st.booleans(),

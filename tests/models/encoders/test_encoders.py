@@ -13,8 +13,9 @@ from PIL import Image
 from components.shared.sources.pixels import fit
 from models import encoders
 from models.classifier import softmax_head
-from models.encoders.normalization import PixelStatistics
+from models.encoders.shared.normalization import PixelStatistics
 from tests.helpers.datasets import texture
+from tests.helpers.options import network
 
 
 def trained_weights(model):
@@ -22,7 +23,7 @@ def trained_weights(model):
 
 
 def test_conv_has_the_documented_number_of_weights():
-    model = encoders.build("conv", 96, 128)
+    model = network("conv", 96, width=128)
     assert trained_weights(model) == model.count_params() == 856_064
     assert model.output_shape == (None, 128)
 
@@ -39,11 +40,11 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("name", "published", "normalised", "features"), PUBLISHED)
 def test_residual_networks_have_the_published_number_of_weights(name, published, normalised, features):
-    model = encoders.build(name, 96)
+    model = network(name, 96)
     assert trained_weights(model) == published
     assert model.count_params() == published + 2 * normalised
     assert model.output_shape == (None, features)
-    small = encoders.build(name, 32)
+    small = network(name, 32)
     # a 3×3 stem in place of 7×7
     assert trained_weights(small) == published - (49 - 9) * 3 * 64
     assert small.output_shape == (None, features)
@@ -57,18 +58,18 @@ def last_size(model):
 @pytest.mark.parametrize("name", ["resnet18", "resnet50v2"])
 @pytest.mark.parametrize(("size", "last"), [(32, 4), (63, 8), (64, 2), (96, 3)])
 def test_the_stem_of_a_residual_network_fits_the_image(name, size, last):
-    assert last_size(encoders.build(name, size)) == (last, last)
+    assert last_size(network(name, size)) == (last, last)
 
 
 @pytest.mark.parametrize("name", ["resnet34", "resnet50v2"])
 @pytest.mark.parametrize(("stem", "size", "last"), [("large", 32, 1), ("small", 96, 12), ("auto", 32, 4)])
 def test_the_stem_can_be_chosen(name, stem, size, last):
-    assert last_size(encoders.build(name, size, stem=stem)) == (last, last)
+    assert last_size(network(name, size, stem=stem)) == (last, last)
 
 
 @pytest.mark.parametrize(("name", "size"), [("conv", 31), ("conv", 40), ("resnet18", 8), ("resnet34", 16)])
 def test_features_have_the_announced_shape(name, size):
-    model = encoders.build(name, size, width=8)
+    model = network(name, size, **({"width": 8} if name == "conv" else {}))
     features = np.asarray(model(np.random.default_rng(0).random((3, size, size, 3), "float32")))
     assert features.shape == (3, model.output_shape[-1])
     assert features.dtype == np.float32
@@ -77,17 +78,15 @@ def test_features_have_the_announced_shape(name, size):
 
 def test_an_image_too_small_or_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="at least 31 pixels, not 30"):
-        encoders.build("conv", 30, 8)
-    with pytest.raises(ValueError, match="conv, resnet18, resnet34, resnet50, resnet50v2, not 'vit'"):
-        encoders.build("vit", 32)
-    with pytest.raises(ValueError, match="stem must be one of auto, small, large, not 'tiny'"):
-        encoders.build("resnet18", 32, stem="tiny")
+        network("conv", 30, width=8)
+    with pytest.raises(ValueError, match="vit: must be one of conv, resnet18, resnet34, resnet50, resnet50v2"):
+        encoders.options_type("vit")
 
 
 @pytest.fixture(scope="module")
 def small():
     keras.utils.set_random_seed(7)
-    return encoders.build("conv", 32, 8)
+    return network("conv", 32, width=8)
 
 
 def images(size, count=4, seed=0):
@@ -129,10 +128,10 @@ def test_what_is_built_in_half_precision_is_deployed_in_full():
     from models.training import precision
 
     with precision("bfloat16"):
-        half = encoders.build("conv", 32, 8)
+        half = network("conv", 32, width=8)
     assert keras.config.dtype_policy().name == "float32"
     assert half(np.zeros((1, 32, 32, 3), "float32")).dtype == "bfloat16"
-    plain = encoders.build("conv", 32, 8)
+    plain = network("conv", 32, width=8)
     plain.set_weights(half.get_weights())
     assert np.asarray(encoders.deployable(plain)(images(32))).dtype == np.float32
 
@@ -187,7 +186,7 @@ def test_deployed_models_load_in_a_process_without_this_project(small, tmp_path)
     head = softmax_head(rng.standard_normal((8, 3)).astype("float32"), np.zeros(3, "float32"))
     deployed = {"classifier": encoders.deployable(small, head)}
     for name, size, normalization in NETWORKS:
-        encoder = encoders.build(name, size, 8, "auto", normalization, STATISTICS)
+        encoder = network(name, size, STATISTICS, normalization=normalization)
         deployed[f"{name}-{normalization}"] = encoders.deployable(encoder)
     expected = {}
     for name, model in deployed.items():
@@ -201,7 +200,7 @@ def test_deployed_models_load_in_a_process_without_this_project(small, tmp_path)
     assert done.stdout.splitlines()[-1] == "[]"
     with np.load(tmp_path / "answers.npz") as answers:
         assert set(answers) == set(expected)
-        assert {name.split("-")[0] for name in answers} == {"classifier", *encoders.ENCODERS}
+        assert {name.split("-")[0] for name in answers} == {"classifier", *encoders.NAMES}
         for name, features in expected.items():
             # called, predicted with, and called again
             for answer in answers[name]:
@@ -211,7 +210,7 @@ def test_deployed_models_load_in_a_process_without_this_project(small, tmp_path)
 
 
 def test_a_deployed_encoder_that_is_called_does_not_learn():
-    encoder = encoders.build("resnet18", 8)
+    encoder = network("resnet18", 8)
     deployed = encoders.deployable(encoder)
     start = [weight.copy() for weight in deployed.get_weights()]
     batch = images(8)

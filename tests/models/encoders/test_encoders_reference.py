@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from models import encoders
+from tests.helpers.options import network
 
 
 def layers_of(model, kind):
@@ -41,7 +41,7 @@ def test_resnet50v2_with_the_large_stem_is_that_of_keras():
     reference = keras.applications.ResNet50V2(
         include_top=False, weights=None, input_shape=(size, size, 3), pooling="avg"
     )
-    model = encoders.build("resnet50v2", size, stem="large")
+    model = network("resnet50v2", size, stem="large")
     assert model.count_params() == reference.count_params() == 23_564_800
     assert [w.shape for w in model.trainable_weights] == [w.shape for w in reference.trainable_weights]
     shake(reference)
@@ -62,7 +62,7 @@ def test_resnet50v2_with_the_large_stem_is_that_of_keras():
 
 def test_resnet50v2_starts_from_the_same_distribution_as_that_of_keras():
     reference = keras.applications.ResNet50V2(include_top=False, weights=None, input_shape=(32, 32, 3))
-    model = encoders.build("resnet50v2", 32, stem="large")
+    model = network("resnet50v2", 32, stem="large")
     for one, other in zip(model.get_weights(), reference.get_weights(), strict=True):
         assert np.std(one) == pytest.approx(np.std(other), rel=0.1)
         assert np.mean(one) == pytest.approx(np.mean(other), abs=0.02)
@@ -88,7 +88,7 @@ def test_resnet50_is_that_of_keras_with_biases_folded_and_strides_moved():
     )
     reference = keras.Model.from_config(stride_in_the_middle(reference.get_config()))
     shake(reference)
-    model = encoders.build("resnet50", size)
+    model = network("resnet50", size)
     convolutions = [layers_of(net, keras.layers.Conv2D) for net in (model, reference)]
     norms = [layers_of(net, keras.layers.BatchNormalization) for net in (model, reference)]
     assert len(convolutions[0]) == len(norms[0]) == 53
@@ -109,7 +109,7 @@ def test_resnet50_is_that_of_keras_with_biases_folded_and_strides_moved():
 def test_basic_blocks_are_the_published_ones_layer_by_layer(name, depths):
     # at a size that stays odd, padding of the same width on both sides and Keras's "same" agree
     images = pixels(33)
-    model = encoders.build(name, 33)
+    model = network(name, 33)
     shake(model)
     norms = {id(norm.input): norm.get_weights() for norm in layers_of(model, keras.layers.BatchNormalization)}
     convolutions = layers_of(model, keras.layers.Conv2D)
@@ -137,7 +137,7 @@ def test_basic_blocks_are_the_published_ones_layer_by_layer(name, depths):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50v2"])
 def test_a_frozen_encoder_keeps_its_statistics(name):
-    encoder = encoders.build(name, 16)
+    encoder = network(name, 16)
     start = [weight.copy() for weight in encoder.get_weights()]
     encoder.trainable = False
     still = np.asarray(encoder(pixels(16, 4), training=False))
@@ -152,7 +152,7 @@ def test_a_frozen_encoder_keeps_its_statistics(name):
 
 
 def test_training_a_head_on_a_frozen_encoder_changes_the_head_alone():
-    encoder = encoders.build("resnet18", 8, normalization="symmetric")
+    encoder = network("resnet18", 8, normalization="symmetric")
     encoder.trainable = False
     model = keras.Sequential([encoder, keras.layers.Dense(2)])
     model.compile(optimizer=keras.optimizers.Adam(1e-2), loss="mse", jit_compile=False)

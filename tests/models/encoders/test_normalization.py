@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -11,14 +13,13 @@ from hypothesis import strategies as st
 from components.pretrain import pretrain
 from components.shared.artifacts import Dataset
 from components.shared.params.composing import compose
-from components.shared.params.schema import EncoderParams, only
-from components.shared.training.inputs import network
-from models import encoders
-from models.augmentation import Augmentation
-from models.classifier import Recipe, SupervisedTrainer, predict
-from models.encoders.normalization import PixelStatistics, pixel_statistics
+from components.shared.params.schema import select
+from components.shared.training import inputs
+from models.classifier import SupervisedTrainer, predict
+from models.encoders.shared.normalization import PixelStatistics, pixel_statistics
 from models.training import precision
 from tests.helpers.datasets import make_arrays, make_dataset, write_dataset
+from tests.helpers.options import augmentation, encoder, network, supervised
 
 STATISTICS = PixelStatistics((0.4, 0.5, 0.6), (0.04, 0.09, 0.01))
 
@@ -57,10 +58,10 @@ def test_a_normalised_encoder_is_the_plain_one_on_normalised_images():
     images = np.random.default_rng(0).random((4, 32, 32, 3), "float32")
     mean, variance = (np.array(values, "float32") for values in STATISTICS)
     seen = {"none": images, "symmetric": 2 * images - 1, "statistics": (images - mean) / np.sqrt(variance)}
-    plain = encoders.build("conv", 32, 8)
+    plain = network("conv", 32, width=8)
     features = []
     for normalization, pixels in seen.items():
-        encoder = encoders.build("conv", 32, 8, normalization=normalization, statistics=STATISTICS)
+        encoder = network("conv", 32, width=8, normalization=normalization, statistics=STATISTICS)
         # numbers of the architecture, not weights
         assert encoder.input_shape == plain.input_shape
         assert encoder.output_shape == plain.output_shape
@@ -75,18 +76,16 @@ def test_a_normalised_encoder_is_the_plain_one_on_normalised_images():
 
 def test_normalisation_is_in_full_precision_in_a_half_precision_network():
     with precision("bfloat16"):
-        encoder = encoders.build("conv", 32, 8, normalization="statistics", statistics=STATISTICS)
+        encoder = network("conv", 32, width=8, normalization="statistics", statistics=STATISTICS)
     layer, conv = encoder.layers
     assert layer.compute_dtype == "float32"
     assert conv.compute_dtype == "bfloat16"
     assert encoder(np.zeros((1, 32, 32, 3), "float32")).dtype == "bfloat16"
 
 
-def test_a_normalisation_without_its_numbers_or_unknown_is_refused():
+def test_a_normalisation_without_its_numbers_is_refused():
     with pytest.raises(ValueError, match="needs the training images' statistics"):
-        encoders.build("conv", 32, 8, normalization="statistics")
-    with pytest.raises(ValueError, match="normalization must be one of none, symmetric, statistics, not 'std'"):
-        encoders.build("conv", 32, 8, normalization="std")
+        network("conv", 32, width=8, normalization="statistics")
 
 
 def test_steps_take_the_statistics_of_all_training_images_and_of_no_other(tmp_path):
@@ -94,10 +93,10 @@ def test_steps_take_the_statistics_of_all_training_images_and_of_no_other(tmp_pa
     arrays["validation"][0][:] = 255
     arrays["test"][0][:] = 0
     data = Dataset(write_dataset(tmp_path / "dataset", arrays, ["rows", "columns", "rings"]))
-    found = network(EncoderParams(name="conv", normalization="statistics"), data)["statistics"]
+    found = inputs.network(encoder("conv", normalization="statistics"), data).args[-1]
     seen = np.concatenate([arrays["unlabelled"][0], arrays["train"][0]])
     assert found == pixel_statistics([seen])
-    assert network(EncoderParams(name="conv", normalization="symmetric"), data)["statistics"] is None
+    assert inputs.network(encoder("conv", normalization="symmetric"), data).args[-1] is None
 
 
 def test_the_pretrained_encoder_carries_the_statistics(tracking_uri, tmp_path):
@@ -106,12 +105,12 @@ def test_the_pretrained_encoder_carries_the_statistics(tracking_uri, tmp_path):
         "encoder.width=8", "encoder.normalization=statistics", "method.projection.hidden=8",
         "method.projection.width=8", "runtime.batch_size=16", "runtime.epochs=0",
     )  # fmt: skip
-    pretrain(folder, tmp_path / "encoder", only(compose(options)[0], "pretrain"), tmp_path / "states")
+    pretrain(folder, tmp_path / "encoder", select(compose(options)[0], "pretrain"), tmp_path / "states")
     deployed = keras.saving.load_model(tmp_path / "encoder" / "encoder.keras")
     data = Dataset(folder)
     images = np.asarray(data.images("validation"))
     mean, variance = pixel_statistics([data.images("unlabelled"), data.images("train")])
-    plain = encoders.build("conv", 32, 8)
+    plain = network("conv", 32, width=8)
     plain.set_weights(deployed.get_weights())
     pixels = (images / 255 - mean) / np.sqrt(variance)
     expected = np.asarray(plain(pixels.astype("float32")))
@@ -122,12 +121,12 @@ def test_the_pretrained_encoder_carries_the_statistics(tracking_uri, tmp_path):
 @pytest.mark.parametrize("normalization", ["symmetric", "statistics"])
 def test_a_classifier_starts_from_the_pretrained_encoder_and_is_deployed_with_its_normalisation(normalization):
     arrays = make_arrays({"train": 12, "validation": 6}, classes=3)
-    pretrained = encoders.build("conv", 32, 8, normalization=normalization, statistics=STATISTICS)
-    recipe = Recipe(
-        encoder="conv", width=8, image_size=32, classes=3, epochs=1, batch_size=6, weight_decay=0.0,
-        policy=Augmentation(), precision="float32", normalization=normalization, statistics=STATISTICS,
-    )  # fmt: skip
-    trainer = SupervisedTrainer(recipe, arrays["train"], arrays["validation"], pretrained.get_weights())
+    build = partial(network, "conv", 32, STATISTICS, width=8, normalization=normalization)
+    pretrained = build()
+    options = supervised(augmentation(), epochs=1, batch_size=6, weight_decay=0.0)
+    trainer = SupervisedTrainer(
+        options, build, 3, "float32", arrays["train"], arrays["validation"], pretrained.get_weights()
+    )
     images = arrays["validation"][0]
     features = np.asarray(pretrained(images.astype("float32") / 255))
     np.testing.assert_allclose(np.asarray(trainer.model.encoder(images / 255)), features, rtol=1e-4, atol=1e-5)

@@ -8,24 +8,20 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from pydantic_core import to_jsonable_python
 
 from components.shared.training.backend import start_backend
-from models import encoders, methods
-from models.augmentation import Augmentation
+from models import methods
 from models.batches import Batches
 from models.losses import nt_xent
-from models.methods.base import Method, Setup, halves
+from models.methods.shared.base import Method, Setup, split_views
 from models.training import EpochSeed, jit
 from tests.helpers.datasets import make_arrays
+from tests.helpers.options import augmentation, head, method, network
 
-OPTIONS = {
-    "temperature": 0.1,
-    "learnable_temperature": False,
-    "negatives": "all",
-    "projection": {"hidden": 16, "width": 8},
-}
 # mild, so that a hundred images and a few seconds are enough to learn from
-MILD = Augmentation(crop_area=(0.5, 1.0), brightness=0.3, contrast=0.3, saturation=0.3)
+MILD = augmentation(crop_area=(0.5, 1.0), brightness=0.3, contrast=0.3, saturation=0.3)
+OPTIONS = method("simclr", MILD, projection=to_jsonable_python(head(hidden=16, width=8)))
 EPOCHS = 12
 
 
@@ -41,8 +37,8 @@ def arrays():
 
 def build(seed=0):
     keras.utils.set_random_seed(seed)
-    encoder = encoders.build("conv", 32, 16)
-    return methods.build("simclr", encoder, OPTIONS, MILD, 3, seed)
+    encoder = network("conv", 32, width=16)
+    return methods.build(encoder, OPTIONS, 3, seed)
 
 
 def train(arrays, seed=0):
@@ -166,7 +162,7 @@ def test_the_loss_is_nt_xent_of_two_different_views(arrays):
     model.reset_metrics()
     _, outputs, _ = gradients(model, images, labels)
     assert outputs["z"].shape == (64, 8)
-    z1, z2 = halves(outputs["z"])
+    z1, z2 = split_views(outputs["z"])
     assert float(np.abs(z1 - z2).max()) > 1e-3
     expected = float(nt_xent(z1, z2, 0.1))
     assert float(model.get_metrics_result()["contrastive_loss"]) == pytest.approx(expected, rel=1e-6)
@@ -186,7 +182,7 @@ def test_half_precision_trains_with_weights_and_losses_in_full(arrays):
 
     keras.utils.set_random_seed(0)
     with precision("bfloat16"):
-        model = methods.build("simclr", encoders.build("conv", 32, 16), OPTIONS, MILD, 3, 0)
+        model = methods.build(network("conv", 32, width=16), OPTIONS, 3, 0)
     images, labels = arrays["train"]
     loss, outputs, found = gradients(model, images, labels)
     assert outputs["z"].dtype == "bfloat16"
@@ -198,7 +194,7 @@ def test_half_precision_trains_with_weights_and_losses_in_full(arrays):
 
 
 def test_an_unknown_or_an_unfinished_method_is_refused():
-    with pytest.raises(ValueError, match=r"one of simclr, .*, not 'simclear'"):
-        methods.build("simclear", encoders.build("conv", 32, 16), OPTIONS, MILD, 3, 0)
+    with pytest.raises(ValueError, match=r"^name = simclear: must be one of .*, simclr, "):
+        methods.options_type("simclear")
     with pytest.raises(TypeError, match="contrastive_loss"):
-        Method(Setup(encoders.build("conv", 32, 16), OPTIONS, MILD, 3, 0, 1))
+        Method(Setup(network("conv", 32, width=16), OPTIONS, 3, 0, 1))

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from models import losses
-from models.augmentation import Augmentation, scale
+from models.augmentation import scale
 from tests.helpers.method_cases import (
     CLASSES,
     FILES,
@@ -16,12 +16,14 @@ from tests.helpers.method_cases import (
     assert_equal,
     batch,
     build,
+    composed,
     contrastive_loss,
     options,
     step,
 )
+from tests.helpers.options import STILL, augmentation
 
-UNCHANGED = Augmentation(crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False)
+UNCHANGED = augmentation(**STILL)
 IMAGES, LABELS = batch()
 
 
@@ -108,21 +110,21 @@ def nnclr(o, out, model, queue):
 def dino(o, out, model, queue):
     student = cosines(out["z"], kernel(model.prototypes))
     teacher = cosines(out["targets"], kernel(model.target_prototypes))
-    if o["centring"] == "sinkhorn":
+    if o["centering"] == "sinkhorn":
         targets = losses.sinkhorn(teacher, o["teacher_temperature"], 3).numpy()
         answers = tf.nn.log_softmax(student / o["temperature"]).numpy()
         return -((first(targets) * second(answers) + second(targets) * first(answers)).sum(axis=1) / 2).mean()
-    arguments = (CENTRE, o["temperature"], o["teacher_temperature"])
+    arguments = (CENTER, o["temperature"], o["teacher_temperature"])
     one = losses.dino(first(student), second(teacher), *arguments)
     return (one + losses.dino(second(student), first(teacher), *arguments)) / 2
 
 
-CENTRE = np.linspace(-0.3, 0.3, 9, dtype="float32")
+CENTER = np.linspace(-0.3, 0.3, 9, dtype="float32")
 EXPECTED = {
     f.__name__: f for f in (simclr, dcl, nnclr, moco, byol, simsiam, barlow_twins, vicreg, swav, dino, supcon)
 }
 VARIANTS = [
-    *((file, {}) for file in FILES),
+    *((file, {}) for file in FILES if composed(file).name in EXPECTED),
     ("simclr", {"negatives": "cross_view"}),
     ("simclr", {"learnable_temperature": True, "temperature": 0.2}),
     ("moco", {"symmetric": False}),
@@ -131,7 +133,7 @@ VARIANTS = [
     ("byol", {"symmetric": False}),
     ("simsiam", {"symmetric": False}),
     ("vicreg", {"invariance": 3.0, "variance": 2.0, "covariance": 0.5}),
-    ("dino", {"centring": "mean"}),
+    ("dino", {"centering": "mean"}),
     ("supcon", {"unlabelled": "leave_out"}),
     ("supcon", {"unlabelled": "leave_out", "views": 1}),
 ]
@@ -146,7 +148,7 @@ def test_the_loss_in_training_compares_what_the_paper_compares(file, changes):
     model, o = build(file, **changes), options(file, **changes)
     queue = model.queue.rows.numpy() if getattr(model, "queue", None) is not None else None
     if file == "dino":
-        model.centre.assign(CENTRE)
+        model.center.assign(CENTER)
     if "momentum" in o:
         # targets that are not the embeddings themselves, as they are at the start
         kernel_of_targets = next(v for v in model.target_head.variables if v.path.endswith("kernel"))
@@ -171,7 +173,7 @@ def assert_kept(model, o, out, queue):
         assert_equal(rows[len(kept) :], queue[len(kept) :])
     if o["name"] == "dino":
         mean = cosines(out["targets"], kernel(model.target_prototypes)).mean(axis=0)
-        np.testing.assert_allclose(model.centre.numpy(), 0.9 * CENTRE + 0.1 * mean, atol=1e-6)
+        np.testing.assert_allclose(model.center.numpy(), 0.9 * CENTER + 0.1 * mean, atol=1e-6)
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -8,11 +8,11 @@ import pytest
 
 from components.shared.training.backend import start_backend
 from components.shared.training.checkpoints import Checkpoint
-from components.shared.training.inputs import augmentation
 from models import optimizers
 from models.batches import Batches
 from models.training import EpochSeed, StopOnNaN, jit
 from tests.helpers.method_cases import CROPPED, FILES, assert_equal, batch, build, composed, tiny_encoder
+from tests.helpers.options import optimizer as options
 
 EPOCHS, STEPS = 4, 2
 IMAGES, LABELS = batch(rows=16)
@@ -26,7 +26,8 @@ def same_results_from_the_same_seed():
 def prepare(file, seed=0, dtype="float32", optimizer="adam", eagerly=False, policy=CROPPED, **changes):
     """The method compiled with a cosine after one epoch of warm-up."""
     model = build(file, seed, EPOCHS * STEPS, dtype, policy, **changes)
-    chosen = optimizers.build(optimizer, 0.01, weight_decay=1e-4, warmup_steps=STEPS, steps=EPOCHS * STEPS)
+    decay = 0.0 if optimizer == "adam" else 1e-4
+    chosen = optimizers.build(options(optimizer, 0.01, weight_decay=decay, warmup_epochs=1), EPOCHS, STEPS)
     optimizers.exclude_vectors(chosen, model.trainable_variables)
     model.compile(optimizer=chosen, jit_compile=jit(), run_eagerly=eagerly)
     chosen.build(model.trainable_variables)
@@ -61,7 +62,7 @@ def assert_trained(model, before, losses):
 @pytest.mark.parametrize("file", FILES)
 def test_it_trains_in_half_precision_and_the_same_seed_gives_the_same_weights_bit_by_bit(file):
     changes = {"freeze_prototypes": 0.0} if file in ("swav", "dino") else {}
-    changes |= {"dtype": "bfloat16", "eagerly": True, "policy": augmentation(composed(file).augmentation)}
+    changes |= {"dtype": "bfloat16", "eagerly": True, "policy": composed(file).augmentation}
     model = prepare(file, **changes)
     assert model.encoder.compute_dtype == model.projection_head.compute_dtype == "bfloat16"
     start, before = numbers(model), [v.numpy() for v in model.trainable_variables]

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from components.shared.errors import UserError
+from pipelines.command_line import printable
 from pipelines.inference import image_files
-from pipelines.inference.image_files import ImageFiles, read_images, shown
+from pipelines.inference.image_files import ImageFiles, read_images
 from tests.helpers.image_trees import encode, picture, write_tree
 
 NOBODY = 65534
@@ -85,7 +86,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
         pytest.skip("this file system takes UTF-8 names only")
     (line,) = ImageFiles([tmp_path]).refused
     assert "not UTF-8" in line
-    shown(line).encode()
+    printable(line).encode()
 
 
 @pytest.mark.parametrize("content", [[], ["notes.txt"], [".a.png"]])
@@ -166,7 +167,7 @@ def test_a_file_that_is_no_whole_image_is_told_in_one_line(tmp_path, data, words
     (_, line), (last, image) = read_images([path, good], 16)
     assert line.startswith(str(path))
     assert words in line
-    assert shown(line) == line
+    assert printable(line) == line
     assert (last, image.shape, image.dtype) == (good, (16, 16, 3), np.uint8)
 
 
@@ -199,7 +200,3 @@ def test_a_reader_that_stops_early_does_not_wait_for_the_rest(tmp_path, monkeypa
     next(reading)
     reading.close()
     assert 0 < len(asked) <= 50
-
-
-def test_what_is_shown_is_one_line():
-    assert shown("a\nb\x1b[31m\udce9 é") == "a\\nb\\x1b[31m\\udce9 é"

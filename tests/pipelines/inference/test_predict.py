@@ -18,14 +18,15 @@ from PIL import Image
 from components.ingest import ingest
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 from components.shared.registry.logged_model import log_classifier
 from components.shared.registry.versions import put_up_for_review
 from pipelines.__main__ import main
 from pipelines.inference import batches as file_answers
 from pipelines.inference.model import load_ready
 from tests.helpers.image_trees import encode, picture
-from tests.helpers.repository import ROOT
+from tests.helpers.options import network
+from tests.helpers.repository import ROOT, make_root
 
 NAME, SIZE = "photos", 32
 CLASSES = ["blau", "grün", "rot"]
@@ -80,7 +81,7 @@ def place(tmp_path_factory, tracking_uri):
     from models import encoders
     from models.classifier import predict, softmax_head
 
-    root = tmp_path_factory.mktemp("place")
+    root = make_root(tmp_path_factory.mktemp("place"))
     write_photos(root / "photos")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -94,8 +95,8 @@ def place(tmp_path_factory, tracking_uri):
             ]
         )
         write_params(values, Path("params.yaml"))
-        ingest(Path("dataset"), only(params, "ingest"))
-        encoder = encoders.build("conv", SIZE, width=8)
+        ingest(Path("dataset"), select(params, "ingest"))
+        encoder = network("conv", SIZE, width=8)
         # features of an untrained network hardly differ: the head makes much of the little
         features = predict(encoders.deployable(encoder), Dataset(Path("dataset")).images("test"))
         kernel = 60 * np.random.default_rng(0).normal(size=(features.shape[1], len(CLASSES))).astype("float32")
@@ -106,8 +107,9 @@ def place(tmp_path_factory, tracking_uri):
         ):
             Path(folder).mkdir()
             model.save(f"{folder}/{'classifier' if folder == 'finetune' else folder}.keras")
-        with mlflow.start_run(experiment_id=mlflow.get_experiment_by_name("contrastive-photos").experiment_id):
-            uri = log_classifier(Path("finetune/classifier.keras"), Dataset(Path("dataset")))
+        experiment = mlflow.get_experiment_by_name("contrastive-photos").experiment_id
+        with mlflow.start_run(experiment_id=experiment) as run:
+            uri = log_classifier(Path("finetune/classifier.keras"), Dataset(Path("dataset")), run.info.run_id)
         put_up_for_review(NAME, uri, "0" * 64, {}, "a network of random weights")
     return root
 
@@ -255,7 +257,7 @@ def test_without_a_champion_the_challenger_is_named_and_a_champion_is_the_defaul
         ("nowhere.keras", "no such model"),
         ("photos", "holds neither classifier.keras nor encoder.keras"),
         ("params.yaml", "Keras can't load it"),
-        ("encoder", "gives no probabilities.*pipelines embed"),
+        ("encoder", "gives no probabilities.*contrastive embed"),
     ],
 )
 def test_an_unknown_model_is_one_line(here, model, words):
@@ -288,7 +290,7 @@ def test_a_local_model_takes_its_names_from_the_dataset_it_was_trained_on(here, 
     ("arguments", "words"),
     [
         (["predict", "nowhere"], "nowhere: no such file or folder"),
-        (["predict", "dataset"], "no image found"),
+        (["predict", "conf"], "no image found"),
         (["predict", "photos", "--out", "table.json"], "ends in .csv or .parquet"),
         (["predict", "photos", "--out", "no/table.csv"], "no folder no/"),
         (["predict", "photos", "--top", "0"], "--top = 0"),

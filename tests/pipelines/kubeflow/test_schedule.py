@@ -12,20 +12,20 @@ from tests.helpers.kfp_commands import COMMIT
 from tests.helpers.robfig_cron import RobfigCron
 
 
-def awake(api):
+def enabled(api):
     return [run for run in api.all("recurring_runs") if run["mode"] == "ENABLE"]
 
 
 @pytest.fixture
 def watched(kubeflow):
-    """The server, which notes after each request how many schedules are awake."""
+    """The server, which notes after each request how many schedules are enabled."""
     answer, counts = kubeflow.api.answer, []
 
     def counting(*request):
         try:
             return answer(*request)
         finally:
-            counts.append(len(awake(kubeflow.api)))
+            counts.append(len(enabled(kubeflow.api)))
 
     kubeflow.api.answer = counting
     kubeflow.counts = counts
@@ -36,7 +36,7 @@ def test_a_schedule_is_what_was_asked_for(kubeflow):
     done = kubeflow("schedule", "nightly", "30 3 * * mon-fri", "cluster=default", "data=sample", "runtime.epochs=3")
     assert (done.status, done.err) == (0, "")
     [run] = kubeflow.api.all("recurring_runs")
-    assert run["trigger"]["cron_schedule"] == {"cron": "0 30 3 * * 1-5"}
+    assert run["trigger"]["cron_schedule"] == {"cron": "0 30 3 * * mon-fri"}
     assert (run["no_catchup"], run["max_concurrency"], run["mode"]) == (True, "1", "ENABLE")
     assert run["runtime_config"]["parameters"]["overrides"] == ["data=sample", "runtime.epochs=3"]
     [version] = kubeflow.api.all("pipeline_versions")
@@ -68,18 +68,18 @@ def test_the_same_schedule_again_changes_nothing(kubeflow):
     again = kubeflow("schedule", "nightly", "0 3 * * *", "runtime.epochs=3")
     assert again.status == 0 and ", as it was" in again.out
     assert kubeflow.api.all("recurring_runs") == before
-    # asleep, or with other options, it is not the same
+    # paused, or with other options, it is not the same
     before[0]["mode"] = "DISABLE"
     assert "replaced    1" in kubeflow("schedule", "nightly", "0 3 * * *", "runtime.epochs=3").out
     assert "replaced    1" in kubeflow("schedule", "nightly", "0 3 * * *", "runtime.epochs=4").out
     assert "replaced    1" in kubeflow("schedule", "nightly", "0 3 * * *", "--service-account", "trainer").out
-    assert len(awake(kubeflow.api)) == len(kubeflow.api.all("recurring_runs")) == 1
+    assert len(enabled(kubeflow.api)) == len(kubeflow.api.all("recurring_runs")) == 1
 
 
 CALLS = {
     "made": "POST .*/recurringruns$",
-    "put to sleep": "POST .*:disable$",
-    "woken": "POST .*:enable$",
+    "paused": "POST .*:disable$",
+    "enabled": "POST .*:enable$",
     "deleted": "DELETE .*/recurringruns/",
 }
 
@@ -94,10 +94,10 @@ def test_wherever_it_breaks_off_one_schedule_holds(watched, call, fault, times):
     watched.api.fail(CALLS[call], fault, times)
     failure = watched("schedule", "nightly", "0 4 * * *").failure
     assert max(watched.counts) <= 1
-    now = awake(watched.api)
+    now = enabled(watched.api)
     if "the earlier schedule" in failure and "holds" in failure:
         assert now == [old]
-    elif "is asleep and nothing runs" in failure:
+    elif "nothing is scheduled" in failure:
         assert now == []
     elif "is replaced" in failure or "the new nightly holds" in failure:
         assert [run["trigger"]["cron_schedule"]["cron"] for run in now] == ["0 0 4 * * *"]
@@ -114,27 +114,27 @@ def test_wherever_it_breaks_off_one_schedule_holds(watched, call, fault, times):
     assert max(watched.counts) == 1
 
 
-def test_a_server_that_goes_away_in_between_leaves_at_most_one_awake(watched):
+def test_a_server_that_goes_away_in_between_leaves_at_most_one_enabled(watched):
     watched("schedule", "nightly", "0 3 * * *")
     watched.counts.clear()
-    watched.api.fail(CALLS["woken"], "cut request", 9)
+    watched.api.fail(CALLS["enabled"], "cut request", 9)
     watched.api.fail("GET .*/recurringruns$", 503, 9, skip=1)
     failure = watched("schedule", "nightly", "0 4 * * *").failure
-    assert "whether nightly is awake is not known: repeat the command" in failure
+    assert "whether nightly is enabled is not known: repeat the command" in failure
     assert max(watched.counts) <= 1
     watched.api.faults.clear()
     assert watched("schedule", "nightly", "0 4 * * *").status == 0
-    assert len(watched.api.all("recurring_runs")) == len(awake(watched.api)) == 1
+    assert len(watched.api.all("recurring_runs")) == len(enabled(watched.api)) == 1
 
 
-@pytest.mark.parametrize("call", ["made", "woken"])
-def test_a_first_schedule_that_fails_leaves_nothing_awake(watched, call):
+@pytest.mark.parametrize("call", ["made", "enabled"])
+def test_a_first_schedule_that_fails_leaves_nothing_enabled(watched, call):
     watched.api.fail(CALLS[call], 500)
     failure = watched("schedule", "nightly", "0 3 * * *").failure
-    assert awake(watched.api) == []
-    assert ("nothing is scheduled" if call == "made" else "is asleep and nothing runs") in failure
+    assert enabled(watched.api) == []
+    assert "no nightly is enabled, nothing is scheduled" in failure
     assert watched("schedule", "nightly", "0 3 * * *").status == 0
-    assert len(watched.api.all("recurring_runs")) == len(awake(watched.api)) == 1
+    assert len(watched.api.all("recurring_runs")) == len(enabled(watched.api)) == 1
 
 
 def test_what_was_uploaded_is_told_if_the_rest_fails(kubeflow):
@@ -147,7 +147,7 @@ def test_what_was_uploaded_is_told_if_the_rest_fails(kubeflow):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nightly", "0 25 * * *"], "cron: hour = 25: '25' must be 0–23"),
+        (["nightly", "0 25 * * *"], "cron: hour = 25: must be 0–23"),
         (["nightly", "0 0 3 * * *"], "must have 5 fields"),
         (["", "@daily"], "NAME = '': must be"),
         (["a/b", "@daily"], "NAME = 'a/b': must be"),
@@ -187,11 +187,11 @@ def test_schedules_are_listed(kubeflow):
     lines = kubeflow("schedules").out.splitlines()
     assert lines[0].split("  ")[0] == "NAME" and len(lines) == 3
     assert re.match(rf"nightly +0 3 \* \* \* +20\S+ 03:00 +on +{COMMIT}-\w+ +runtime.epochs=3$", lines[1])
-    assert re.match(rf"weekly +0 5 \* \* 0 +asleep +{COMMIT}-\w+ +the default options$", lines[2])
+    assert re.match(rf"weekly +0 5 \* \* sun +paused +{COMMIT}-\w+ +the default options$", lines[2])
     known = json.loads(kubeflow("schedules", "--json").out)
     assert [(item["name"], item["cron"], item["state"]) for item in known] == [
         ("nightly", "0 3 * * *", "on"),
-        ("weekly", "0 5 * * 0", "asleep"),
+        ("weekly", "0 5 * * sun", "paused"),
     ]
     assert known[0]["id"] == nightly["recurring_run_id"]
 

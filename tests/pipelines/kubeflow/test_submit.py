@@ -12,7 +12,7 @@ import sys
 import pytest
 import yaml
 
-from pipelines.kubeflow.following import _Screen
+from pipelines.kubeflow.runs import Screen
 from tests.helpers.kfp_commands import COMMIT
 from tests.helpers.repository import ROOT
 
@@ -24,6 +24,7 @@ STEPS = [
     "baseline",
     "probe",
     "finetune",
+    "champion",
     "evaluate",
     "register",
     "record",
@@ -52,7 +53,8 @@ def test_a_run_is_followed_to_its_end(kubeflow):
     for step in STEPS:
         assert lines.index((step, "running")) < max(index for index, line in enumerate(lines) if line[0] == step)
     assert {step for step, _ in lines} == {*STEPS, "refuse"}
-    assert done.out.splitlines()[-1] == "succeeded after 11 min 00 s"
+    # each takes a minute there
+    assert done.out.splitlines()[-1] == f"succeeded after {len(STEPS) + 1} min 00 s"
 
     [run], [uploaded] = kubeflow.api.all("runs"), kubeflow.api.all("pipeline_versions")
     assert run["run_id"] == identity
@@ -101,10 +103,11 @@ def test_someone_else_may_be_a_moment_earlier(kubeflow, path):
     kubeflow("submit", "--detach")
     listed = {"pipelines$": "pipelines$", "upload_version": "versions$"}.get(path, path)
     answer = kubeflow.api.answer
-    hidden = []
+    # KFP's client looks for an experiment itself before it makes one
+    hidden, times = [], 2 if path == "experiments$" else 1
 
     def late(method, at, *rest):
-        if method == "GET" and re.search(listed, at) and not hidden:
+        if method == "GET" and re.search(listed, at) and len(hidden) < times:
             hidden.append(at)
             return {}
         return answer(method, at, *rest)
@@ -213,12 +216,12 @@ class Clock:
 
 def test_a_server_that_stays_away_ends_the_following(kubeflow, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("pipelines.kubeflow.following.time", clock)
+    monkeypatch.setattr("pipelines.kubeflow.runs.time", clock)
     kubeflow.api.fail("GET .*/runs/", 503, times=1000, skip=3)
     done = kubeflow("submit", "--every", "5", "--patience", "300")
     assert done.status == 2
     assert done.err.count("\n") == 1
-    assert f"the run goes on: python -m pipelines status {run_id(done)} --follow" in done.err
+    assert f"the run goes on: contrastive kubeflow status {run_id(done)} --follow" in done.err
     # three looks, then each wait is twice as long as the one before, but no longer than a minute
     assert clock.waits == [5, 5, 5, *(5, 10, 20, 40, 60, 60, 60)]
 
@@ -232,7 +235,7 @@ def test_a_refusal_while_following_ends_it_at_once(kubeflow):
 
 def test_ctrl_c_stops_the_following_and_not_the_run(kubeflow):
     identity = run_id(kubeflow("submit", "--detach"))
-    command = [sys.executable, "-m", "pipelines", "status", identity, "--follow", "--every", "0.3"]
+    command = [sys.executable, "-m", "pipelines", "kubeflow", "status", identity, "--follow", "--every", "0.3"]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -248,7 +251,7 @@ def test_ctrl_c_stops_the_following_and_not_the_run(kubeflow):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
-    assert f"the run goes on: python -m pipelines status {identity} --follow" in out
+    assert f"the run goes on: contrastive kubeflow status {identity} --follow" in out
     assert kubeflow.requests("POST", "terminate") == [] and kubeflow.requests("DELETE") == []
     assert kubeflow("status", identity, "--follow").status == 0
 
@@ -297,7 +300,7 @@ def test_status_shows_one_run(kubeflow):
     assert re.search(r"^ingest +cached", shown.out, re.MULTILINE)
     assert re.search(r"^pretrain +succeeded +1 min 00 s$", shown.out, re.MULTILINE)
     known = json.loads(kubeflow("status", identity, "--json").out)
-    assert (known["id"], known["state"], known["seconds"]) == (identity, "SUCCEEDED", 660)
+    assert (known["id"], known["state"], known["seconds"]) == (identity, "SUCCEEDED", 60 * len(STEPS) + 60)
     assert known["parameters"]["overrides"] == ["runtime.epochs=4"]
     tasks = {task["name"]: task for task in known["tasks"]}
     assert (tasks["ingest"]["state"], tasks["refuse"]["state"], tasks["probe"]["seconds"]) == (
@@ -321,12 +324,12 @@ class Terminal(io.StringIO):
 
 def test_a_terminal_has_one_line_that_is_written_over():
     terminal = Terminal()
-    screen = _Screen(terminal)
+    screen = Screen(terminal)
     screen.show("running: pretrain 1 s")
     screen.show("running: pretrain 2 s")
     screen.line("pretrain: succeeded")
     text = terminal.getvalue()
     assert text.count("\n") == 1 and text.count("\r\033[K") == 3
     log = io.StringIO()
-    _Screen(log).show("running: pretrain 1 s")
+    Screen(log).show("running: pretrain 1 s")
     assert log.getvalue() == ""

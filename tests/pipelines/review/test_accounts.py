@@ -9,10 +9,9 @@ import sys
 
 import pytest
 
-from components.evaluate import _ask_registry
 from components.shared.errors import UserError
-from components.shared.registry.versions import champion
-from components.shared.tracking.run import connect
+from components.shared.registry.versions import find_champion
+from components.shared.tracking.client import connect
 from pipelines.__main__ import main
 from tests.helpers import reviewed
 from tests.helpers.repository import ROOT
@@ -116,8 +115,8 @@ def test_the_reviewer_approves_and_the_pipeline_reads_that_champion(put_up, acco
     main(["review", "approve", "2", *BOTH, "--reason", "better"])
     capsys.readouterr()
     account("pipeline")
-    assert _ask_registry(PRODUCTION) == champion(PRODUCTION)
-    assert (champion(PRODUCTION).version, champion(PRODUCTION).accuracy) == ("2", 0.692)
+    found = find_champion(PRODUCTION)
+    assert (found.version, found.test_accuracy) == ("2", 0.692)
     client = mlflow.MlflowClient()
     for attempt in (
         lambda: client.set_registered_model_alias(PRODUCTION, "champion", "1"),
@@ -129,6 +128,7 @@ def test_the_reviewer_approves_and_the_pipeline_reads_that_champion(put_up, acco
     for arguments in (
         ["approve", "1", "--reason", "x"],
         ["reject", "1", "--reason", "x"],
+        ["withdraw", "2", "--reason", "x"],
         ["rollback"],
     ):
         with pytest.raises(UserError, match=r"account pipeline may not do this \(403\)") as caught:

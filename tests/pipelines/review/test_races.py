@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 
+import mlflow
 import pytest
 import requests
 
-from components.shared.tracking.run import connect
+from components.shared.tracking.client import connect
 from pipelines.review import decide
 from pipelines.review.history import notes
-from pipelines.review.state import Place, read
+from pipelines.review.state import ReviewedModels, read
 from tests.helpers import reviewed
 from tests.helpers.repository import ROOT
 from tests.helpers.servers import mlflow_server
@@ -47,8 +48,8 @@ class Decider:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
 
-    def ask(self, place, what):
-        self.process.stdin.write(json.dumps([[place.model, place.production], what]) + "\n")
+    def ask(self, models, what):
+        self.process.stdin.write(json.dumps([[models.model, models.production], what]) + "\n")
         self.process.stdin.flush()
 
     def answer(self):
@@ -66,9 +67,9 @@ def two(server):
         decider.process.wait(timeout=30)
 
 
-def at_once(two, place, asked):
+def at_once(two, models, asked):
     for decider, what in zip(two, asked, strict=True):
-        decider.ask(place, what)
+        decider.ask(models, what)
     return [decider.answer() for decider in two]
 
 
@@ -98,60 +99,61 @@ class Watcher:
         self.thread.join()
 
 
-def in_order(place, asked, told):
-    """All that must hold after each round; returns whether the two decisions were made at once."""
-    state = read(place)
-    last, overtaken = state.log.last_move, state.log.overtaken()
-    # one champion, the one of the last decision, and the previous one as that decision has it
-    assert state.champion == last.champion
-    assert state.crowned.get("previous-champion") == last.previous == state.previous()
-    assert last.previous != last.champion
+def in_order(models, asked, said):
+    """All that must hold after each round; returns whether the two decided at once."""
+    state = read(models)
+    # one champion, which one of the two made; and the one before is not the same
+    made = {answer["champion"] for answer in said}
+    assert state.champion in made
+    assert state.champion_aliases.get("previous-champion") == state.previous != state.champion
     # nobody's decision is lost, and its maker was told the truth
-    known = {decision.id: decision for decision in state.log.decisions}
-    for what, said in zip(asked, told, strict=True):
-        assert "error" not in said
-        assert known[said["id"]].action == ("rollback" if what == "rollback" else "approve")
-        if said["overtaken"]:
-            assert said["id"] in overtaken
-            assert "but at the same moment" in said["done"]
-    assert last.id in [said["id"] for said in told]
-    assert not next(said for said in told if said["id"] == last.id)["overtaken"]
+    known = {decision.id: decision for decision in state.record.decisions}
+    for what, answer in zip(asked, said, strict=True):
+        assert "error" not in answer
+        assert known[answer["id"]].action == ("rollback" if what == "rollback" else "approve")
+        if answer["overtaken"]:
+            assert f"; {state.name_of(state.champion)} is champion" in answer["done"]
+            assert "but at the same moment" in answer["done"]
+        elif answer["champion"] != state.champion:
+            # was through before the other one moved the alias, who was told
+            assert any(answer["id"] in other["rivals"] for other in said)
+    assert not all(answer["overtaken"] for answer in said)
     # tags and aliases agree with the record
     assert notes(state) == []
-    return any(said["id"] in overtaken for said in told)
+    return any(answer["overtaken"] or answer["rivals"] for answer in said)
 
 
-def race(server, place, two, rounds):
-    raced, before = 0, len(read(place).log.decisions)
-    with Watcher(server.url, place.crowned) as watcher:
+def race(server, models, two, rounds):
+    raced, before = 0, len(read(models).record.decisions)
+    with Watcher(server.url, models.champion_model) as watcher:
         for asked in rounds:
-            raced += in_order(place, asked, at_once(two, place, asked))
-    assert len(read(place).log.decisions) == before + 2 * len(rounds)
+            raced += in_order(models, asked, at_once(two, models, asked))
+    assert len(read(models).record.decisions) == before + 2 * len(rounds)
     assert len(watcher.seen) > 2 * len(rounds)
     assert {len(champions) for champions in watcher.seen} == {1}
     return raced
 
 
-def crown(place, number):
-    return decide.approve(place, number, "to begin with", decide.Reviewer("carl"))
+def approve(models, number):
+    return decide.approve(models, number, "to begin with", decide.Reviewer("carl"))
 
 
 @pytest.mark.slow
 def test_two_who_decide_at_once_leave_one_champion_and_all_records(server, logged, two):
-    place = Place("races")
+    models = ReviewedModels("races")
     for digest in "12345":
-        reviewed.put_up(place.model, logged, digest)
-    crown(place, "5")
+        reviewed.put_up(models.model, logged, digest)
+    approve(models, "5")
     pairs = [("1", "2"), ("3", "4")] * (ROUNDS // 2)
     pairs[ROUNDS // 2] = ("rollback", "5")
-    raced = race(server, place, two, pairs)
+    raced = race(server, models, two, pairs)
     assert raced >= ROUNDS // 3
-    state = read(place)
+    state = read(models)
     going_back = []
-    while state.previous() is not None and len(going_back) < 3:
-        going_back.append(state.previous())
-        decide.rollback(place, "back", decide.Reviewer("carl"))
-        state = read(place)
+    while state.previous is not None and len(going_back) < 3:
+        going_back.append(state.previous)
+        decide.rollback(models, "back", decide.Reviewer("carl"))
+        state = read(models)
         assert state.champion == going_back[-1]
         assert notes(state) == []
 
@@ -159,39 +161,37 @@ def test_two_who_decide_at_once_leave_one_champion_and_all_records(server, logge
 @pytest.mark.slow
 def test_the_first_two_approvals_of_all_can_be_made_at_once(logged, two):
     for number in range(3):
-        place = Place(f"first-{number}")
+        models = ReviewedModels(f"first-{number}")
         for digest in "12":
-            reviewed.put_up(place.model, logged, digest)
+            reviewed.put_up(models.model, logged, digest)
         # also of one version: both write the same tags
         asked = ["1", "2"] if number % 2 else ["1", "1"]
-        told = at_once(two, place, asked)
-        if any(said.get("id", "") is None for said in told):
+        answers = at_once(two, models, asked)
+        if any(said.get("id", "") is None for said in answers):
             # one was through before the other looked
             assert asked == ["1", "1"]
-            assert read(place).champion == "1"
+            assert read(models).champion == "1"
         else:
-            in_order(place, asked, told)
+            in_order(models, asked, answers)
 
 
 @pytest.mark.slow
 def test_two_who_copy_the_same_version_into_production_copy_it_once(server, logged, two):
-    import mlflow
-
-    place = Place("copied", "copied-production")
+    models = ReviewedModels("copied", "copied-production")
     for digest in "123":
-        reviewed.put_up(place.model, logged, digest)
-    crown(place, "3")
-    told = at_once(two, place, ["1", "1"])
-    assert all("version 1 (production 2)" in said["done"] for said in told)
-    state = read(place)
-    assert sorted(entry.source for entry in state.crowned_entries.values()) == [
+        reviewed.put_up(models.model, logged, digest)
+    approve(models, "3")
+    answers = at_once(two, models, ["1", "1"])
+    assert all("version 1 (production 2)" in said["done"] for said in answers)
+    state = read(models)
+    assert sorted(entry.source for entry in state.champion_versions.values()) == [
         "models:/copied/1",
         "models:/copied/3",
     ]
-    assert (state.champion, state.previous()) == ("2", "1")
+    assert (state.champion, state.previous) == ("2", "1")
     assert notes(state) == []
-    assert champion_uri(mlflow) == "models:/copied/1"
+    assert champion_uri() == "models:/copied/1"
 
 
-def champion_uri(mlflow):
+def champion_uri():
     return mlflow.MlflowClient().get_model_version_by_alias("copied-production", "champion").source

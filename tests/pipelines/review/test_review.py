@@ -11,11 +11,11 @@ import pytest
 
 from components.shared.errors import UserError
 from components.shared.params.composing import compose, write_params
-from components.shared.registry.versions import champion, resolve
-from components.shared.tracking.run import connect
+from components.shared.registry.versions import find_champion, resolve
+from components.shared.tracking.client import connect
 from pipelines.__main__ import main
 from tests.helpers import reviewed
-from tests.helpers.repository import ROOT
+from tests.helpers.repository import ROOT, make_root
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_approving_moves_the_champion_and_keeps_the_one_before(name, review, cli
     records = [key for key in client.get_registered_model(name).tags if key.startswith("review.log.")]
     assert len(records) == 2
     assert statuses(review) == {"3": "champion", "2": "previous-champion", "1": "open"}
-    assert champion(name).version == "3"
+    assert find_champion(name).version == "3"
 
 
 def test_the_list_shows_all_side_by_side_in_80_columns(name, review, monkeypatch):
@@ -150,7 +150,7 @@ def test_rolling_back_goes_back_one_champion_each_time_and_then_says_so(name, re
     assert tags(client, name, "3")["review.status"] == "rolled back"
     review("rollback")
     assert aliases(client, name) == {"champion": "1"}
-    with pytest.raises(UserError, match=r"no previous champion.*approve"):
+    with pytest.raises(UserError, match=r"no previous champion.*approve.*withdraw"):
         review("rollback")
     assert statuses(review) == {"1": "champion", "2": "rolled-back", "3": "rolled-back"}
     review("approve", "3", "--reason", "it was the network")
@@ -165,6 +165,34 @@ def test_rolling_back_goes_back_one_champion_each_time_and_then_says_so(name, re
     ]
 
 
+def test_a_sole_bad_champion_is_withdrawn_and_rolling_back_finds_the_one_before(name, review, client):
+    review("approve", "1", "--reason", "first")
+    out = review("withdraw", "1", "--reason", "wrong labels", "--reviewer", "anna")
+    assert out.startswith("version 1 is withdrawn; no version is champion\non record   anna")
+    assert aliases(client, name) == {"challenger": "3"}
+    assert find_champion(name).version is None
+    assert tags(client, name, "1")["review.status"] == "withdrawn"
+    assert statuses(review) == {"1": "withdrawn", "2": "open", "3": "challenger"}
+    assert "no version is champion: anna withdrew version 1" in review("list")
+    with pytest.raises(UserError, match="no previous champion"):
+        review("rollback")
+    review("approve", "2", "--reason", "second")
+    review("approve", "3", "--reason", "third")
+    review("withdraw", "3", "--reason", "slow")
+    assert aliases(client, name) == {"previous-champion": "2"}
+    assert review("rollback").startswith("version 2 is champion again\n")
+    assert aliases(client, name) == {"champion": "2"}
+    whats = [event["what"] for event in json.loads(review("history", "--json"))]
+    assert whats == [
+        "approved version 1",
+        "withdrew version 1",
+        "approved version 2",
+        "approved version 3 in place of version 2",
+        "withdrew version 3",
+        "rolled back from no champion to version 2",
+    ]
+
+
 def test_what_can_not_be_decided_is_told_in_one_line_and_changes_nothing(name, review, client):
     review("approve", "1", "--reason", "first")
     before = client.get_registered_model(name).tags, aliases(client, name)
@@ -175,7 +203,8 @@ def test_what_can_not_be_decided_is_told_in_one_line_and_changes_nothing(name, r
         (["approve", "2", "--reason", "x" * 3000], "--reason: has 3,000 characters"),
         (["approve", "two", "--reason", "x"], "N = 'two': must be the number"),
         (["approve", "0", "--reason", "x"], "N = '0'"),
-        (["reject", "1", "--reason", "x"], "version 1 is champion; first `rollback`"),
+        (["reject", "1", "--reason", "x"], "version 1 is champion; first `rollback`, `withdraw` it"),
+        (["withdraw", "2", "--reason", "x"], "version 2 is not champion, version 1 is"),
         (["rollback"], "no previous champion"),
         (["show", "9"], "there is no version 9"),
         (["approve", "2", "--reason", "x", "--reviewer", " "], "--reviewer = ''"),
@@ -232,6 +261,7 @@ def test_without_an_evaluation_show_says_that_the_checks_are_not_known(name, rev
 
 
 def test_the_models_are_those_of_the_parameters(name, compose_params, in_tmp, capsys):
+    make_root(in_tmp)
     with pytest.raises(UserError, match=r"params\.yaml: no such file"):
         main(["review", "list"])
     write_params(
@@ -246,7 +276,7 @@ def test_the_models_are_those_of_the_parameters(name, compose_params, in_tmp, ca
 
 
 def test_hints_name_the_command_that_approves(name):
-    with pytest.raises(UserError, match=r"`python -m pipelines review approve 3 --reason …`"):
+    with pytest.raises(UserError, match=r"`contrastive review approve 3 --reason …`"):
         resolve(f"models:/{name}@champion")
 
 
@@ -294,7 +324,7 @@ def test_approving_copies_into_production_once_with_all_that_belongs_to_it(name,
     assert info.metadata["class_names"] == reviewed.CLASSES
     assert aliases(client, production) == {"champion": "1"}
     assert aliases(client, name) == {"challenger": "3"}
-    assert champion(production).accuracy == 0.692
+    assert find_champion(production).test_accuracy == 0.692
     review("approve", "3", *both, "--reason", "better")
     review("rollback", *both, "--reason", "slow")
     review("approve", "3", *both, "--reason", "repaired")

@@ -13,14 +13,16 @@ import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import mlflow
 import pytest
 import requests
+from mlflow.webhooks.delivery import _generate_hmac_signature
 
 from components.shared.errors import UserError
 from pipelines.__main__ import main
-from pipelines.review.webhooks.announcement import announcement
-from pipelines.review.webhooks.receiver import LARGEST_BODY, post
-from pipelines.review.webhooks.signature import TOLERANCE, sign, verify
+from pipelines.review.state import ModelVersion
+from pipelines.review.text import announcement
+from pipelines.review.webhook import LARGEST_BODY, TOLERANCE, distrust, post, sign
 from tests.helpers.repository import ROOT
 from tests.helpers.servers import free_port, mlflow_server, serving
 
@@ -73,14 +75,10 @@ def client(mlflow_url):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", mlflow_url.url)
         patch.setenv("WEBHOOK_SECRET", SECRET)
-        import mlflow
-
         before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(mlflow_url.url)
         client = mlflow.MlflowClient()
         client.create_registered_model(MODEL)
-        client.create_model_version(MODEL, "s3://nowhere/model", tags=TAGS)
-        client.create_model_version(MODEL, "s3://nowhere/model")
         yield client
         mlflow.set_tracking_uri(before)
 
@@ -92,6 +90,12 @@ def receiver(client, inbox, tmp_path_factory):
     env = {"PYTHONPATH": str(ROOT), "WEBHOOK_FORWARD": inbox.url, "WEBHOOK_PREVIOUS_SECRET": OLD_SECRET}
     with serving(command, port, "/health", tmp_path_factory.mktemp("receiver") / "log", env) as server:
         yield server
+
+
+@pytest.fixture
+def fresh(client):
+    """Makes a version that was never challenger; returns its number."""
+    return lambda tags=TAGS: str(client.create_model_version(MODEL, "s3://nowhere/model", tags=tags).version)
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +124,8 @@ def deliver(receiver, body, secret=SECRET, age=0.0, sent=None, delivery=None, **
     return requests.post(f"{receiver.url}/webhook", data=body if sent is None else sent, headers=whole, timeout=20)
 
 
-def told(receiver):
-    """Lines that told of a challenger."""
+def announced(receiver):
+    """Lines that announce a challenger, or say that it could not be done."""
     return [line for line in receiver.log.read_text().splitlines() if "waits for review" in line]
 
 
@@ -132,37 +136,39 @@ def until(condition, seconds=90):
         time.sleep(0.05)
 
 
-def test_a_new_challenger_is_told_by_a_real_delivery_of_the_server(registered, receiver, client, inbox):
-    before, got = len(told(receiver)), len(inbox.got)
-    client.set_registered_model_alias(MODEL, "staging", "2")
-    client.set_registered_model_alias(MODEL, "challenger", "1")
-    until(lambda: len(told(receiver)) == before + 1)
-    line = told(receiver)[-1]
+def test_a_new_challenger_is_announced_by_a_real_delivery_of_the_server(registered, receiver, client, inbox, fresh):
+    before, got, number = len(announced(receiver)), len(inbox.got), fresh()
+    client.set_registered_model_alias(MODEL, "staging", number)
+    client.set_registered_model_alias(MODEL, "challenger", number)
+    until(lambda: len(announced(receiver)) == before + 1)
+    line = announced(receiver)[-1]
     assert line == (
-        f"{MODEL} version 1 waits for review: blessed, gain +24.4 points (95 % interval +20.9 to +27.7) | "
-        "https://ml.example.org/#/models/contrastive-moths%20%26%20%3Cmore%3E/versions/1 | "
-        f"python -m pipelines review show 1 --model '{MODEL}'"
+        f"{MODEL} version {number} waits for review: blessed, gain +24.4 points (95 % interval +20.9 to +27.7) | "
+        f"https://ml.example.org/#/models/contrastive-moths%20%26%20%3Cmore%3E/versions/{number} | "
+        f"contrastive review show {number} --model '{MODEL}'"
     )
     (posted,) = [json.loads(body) for body in inbox.got[got:]]
     assert posted == {"text": line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}
 
 
-def test_a_version_that_the_pipeline_did_not_tag_says_so(receiver, client):
-    assert deliver(receiver, event("2")).status_code == 204
-    assert "version 2 waits for review: verdict unknown, not registered by the pipeline |" in told(receiver)[-1]
+def test_a_version_that_the_pipeline_did_not_tag_says_so(receiver, fresh):
+    number = fresh({})
+    assert deliver(receiver, event(number)).status_code == 204
+    said = f"version {number} waits for review: verdict unknown, not registered by the pipeline |"
+    assert said in announced(receiver)[-1]
 
 
-def test_the_secret_before_the_change_counts_as_long_as_the_receiver_has_it(receiver, client):
-    before = len(told(receiver))
-    assert deliver(receiver, event(), secret=OLD_SECRET).status_code == 204
-    assert len(told(receiver)) == before + 1
+def test_the_secret_before_the_change_counts_as_long_as_the_receiver_has_it(receiver, fresh):
+    before = len(announced(receiver))
+    assert deliver(receiver, event(fresh()), secret=OLD_SECRET).status_code == 204
+    assert len(announced(receiver)) == before + 1
 
 
 @pytest.mark.parametrize(
     ("delivery", "answer"),
     [
         ({"secret": "another-secret-of-many-characters"}, "the signature does not match"),
-        ({"sent": event("2")}, "the signature does not match"),
+        ({"sent": event("98")}, "the signature does not match"),
         ({"X-MLflow-Delivery-Id": "another"}, "the signature does not match"),
         # before any delivery of these tests, so never by chance the one that was signed
         ({"X-MLflow-Timestamp": str(int(time.time()) - 60)}, "the signature does not match"),
@@ -176,59 +182,59 @@ def test_the_secret_before_the_change_counts_as_long_as_the_receiver_has_it(rece
     ids=["secret", "body", "id", "time", "no-signature", "no-id", "no-time", "bytes", "old", "future"],
 )
 def test_what_is_not_signed_or_not_fresh_is_refused_and_not_looked_at(receiver, inbox, delivery, answer):
-    before, got = told(receiver), len(inbox.got)
+    before, got = announced(receiver), len(inbox.got)
     answered = deliver(receiver, event(), **delivery)
     assert (answered.status_code, answered.text) == (401, answer)
-    assert (told(receiver), len(inbox.got)) == (before, got)
+    assert (announced(receiver), len(inbox.got)) == (before, got)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [event(alias="champion"), event("99"), event(name="no such model")],
+    ids=["alias", "version-gone", "model-gone"],
+)
+def test_what_is_no_new_challenger_is_taken_and_announced_to_nobody(receiver, inbox, fresh, body):
+    fresh()
+    before, got = announced(receiver), len(inbox.got)
+    assert deliver(receiver, body).status_code == 204
+    assert (announced(receiver), len(inbox.got)) == (before, got)
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        event(alias="champion"),
-        event(action="deleted"),
-        event(entity="prompt_alias"),
-        event("99"),
-        event(name="no such model"),
-        b'{"entity": "model_version", "action": "created", "data": {"name": "m", "version": "1", "tags": {}}}',
+        *(b"", b"{", b"[]", b"\xff", b"[" * 9999),
+        *(event("1; reboot"), event("-1"), event(name=""), event(name=None)),
+        *(event(action="deleted"), event(entity="prompt_alias")),
     ],
-    ids=["alias", "action", "entity", "version-gone", "model-gone", "event"],
+    ids=["empty", "cut", "list", "bytes", "deep", "command", "negative", "nameless", "null", "action", "entity"],
 )
-def test_what_is_no_new_challenger_is_taken_and_told_to_nobody(receiver, inbox, body):
-    before, got = told(receiver), len(inbox.got)
-    assert deliver(receiver, body).status_code == 204
-    assert (told(receiver), len(inbox.got)) == (before, got)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"{", b"[]", b"\xff", b"[" * 9999, event("1; reboot"), event("-1"), event(name=""), event(name=None)],
-    ids=["empty", "cut", "list", "bytes", "deep", "command", "negative", "nameless", "null"],
-)
-def test_signed_nonsense_is_a_bad_request(receiver, body):
-    before = told(receiver)
+def test_what_is_signed_but_sets_no_alias_is_a_bad_request(receiver, body):
+    before = announced(receiver)
     answered = deliver(receiver, body)
-    assert (answered.status_code, answered.text) == (400, "not an event")
-    assert told(receiver) == before
+    assert (answered.status_code, answered.text) == (400, "not a set alias")
+    assert announced(receiver) == before
 
 
-def test_a_repeated_delivery_is_told_once(receiver, inbox):
-    before, got, delivery = len(told(receiver)), len(inbox.got), str(uuid.uuid4())
-    assert [deliver(receiver, event(), delivery=delivery).status_code for _ in range(3)] == [204] * 3
-    assert (len(told(receiver)), len(inbox.got)) == (before + 1, got + 1)
+def test_a_version_is_announced_once_however_often_it_is_delivered_or_put_up(receiver, inbox, fresh):
+    before, got, number = len(announced(receiver)), len(inbox.got), fresh()
+    repeated = str(uuid.uuid4())
+    answers = [deliver(receiver, event(number), delivery=delivery) for delivery in (repeated, repeated, None)]
+    assert [answer.status_code for answer in answers] == [204] * 3
+    assert (len(announced(receiver)), len(inbox.got)) == (before + 1, got + 1)
 
 
-def test_what_could_not_be_forwarded_is_told_when_it_comes_again(receiver, inbox):
-    before, delivery = len(told(receiver)), str(uuid.uuid4())
+def test_what_could_not_be_forwarded_is_announced_when_it_comes_again(receiver, inbox, fresh):
+    before, delivery, body = len(announced(receiver)), str(uuid.uuid4()), event(fresh())
     inbox.answers[:] = [500, 302]
-    answers = [deliver(receiver, event(), delivery=delivery).status_code for _ in range(4)]
+    answers = [deliver(receiver, body, delivery=delivery).status_code for _ in range(4)]
     assert answers == [503, 503, 204, 204]
     log = receiver.log.read_text()
     assert "error: not forwarded (answered 500): contrastive-moths" in log
     assert "error: not forwarded (answered 302)" in log
     assert "very-secret" not in log
-    # twice in an error, once as told
-    assert len(told(receiver)) == before + 3
+    # twice in an error, once as an announcement
+    assert len(announced(receiver)) == before + 3
 
 
 def test_a_long_body_is_refused_before_it_is_read_whole(receiver):
@@ -261,7 +267,7 @@ def test_the_webhook_is_added_once_listed_tried_and_removed(registered, receiver
     assert SECRET not in receiver.log.read_text()
 
 
-def test_a_secret_that_differs_is_told_by_the_test_and_mended_by_adding_again(registered, receiver, monkeypatch):
+def test_a_secret_that_differs_is_said_by_the_test_and_mended_by_adding_again(registered, receiver, monkeypatch):
     url = f"{receiver.url}/webhook"
     with monkeypatch.context() as patch:
         patch.setenv("WEBHOOK_SECRET", "another-secret-of-many-characters")
@@ -272,22 +278,23 @@ def test_a_secret_that_differs_is_told_by_the_test_and_mended_by_adding_again(re
     main(["webhook", "test"])
 
 
-def test_the_server_sends_again_what_was_not_told_and_gives_up_on_a_receiver_that_is_away(
-    registered, receiver, client, inbox, mlflow_url
+def test_the_server_sends_again_what_was_not_announced_and_gives_up_on_a_receiver_that_is_away(
+    registered, receiver, client, inbox, mlflow_url, fresh
 ):
-    before, got, away = len(told(receiver)), len(inbox.got), f"http://127.0.0.1:{free_port()}/webhook"
+    before, got, away = len(announced(receiver)), len(inbox.got), f"http://127.0.0.1:{free_port()}/webhook"
     main(["webhook", "add", "--name", "away", away])
     inbox.answers[:] = [500]
+    number = fresh()
     try:
-        client.set_registered_model_alias(MODEL, "challenger", "1")
+        client.set_registered_model_alias(MODEL, "challenger", number)
         until(lambda: f"Failed to send webhook to {away}" in mlflow_url.log.read_text())
         until(lambda: len(inbox.got) == got + 2)
-        # once in an error, once as told
-        until(lambda: len(told(receiver)) == before + 2)
+        # once in an error, once as an announcement
+        until(lambda: len(announced(receiver)) == before + 2)
     finally:
         inbox.answers.clear()
         main(["webhook", "remove", "--name", "away"])
-    assert client.get_registered_model(MODEL).aliases["challenger"] == "1"
+    assert client.get_registered_model(MODEL).aliases["challenger"] == number
 
 
 @pytest.mark.parametrize(
@@ -296,7 +303,7 @@ def test_the_server_sends_again_what_was_not_told_and_gives_up_on_a_receiver_tha
         (
             ["list"],
             {"MLFLOW_TRACKING_URI": "sqlite:///m.db"},
-            "sqlite:///m.db: only a server has webhooks; set it to",
+            "sqlite:///m.db: only a server has webhooks",
         ),
         (["list"], {"MLFLOW_TRACKING_URI": "http://u:p4ss@127.0.0.1:9"}, "http://127.0.0.1:9: "),
         (
@@ -304,21 +311,17 @@ def test_the_server_sends_again_what_was_not_told_and_gives_up_on_a_receiver_tha
             {"WEBHOOK_SECRET": ""},
             "WEBHOOK_SECRET: 0 characters; set it to at least 24",
         ),
-        (["add", "h/webhook"], {}, "url = h/webhook: must be an address that begins with https:// or http://"),
+        (["add", "h/webhook"], {}, "Invalid webhook URL"),
         (["add", "--name", "a/b", "http://127.0.0.1/"], {}, "Webhook name 'a/b' is invalid"),
-        (["test", "--name", "other"], {}, "other: 0 webhooks have this name; the server has: "),
-        (["serve", "--port", "99999"], {}, "--host 127.0.0.1 --port 99999: can't listen: "),
-        (["serve", "--forward", "ftp://secret"], {}, "the address to forward to = ftp://se…: must be an address"),
+        (["test", "--name", "other"], {}, "other: the server has no webhook of this name"),
         (["serve"], {"WEBHOOK_SECRET": "short"}, "WEBHOOK_SECRET: 5 characters; set it to at least 24"),
         (["serve"], {"WEBHOOK_PREVIOUS_SECRET": "short"}, "WEBHOOK_PREVIOUS_SECRET: 5 characters; set it to at"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_can_not_be_done_is_told_in_one_line(client, monkeypatch, command, env, message):
+def test_what_can_not_be_done_is_said_in_one_line(client, monkeypatch, command, env, message):
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    import mlflow
-
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     try:
         with pytest.raises(UserError, match=re.escape(message)) as error:
@@ -337,14 +340,16 @@ def test_the_secret_is_no_option():
 
 
 def test_signatures_are_those_of_mlflow():
-    from mlflow.webhooks.delivery import _generate_hmac_signature
-
     made = sign(SECRET, "an-id", "1700000000", "{é}".encode())
     assert made == _generate_hmac_signature(SECRET, "an-id", "1700000000", "{é}")
     # worked out with openssl dgst -sha256 -hmac
     assert sign("k" * 24, "i", "1", b"{}") == "v1,uq8WYGTT+wzg1E8rVklK660acVf/8NSHLpz2XFFz5ZQ="
     headers = {"x-mlflow-delivery-id": "an-id", "x-mlflow-timestamp": "1700000000", "x-mlflow-signature": made}
-    assert verify(headers, "{é}".encode(), [OLD_SECRET, SECRET], 1700000000.5) == "an-id"
+    assert "seconds off" in distrust(headers, "{é}".encode(), [OLD_SECRET, SECRET])
+
+
+def version(number, tags):
+    return ModelVersion(number, 0, "", "", "", tags)
 
 
 @pytest.mark.parametrize(
@@ -358,18 +363,18 @@ def test_signatures_are_those_of_mlflow():
     ],
 )
 def test_an_announcement_says_what_is_known_in_one_line(tags, said):
-    text = announcement("m", "3", tags, "http://h")
+    text = announcement("m", version("3", tags), "http://h/")
     assert said in text
-    assert text.endswith("| http://h/#/models/m/versions/3 | python -m pipelines review show 3 --model m")
+    assert text.endswith("| http://h/#/models/m/versions/3 | contrastive review show 3 --model m")
     assert text.isprintable()
 
 
 def test_the_command_of_an_announcement_runs_as_it_stands(client):
-    text = announcement("moths'; reboot", "3", TAGS, "http://h")
+    text = announcement("moths'; reboot", version("3", TAGS), "http://h")
     command = shlex.split(text.rpartition("| ")[2])
-    assert command[:3] == ["python", "-m", "pipelines"]
+    assert command[0] == "contrastive"
     with pytest.raises(UserError, match=re.escape("moths'; reboot")):
-        main(command[3:])
+        main(command[1:])
 
 
 def test_an_address_that_is_away_is_not_repeated():

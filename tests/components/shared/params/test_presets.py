@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import asdict
 
 import keras
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 from components.baseline import baseline
 from components.finetune import finetune
@@ -16,7 +18,7 @@ from components.probe import probe
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError
 from components.shared.params.composing import compose, options
-from components.shared.params.schema import only, plain
+from components.shared.params.schema import select, to_plain
 from components.shared.training.backend import start_backend
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
@@ -35,10 +37,10 @@ CONDITIONS = {
 ADAM = {"name": "adam", "learning_rate": 1e-3, "weight_decay": 0.0, "schedule": "constant", "warmup_epochs": 0}
 CONV = {"name": "conv", "width": 128, "normalization": "none"}
 LINEAR = {"head": {"hidden": 0, "dropout": 0.0}, "freeze_encoder": False}
-KERAS_SUPERVISED = {"batch_size": 25, "optimizer": "adam", "learning_rates": [1e-3], "weight_decay": 0.0,
+KERAS_SUPERVISED = {"batch_size": 25, "optimizer": "adam", "learning_rates": (1e-3,), "weight_decay": 0.0,
                     "schedule": "constant", **LINEAR}  # fmt: skip
 STL10 = {"source": "stl10", "image_size": 96, "labels_per_class": None}
-BUDGETS = [10, 20, 50, 100, 200, 500]
+BUDGETS = (10, 20, 50, 100, 200, 500)
 
 # the published numbers; `views` is the augmentation of the pretraining, `pictures` that of the classifiers
 RECIPES = {
@@ -84,9 +86,9 @@ RECIPES = {
         "runtime": {"epochs": 500, "batch_size": 256},
         "probe": {"solver": "minibatch", "label_budgets": BUDGETS,
                   "minibatch": {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-3,
-                                "drops": [0.6, 0.8]}},
-        "supervised": {"epochs": 100, "batch_size": 64, "optimizer": "adamw", "learning_rates": [1e-3],
-                       "weight_decay": 2e-4, "schedule": "steps", "drops": [0.7, 0.9],
+                                "milestones": (0.6, 0.8)}},
+        "supervised": {"epochs": 100, "batch_size": 64, "optimizer": "adamw", "learning_rates": (1e-3,),
+                       "weight_decay": 2e-4, "schedule": "steps", "milestones": (0.7, 0.9),
                        **LINEAR},
         "pictures": {"flip": True, "crop_area": (0.8, 1.0), "crop_ratio": RATIO, "grey_probability": 0.2,
                      "blur_probability": 1.0, "blur_kernel": 9, "blur_sigma": (0.1, 0.5)},
@@ -114,7 +116,7 @@ def composed(*overrides):
 
 
 def values(section):
-    return section.model_dump()
+    return section.model_dump() if isinstance(section, BaseModel) else asdict(section)
 
 
 def effective(augmentation):
@@ -169,12 +171,8 @@ def test_the_network_is_the_published_one(name):
 
     start_backend()
     found = composed(f"preset={name}")
-    statistics = {"mean": (0.5,) * 3, "variance": (0.05,) * 3}
-    network = encoders.build(
-        **values(found.encoder),
-        image_size=found.data.image_size,
-        statistics=encoders.PixelStatistics(**statistics) if found.encoder.normalization == "statistics" else None,
-    )
+    statistics = encoders.PixelStatistics((0.5,) * 3, (0.05,) * 3)
+    network = encoders.build(found.encoder, found.data.image_size, statistics)
     assert network.output_shape == (None, FEATURES[name])
     if name in WEIGHTS:
         assert network.count_params() == WEIGHTS[name]
@@ -186,7 +184,7 @@ def test_the_projection_head_is_the_published_one(name):
     from models.heads import head
 
     start_backend()
-    network = head("projection", FEATURES[name], **values(composed(f"preset={name}").method.projection))
+    network = head("projection", FEATURES[name], composed(f"preset={name}").method.projection)
     features, hidden = FEATURES[name], RECIPES[name]["projection"].get("hidden")
     shapes = [(features, hidden), (hidden,), (hidden, 128), (128,)] if hidden else [(features, 128), (128,)]
     assert [weight.shape for weight in network.get_weights()] == shapes
@@ -221,11 +219,11 @@ def test_what_is_said_after_a_preset_wins():
         ),
         (
             ["preset=simclr-jax", "probe.solver=newton"],
-            'probe.solver = "newton": must be one of full_batch, minibatch',
+            "probe.solver = \"newton\": must be 'full_batch' or 'minibatch'",
         ),
         (
             ["preset=simclr-keras", "supervised.weight_decay=0.1"],
-            "supervised: weight_decay = 0.1: adam has none; set it to 0 or take adamw",
+            "supervised.weight_decay = 0.1: adam has none; set it to 0 or take adamw",
         ),
     ],
 )
@@ -281,14 +279,14 @@ def test_a_preset_runs_through_all_steps_that_learn(name, eager, datasets, track
     params = composed(f"preset={name}", *SHORT)
     dataset = datasets[params.data.image_size]
     data, encoder = Dataset(dataset), tmp_path / "encoder"
-    trained = pretrain(dataset, encoder, only(params, "pretrain"), tmp_path / "states")
+    trained = pretrain(dataset, encoder, select(params, "pretrain"), tmp_path / "states")
     assert trained.details["method"] == params.method.name
     assert math.isfinite(trained.metrics["contrastive_loss"])
     assert len(finite_rows(encoder / "curves.csv")) == 1
     records = {
-        "baseline": baseline(dataset, tmp_path / "baseline", only(params, "baseline")),
-        "finetune": finetune(dataset, encoder, tmp_path / "finetune", only(params, "finetune")),
-        "probe": probe(dataset, encoder, tmp_path / "probe", only(params, "probe")),
+        "baseline": baseline(dataset, tmp_path / "baseline", select(params, "baseline")),
+        "finetune": finetune(dataset, encoder, tmp_path / "finetune", select(params, "finetune")),
+        "probe": probe(dataset, encoder, tmp_path / "probe", select(params, "probe")),
     }
     images = np.asarray(data.images("test"))
     loaded = {"encoder": keras.saving.load_model(encoder / "encoder.keras", compile=False)}
@@ -303,7 +301,7 @@ def test_a_preset_runs_through_all_steps_that_learn(name, eager, datasets, track
             np.testing.assert_allclose(np.asarray(loaded[step](images)), kept["probabilities"][0], atol=1e-4)
         finite_rows(tmp_path / step / "curves.csv")
         assert 0 <= record.metrics["test_accuracy"] <= 1
-        assert record.params == plain(only(params, step))
+        assert record.params == to_plain(select(params, step))
     assert records["baseline"].details["learning_rate"] == params.supervised.learning_rates[0]
     assert records["probe"].details["solver"] == params.probe.solver
     assert (records["probe"].details["l2"] is None) == (params.probe.solver == "minibatch")

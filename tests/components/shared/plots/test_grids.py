@@ -72,4 +72,4 @@ def test_equal_accuracies_have_no_range_though_their_mean_is_rounded():
     mean = sum(values) / 3
     assert mean > max(values)  # the rounding that this is about
     row = {"labels_per_class": 10, "accuracy": mean, "lowest": min(values), "highest": max(values)}
-    assert draw_budgets([row]).axes[0].get_xlabel() == "labels a class"
+    assert draw_budgets([row]).axes[0].get_xlabel() == "labels per class"

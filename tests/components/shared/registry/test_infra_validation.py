@@ -20,7 +20,7 @@ from components.shared.registry import fresh_process as program
 from components.shared.registry import infra_validation as module
 from components.shared.registry.fresh_process import FreshProcess, fresh_process, milliseconds
 from components.shared.registry.infra_validation import (
-    UnfitError,
+    RefusedError,
     malformed_requests,
     validate_infrastructure,
     validate_serving,
@@ -134,7 +134,7 @@ def unchecked_pixels(inputs):
     ],
 )
 def test_a_server_that_misbehaves_is_unfit(answer, words):
-    with answering(answer) as process, pytest.raises(UnfitError, match=re.escape(words)) as caught:
+    with answering(answer) as process, pytest.raises(RefusedError, match=re.escape(words)) as caught:
         validate_serving(process, IMAGES, EXPECTED)
     assert "\n" not in str(caught.value)
 
@@ -153,12 +153,12 @@ def test_a_process_that_answers_differently_is_unfit(monkeypatch, answers, words
         yield FreshProcess(answers, MEASURED, 9)
 
     monkeypatch.setattr(module, "fresh_process", other_answers)
-    with pytest.raises(UnfitError, match=re.escape(words)):
+    with pytest.raises(RefusedError, match=re.escape(words)):
         validate_infrastructure("models:/any", IMAGES, EXPECTED, {}, print)
 
 
 def test_a_model_that_does_not_load_is_unfit_with_its_last_words(tmp_path):
-    with pytest.raises(UnfitError, match=r"does not answer in a fresh process: .*no-such-model"):
+    with pytest.raises(RefusedError, match=r"does not answer in a fresh process: .*no-such-model"):
         validate_infrastructure(str(tmp_path / "no-such-model"), IMAGES, EXPECTED, {}, print)
 
 
@@ -201,7 +201,7 @@ def test_what_the_block_raises_ends_the_process_and_those_it_started(monkeypatch
         "numpy.save('answers.npy', numpy.zeros(1))\n"
         "other = subprocess.Popen(['sleep', '60'])\n"
         "pathlib.Path('partial').write_text(json.dumps({'measured': {}, 'port': other.pid}))\n"
-        "pathlib.Path('partial').rename('told.json')\n"
+        "pathlib.Path('partial').rename('ready.json')\n"
         "other.wait()\n"
     )
     monkeypatch.setattr(program, "__file__", str(ready))

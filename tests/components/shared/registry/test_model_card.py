@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from components.shared.artifacts import Manifest, Result
-from components.shared.evaluation.gate import CHECKS, Blessing, Check
+from components.shared.evaluation.evidence import Check
+from components.shared.evaluation.gate import CHECKS, Blessing
 from components.shared.registry.model_card import LONGEST, model_card
-from components.shared.registry.version_tags import Subject, version_tags
-from components.shared.tracking.earlier_runs import STEPS, StepRun
+from components.shared.registry.version_tags import Subject, tagged_gain, version_tags
+from components.shared.steps import STEPS
+from components.shared.tracking.earlier_runs import StepRun
 
 MEASURED = {
     "model_mebibytes": 0.5,
@@ -95,16 +97,16 @@ def test_the_card_answers_what_a_reviewer_asks():
     card = model_card(subject, "shop-photos", "7")
     said = sections(card)
     assert list(said) == ["", *SECTIONS]
-    assert said[""].startswith("**Blessed: +8.1 points of accuracy")
-    assert "(95% interval +6.1 to +10.0), on 2,000 test images" in said[""]
+    assert said[""].startswith("**Blessed: +8.1 points (95 % interval +6.1 to +10.0) of accuracy over")
+    assert "on 2,000 test images" in said[""]
     assert "3 classes" in said["Intended use"]
     assert "`blobs`, `grid`, `rings`" in said["Intended use"]
-    assert "4,000 images without labels and 100 with labels (10 a class)" in said["Data"]
+    assert "4,000 images without labels and 100 with labels (10 per class)" in said["Data"]
     assert "`data/textures.zip`" in said["Data"]
     assert "`conv`, pretrained once with `nnclr`" in said["Method"]
     assert "learning rate 0.001" in said["Method"]
     assert "Of 3 seeds" in said["Method"]
-    assert ["58.1%", "55.0 to 61.0", "fine-tuned (this)"] in rows(said["Numbers"])
+    assert ["58.1%", "55.0 to 61.0", "fine-tuned model (this)"] in rows(said["Numbers"])
     assert ["50.0%", "47.0 to 53.0", "baseline, from scratch"] in rows(said["Numbers"])
     assert ["yes", "certainty: certainty is as asked"] in rows(said["Numbers"])
     assert rows(said["Slices"])[2:] == [
@@ -182,7 +184,7 @@ def test_a_card_is_made_of_what_there_is():
     assert f"ingest `{'9' * 32}`" in said["Runs"]
     assert "git checkout" not in said["Reproduce"]
     assert "with changes that were not committed" in said["Reproduce"]
-    assert ["58.1%", "", "fine-tuned (this)"] in rows(said["Numbers"])
+    assert ["58.1%", "", "fine-tuned model (this)"] in rows(said["Numbers"])
 
 
 def test_a_class_without_test_images_is_left_out_of_the_slices():
@@ -198,7 +200,7 @@ def test_tags_name_verdict_data_code_method_runs_and_measurements():
     tags = version_tags(subject)
     expected = {
         **dict(verdict="blessed", winner="finetune", gain="0.0812", gain_interval="0.061 0.1", confidence="0.95"),
-        **dict(dataset="textures", dataset_digest="d" * 64, test_digest="e" * 64, test_accuracy="0.5"),
+        **dict(dataset="textures", dataset_digest="d" * 64, test_digest="e" * 64, test_accuracy="0.5812"),
         **dict(git_commit="c" * 40, pipeline_run="nightly-7", method="nnclr", encoder="conv"),
         **dict(load_seconds="7.91", latency_ms_batch_32="55", memory_mebibytes="890.3", model_mebibytes="0.5"),
     }
@@ -207,3 +209,21 @@ def test_tags_name_verdict_data_code_method_runs_and_measurements():
     assert "git_dirty" not in tags
     assert "served_difference" not in tags
     assert all(isinstance(value, str) and value for value in tags.values())
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "+8.1 points (95 % interval +6.1 to +10.0)"),
+        ({"confidence": "high"}, "+8.1 points (interval +6.1 to +10.0)"),
+        ({"gain_interval": "0.061"}, "+8.1 points"),
+        ({"gain": "nan"}, ""),
+        ({"gain": "much"}, ""),
+    ],
+)
+def test_the_gain_is_told_as_far_as_the_tags_tell_it(changed, said):
+    assert tagged_gain({**version_tags(make_subject(["a", "b"])), **changed}) == said
+
+
+def test_a_version_without_tags_tells_no_gain():
+    assert tagged_gain({}) == ""

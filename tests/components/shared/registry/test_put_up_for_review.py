@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from components.shared.evaluation.gate import Champion
+from components.shared.evaluation.champion import Champion
 from components.shared.registry import versions as registry
-from components.shared.registry.versions import champion, put_up_for_review
+from components.shared.registry.versions import find_champion, put_up_for_review
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,57 @@ def test_who_may_not_delete_marks_the_second_version(logged, monkeypatch):
     assert second.tags["duplicate_of"] == "1"
 
 
+def announced(monkeypatch, client):
+    """What an alias is set to from now on: each one is an announcement by the webhook."""
+    found, set_alias = [], type(client).set_registered_model_alias
+
+    def note(self, name, alias, version):
+        found.append((name, alias, str(version)))
+        set_alias(self, name, alias, version)
+
+    monkeypatch.setattr(type(client), "set_registered_model_alias", note)
+    return found
+
+
+def test_thirty_unchanged_nights_are_announced_once(logged, monkeypatch):
+    found = announced(monkeypatch, client())
+    for night in range(30):
+        put_up_for_review("put-nights", logged, "a" * 64, {"pipeline_run": str(night)}, "a card")
+    assert found == [("put-nights", "challenger", "1")]
+    assert client().get_model_version("put-nights", "1").tags["pipeline_run"] == "29"
+
+
+@pytest.mark.parametrize("decision", ["rejected", "rolled back", "withdrawn"])
+def test_what_a_reviewer_decided_against_is_not_put_up_again(logged, monkeypatch, decision):
+    name = f"put-{decision.replace(' ', '-')}"
+    put_up_for_review(name, logged, "a" * 64, {}, "a card")
+    client().set_model_version_tag(name, "1", "review.status", decision)
+    client().delete_registered_model_alias(name, "challenger")
+    found = announced(monkeypatch, client())
+    version = put_up_for_review(name, logged, "a" * 64, {}, "a card")
+    assert (version.number, version.aliases, version.standing) == ("1", (), decision)
+    assert found == []
+    # another model is another matter
+    assert put_up_for_review(name, logged, "b" * 64, {}, "a card").aliases == ("challenger",)
+
+
+def test_the_champions_twin_in_another_model_is_not_put_up(logged, monkeypatch):
+    put_up_for_review("put-twin", logged, "a" * 64, {}, "a card")
+    client().copy_model_version("models:/put-twin/1", "put-production")
+    client().set_registered_model_alias("put-production", "champion", "1")
+    client().delete_registered_model_alias("put-twin", "challenger")
+    found = announced(monkeypatch, client())
+    version = put_up_for_review("put-twin", logged, "a" * 64, {}, "a card", champion_model="put-production")
+    assert (version.standing, found) == ("not up for review", [])
+
+
+def test_a_former_champion_may_be_put_up_again(logged):
+    put_up_for_review("put-former", logged, "a" * 64, {}, "a card")
+    client().set_model_version_tag("put-former", "1", "review.status", "approved")
+    client().delete_registered_model_alias("put-former", "challenger")
+    assert put_up_for_review("put-former", logged, "a" * 64, {}, "a card").aliases == ("challenger",)
+
+
 def test_a_description_may_be_made_of_the_number(logged):
     for digest in ("a" * 64, "b" * 64, "a" * 64):
         put_up_for_review("put-number", logged, digest, {}, lambda number: f"models:/put-number/{number}")
@@ -101,12 +152,14 @@ def test_a_description_is_cut_at_what_the_registry_takes(logged):
 
 
 def test_no_champion_without_a_model_or_without_the_alias(logged):
-    assert champion("put-nobody") is None
+    assert find_champion("put-nobody") == Champion(model="put-nobody")
     put_up_for_review("put-uncrowned", logged, "a" * 64, {}, "a card")
-    assert champion("put-uncrowned") is None
+    assert find_champion("put-uncrowned") == Champion(model="put-uncrowned")
 
 
-def test_a_champion_with_odd_tags_is_read_without_a_crash(logged):
-    put_up_for_review("put-odd", logged, "a" * 64, {"test_accuracy": "good"}, "a card")
-    client().set_registered_model_alias("put-odd", "champion", "1")
-    assert champion("put-odd") == Champion("1", None, None)
+@pytest.mark.parametrize("accuracy", ["good", "nan"])
+def test_a_champion_with_odd_tags_is_read_without_a_crash(logged, accuracy):
+    name = f"put-odd-{accuracy}"
+    put_up_for_review(name, logged, "a" * 64, {"test_accuracy": accuracy}, "a card")
+    client().set_registered_model_alias(name, "champion", "1")
+    assert find_champion(name) == Champion(model=name, version="1", artifact_digest="a" * 64)

@@ -14,9 +14,10 @@ import pytest
 from components.shared.errors import UserError
 from components.shared.sources.parquet import Parquet
 from tests.helpers.image_trees import encode, picture
+from tests.helpers.repository import ROOT
 
 SIZE = 12
-ROOT = Path(__file__).resolve().parents[4]
+
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 

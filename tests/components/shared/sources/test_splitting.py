@@ -145,7 +145,7 @@ def test_every_image_goes_somewhere_once_and_no_class_is_lost(counts, fractions,
             data(budget=17),
             "data.labels_per_class = 17: class 'c' has only 16 labelled training images; choose at most 16",
         ),
-        (labels(), data(budget=1), "data.labels_per_class = 1: one label a class can't serve training and"),
+        (labels(), data(budget=1), "data.labels_per_class = 1: one label per class can't serve training and"),
         (
             labels(train=(9, 2, 9)),
             data(),

@@ -8,7 +8,8 @@ import pytest
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.errors import UserError
-from components.shared.tracking.earlier_runs import STEPS, StepRun, find_runs, recorded_runs
+from components.shared.steps import STEPS
+from components.shared.tracking.earlier_runs import StepRun, find_runs, recorded_runs
 
 RECORD = {"params": {}, "params_digest": "0", "inputs": {}, "seconds": 1.0}
 
@@ -56,7 +57,7 @@ def test_records_name_all_runs_but_that_of_validate():
     evaluation = result("evaluate", runs={"baseline": "baseline-run", "probe": "old", "finetune": "old"})
     probe = result("probe", pretraining_run="pretrain-run")
     found = recorded_runs(manifest("ingest-run"), evaluation, probe, result("finetune"), "register-run")
-    assert found == {step: f"{step}-run" for step in STEPS if step != "validate"}
+    assert found == {step: f"{step}-run" for step in STEPS if step not in ("validate", "champion")}
 
 
 def test_records_of_older_runs_name_fewer():

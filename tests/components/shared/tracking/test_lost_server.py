@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -20,12 +21,13 @@ import pytest
 from components.shared.artifacts import Result, read_record
 from components.shared.errors import UserError
 from components.shared.params.composing import compose, write_params
-from components.shared.params.schema import only
+from components.shared.params.schema import select
 from components.shared.step import working
-from components.shared.tracking.delivery import Call, Delivery, resend
+from components.shared.tracking.journal import Call, Journal
+from components.shared.tracking.resend import resend
 from pipelines.__main__ import main
 from tests.helpers.datasets import make_dataset
-from tests.helpers.repository import ROOT
+from tests.helpers.repository import ROOT, make_root
 from tests.helpers.servers import mlflow_server
 
 EPOCHS = 40
@@ -47,7 +49,7 @@ def story(tmp_path_factory, tracking_uri):
     """Two steps log to a server that is killed: one ends before it is back, the other, a training, after."""
     import mlflow
 
-    place = tmp_path_factory.mktemp("lost")
+    place = make_root(tmp_path_factory.mktemp("lost"))
     dataset = make_dataset(place / "data" / "dataset", name="lost")
     write_params(compose(SMALL)[1], place / "params.yaml")
     log = place / "training.log"
@@ -63,14 +65,17 @@ def story(tmp_path_factory, tracking_uri):
                     stdout=output,
                     stderr=subprocess.STDOUT,
                 )
+            patch.setenv("TRACKING_PATIENCE_SECONDS", "1")
             told.run = evaluation(told, server, until_training=lambda: "epoch 1/" in log.read_text())
             told.training_went_on = training.poll() is None
         with mlflow_server(place / "server", port=int(server.url.rpartition(":")[2])):
             client = mlflow.MlflowClient()
             told.between = client.get_run(told.run)
+            told.folder_before = contents(place / "evaluation")
             with contextlib.redirect_stdout(told.printed):
+                main(["resend", "evaluation"])
                 main(["resend"])
-                main(["resend"])
+            told.folder_after = contents(place / "evaluation")
             told.after = client.get_run(told.run)
             told.losses = client.get_metric_history(told.run, "loss")
             told.files = {item.path for item in client.list_artifacts(told.run)}
@@ -83,11 +88,15 @@ def story(tmp_path_factory, tracking_uri):
     return told
 
 
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def evaluation(told, server, until_training):
     """A step whose server is killed in its middle and not back at its end; returns the run's id."""
     import mlflow
 
-    params = only(compose(())[0], "evaluate")
+    params = select(compose(())[0], "evaluate")
     with working("evaluate", told.place / "evaluation", params, {}, "lost") as work:
         work.run.metrics({"loss": 1.0}, step=1)
         (work.out / "early.txt").write_text("sent at once")
@@ -103,7 +112,6 @@ def evaluation(told, server, until_training):
         work.run.tags({"late": "yes"})
         work.finish("digest", {"loss": 1 / 199}, epoch=199)
         told.seconds = time.time() - told.killed
-        os.environ["TRACKING_PATIENCE_SECONDS"] = "1"
     return work.run.id
 
 
@@ -116,12 +124,17 @@ def test_a_step_goes_on_at_full_speed_when_its_server_is_killed(story):
 
 
 @pytest.mark.slow
-def test_what_was_not_sent_by_the_end_is_told_and_kept(story):
+def test_what_was_not_sent_by_the_end_is_told_and_kept_in_the_folder(story):
     warnings = [line for line in story.errors.getvalue().splitlines() if line.startswith("warning: MLflow")]
     assert len(warnings) == 2
     assert "MLflow no longer answers" in warnings[0]
     assert "the step goes on, and what it logs is sent when the server answers again" in warnings[0]
-    assert f"calls of run {story.run} are kept in unsent/{story.run}; `python -m pipelines resend`" in warnings[1]
+    assert f"warning: MLflow did not take all of run {story.run} within 1 s; `contrastive resend" in warnings[1]
+    assert "evaluation` sends the rest. The step's output is whole" in warnings[1]
+    # nothing lies beside it: an image's file system may be read-only
+    assert {path.name for path in story.place.iterdir()} == {
+        *("conf", "data", "dvc.yaml", "params.yaml", "training.log", "server", "evaluation", "encoder", ".cache"),
+    }
     assert story.between.info.status == "RUNNING"
     assert story.between.data.metrics == {"loss": 1.0}
 
@@ -131,14 +144,39 @@ def test_resend_sends_it_with_the_times_at_which_it_was_logged(story):
     assert story.after.info.status == "FINISHED"
     assert story.after.data.tags["late"] == "yes"
     assert story.files == {"early.txt", "late.txt", "result.json"}
-    assert {point.step: point.value for point in story.losses} == {step: 1 / step for step in range(1, 200)}
+    # what was there already is not doubled
+    points = {(point.step, point.timestamp): point.value for point in story.losses}
+    assert len(points) == len(story.losses)
+    assert {step: value for (step, _), value in points.items()} == {step: 1 / step for step in range(1, 200)}
     assert max(point.timestamp for point in story.losses) / 1000 < story.killed + story.seconds + 1
     assert story.killed <= story.after.info.end_time / 1000 < story.killed + story.seconds + 2
-    first, second = (line for line in story.printed.getvalue().splitlines() if line.startswith(("run ", "unsent")))
-    assert first.startswith(f"run {story.run}: ")
-    assert first.endswith(" calls sent")
-    assert second == "unsent/: nothing is waiting"
-    assert not (story.place / "unsent").exists()
+    # MLflow adds a line of its own
+    assert [line for line in story.printed.getvalue().splitlines() if line.startswith("evaluation")] == [
+        f"evaluation: run {story.run} is whole now",
+        f"evaluation: run {story.run} is whole",
+    ]
+    # DVC would take a changed folder for one to be made anew
+    assert story.folder_after == story.folder_before
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_know_the_run_gets_a_new_one_once(story, tracking_uri, in_tmp, capsys):
+    import mlflow
+
+    for _ in range(2):
+        main(["resend", str(story.place / "evaluation")])
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("contrastive-lost").experiment_id
+    (run,) = client.search_runs([experiment], f"tags.`resent.run` = '{story.run}'")
+    assert (run.info.run_name, run.info.status) == ("evaluate", "FINISHED")
+    assert run.info.start_time == story.after.info.start_time
+    assert run.info.end_time == story.after.info.end_time
+    assert run.data.params == story.after.data.params
+    assert run.data.metrics == story.after.data.metrics
+    assert {item.path for item in client.list_artifacts(run.info.run_id)} == story.files
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith(f"run {run.info.run_id} is whole now")
+    assert second.endswith(f"run {run.info.run_id} is whole")
 
 
 @pytest.mark.slow
@@ -170,13 +208,12 @@ def pointed_at(tracking_uri):
 def test_a_server_that_takes_requests_and_never_answers_costs_one_time_out(pointed_at, capsys):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         pointed_at(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        delivery, start = Delivery("0" * 32), time.monotonic()
+        journal, start = Journal("0" * 32), time.monotonic()
         for step in range(500):
-            delivery.send("metrics", values={"loss": 0.0}, time=step, step=step)
+            journal.log("metrics", values={"loss": 0.0}, time=step, step=step)
     # with a time-out of a second each it would be eight minutes
     assert time.monotonic() - start < 60
-    assert delivery.away
-    assert len(delivery.waiting) == 500
+    assert len(journal.waiting) == 500
     assert capsys.readouterr().err.count("no longer answers") == 1
 
 
@@ -192,7 +229,7 @@ class Choosy(http.server.BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         poison = "poison" in json.dumps(body)
         if not poison:
-            self.taken.append(body["metrics"][0]["key"])
+            self.taken.extend(metric["key"] for metric in body.get("metrics", ["end"]))
         self.answer(500 if poison else 200, {"error_code": "INTERNAL_ERROR", "message": "broke"} if poison else {})
 
     def answer(self, status, body):
@@ -206,38 +243,39 @@ class Choosy(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_call_at_which_the_server_breaks_does_not_hold_up_the_others(pointed_at, in_tmp, monkeypatch):
-    monkeypatch.setattr("components.shared.tracking.delivery.time.sleep", lambda seconds: None)
+def test_a_call_at_which_the_server_breaks_does_not_hold_up_the_others(pointed_at, in_tmp):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Choosy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         pointed_at(f"http://127.0.0.1:{server.server_port}")
-        delivery = Delivery("r")
+        journal = Journal("r")
         for key in ("poison", "loss", "accuracy"):
-            delivery.send("metrics", values={key: 1.0}, time=0, step=0)
-        delivery.wait(2)
+            journal.log("metrics", values={key: 1.0}, time=0, step=0)
+        assert not journal.end("FINISHED", 0, patience=0)
         server.shutdown()
+    # nor is the run ended, which would look as if it were whole
     assert Choosy.taken == ["loss", "accuracy"]
-    assert list(delivery.waiting) == [Call("metrics", {"values": {"poison": 1.0}, "time": 0, "step": 0})]
+    assert journal.waiting == [Call(kind="metrics", content={"values": {"poison": 1.0}, "time": 0, "step": 0})]
 
 
-def test_what_is_kept_and_broken_is_a_one_line_error(in_tmp):
-    (in_tmp / "unsent" / "r").mkdir(parents=True)
-    (in_tmp / "unsent" / "r" / "calls.json").write_text('[{"kind": "metrics"}]')
-    with pytest.raises(UserError, match=r"unsent/r/calls.json: can't be read \('content'\); remove the folder"):
-        resend()
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, r"dataset/tracking\.json: missing; name the folder of a step"),
+        ("{", r"dataset/tracking\.json: content: invalid json"),
+        ('{"schema_version": 2}', r"dataset/tracking\.json: schema_version: input should be 1"),
+    ],
+)
+def test_a_folder_with_nothing_to_send_is_a_one_line_error(in_tmp, content, why):
+    (in_tmp / "dataset").mkdir()
+    if content:
+        (in_tmp / "dataset" / "tracking.json").write_text(content)
+    with pytest.raises(UserError, match=why):
+        resend(Path("dataset"))
 
 
-def test_files_are_kept_with_their_names_though_the_originals_go(in_tmp):
-    delivery = Delivery("r")
-    delivery._next_try = float("inf")
-    for name in ("a/model.txt", "b/model.txt"):
-        (in_tmp / name).parent.mkdir()
-        (in_tmp / name).write_text(name)
-        delivery.send("file", path=str(in_tmp / name), folder=None)
-    delivery.send("folder", path=str(in_tmp / "a"), folder="all")
-    delivery.send("file", path=str(in_tmp / "gone.txt"), folder=None)
-    kept = delivery.keep()
-    calls = json.loads((kept / "calls.json").read_text())
-    assert [call["content"]["path"] for call in calls] == ["0/model.txt", "1/model.txt", "2/a"]
-    assert [(kept / str(n) / "model.txt").read_text() for n in (0, 1)] == ["a/model.txt", "b/model.txt"]
-    assert (kept / "2/a/model.txt").exists()
+def test_without_folders_there_is_nothing_to_send(in_tmp, capsys):
+    for folder in ("conf", "dataset"):
+        (in_tmp / folder).mkdir()
+    (in_tmp / "dvc.yaml").touch()
+    main(["resend"])
+    assert capsys.readouterr().out == "nothing waits to be sent\n"

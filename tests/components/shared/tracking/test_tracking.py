@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from components.shared.artifacts import Dataset
-from components.shared.errors import UserError, masked
-from components.shared.tracking.run import connect, experiment_id, flatten, lineage, tracked
+from components.shared.errors import UserError, redacted
+from components.shared.tracking.client import connect, experiment_id
+from components.shared.tracking.lineage import lineage
+from components.shared.tracking.run import Untracked, flatten, tracked
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
 
@@ -60,9 +62,10 @@ def test_a_run_holds_parameters_curves_files_pictures_and_data(client, in_tmp):
             run.metrics({"loss": loss}, step=epoch)
         run.metrics({"odd": np.nan})
         run.file(in_tmp / "note.txt", "notes")
-        run.picture(figure, "curve.png")
+        figure.savefig(in_tmp / "curve.png")
+        run.file(in_tmp / "curve.png")
         run.dataset(data, "training")
-        assert not run.delivery.waiting
+        assert not run.journal.waiting
     found = client.get_run(run.id)
     assert found.info.status == "FINISHED"
     assert found.info.run_name == "probe"
@@ -80,6 +83,20 @@ def test_a_run_holds_parameters_curves_files_pictures_and_data(client, in_tmp):
     (logged,) = found.inputs.dataset_inputs
     assert logged.dataset.name == "tiny"
     assert logged.dataset.digest == data.manifest.digest[:36]
+
+
+def test_a_process_that_does_not_track_sends_nothing_and_makes_no_file(in_tmp, monkeypatch):
+    """It made a `mlflow.db` in the working folder, with calls to a run without an id."""
+    data = Dataset(make_dataset(in_tmp / "dataset", train=6, test=3, validation=3, unlabelled=3))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    before, run = sorted(in_tmp.iterdir()), Untracked()
+    run.metrics({"loss": 1.0}, step=1)
+    run.params({"a": 1})
+    run.tags({"a": "b"})
+    run.file(in_tmp / "dataset" / "manifest.json")
+    run.folder(in_tmp / "dataset", "docs")
+    run.dataset(data, "training")
+    assert sorted(in_tmp.iterdir()) == before
 
 
 def test_one_value_that_is_refused_does_not_end_the_tracking(client, capsys):
@@ -218,6 +235,6 @@ def test_a_patience_that_is_no_number_is_a_one_line_error(client, monkeypatch, t
         ("the word hunter2 stands alone", "the word *** stands alone"),
     ],
 )
-def test_secrets_are_masked(monkeypatch, said, shown):
+def test_secrets_are_redacted(monkeypatch, said, shown):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2")
-    assert masked(said) == shown
+    assert redacted(said) == shown

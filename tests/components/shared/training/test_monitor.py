@@ -9,17 +9,22 @@ import pytest
 from components.pretrain import pretrain
 from components.shared.artifacts import Dataset
 from components.shared.params.composing import compose
-from components.shared.params.schema import MonitorParams, only
+from components.shared.params.schema import select
 from components.shared.training.monitor import Monitor
 from models import methods
-from models.augmentation import Augmentation
 from models.collapse import effective_rank, spread
 from models.knn import knn_probabilities
 from models.training import precision
 from tests.helpers.datasets import make_dataset
-from tests.helpers.method_cases import FILES, assert_equal, composed, options
+from tests.helpers.method_cases import FILES, as_options, assert_equal, options
+from tests.helpers.options import augmentation
 
-OFTEN = MonitorParams(every=1, knn_neighbours=5, knn_temperature=0.2)
+
+def monitoring(**changes):
+    return compose([])[0].monitor.model_copy(update=changes)
+
+
+OFTEN = monitoring(every=1, knn_neighbours=5, knn_temperature=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +53,7 @@ def method(file="simclr", dtype="float32"):
                 layers.Dense(8),
             ]
         )
-        chosen = options(file)
-        return methods.build(chosen["name"], encoder, chosen, Augmentation(), 3, 0)
+        return methods.build(encoder, as_options(options(file), augmentation()), 3, 0)
 
 
 def embeddings(model, images):
@@ -62,7 +66,7 @@ def embeddings(model, images):
     [(1, 3, [1, 2, 3]), (2, 5, [2, 4, 5]), (10, 3, [3]), (3, 6, [3, 6]), (0, 4, []), (1, 0, [])],
 )
 def test_it_measures_every_so_many_epochs_and_after_the_last(data, every, epochs, due):
-    monitor = Monitor(method(), data, MonitorParams(every=every), epochs)
+    monitor = Monitor(method(), data, monitoring(every=every), epochs)
     assert [epoch for epoch in range(1, epochs + 1) if monitor.measure(epoch)] == due
 
 
@@ -86,8 +90,7 @@ def test_what_it_measures_is_what_one_gets_by_hand(data):
 def test_the_number_of_neighbours_decides(data):
     model = method()
     first, second = (
-        Monitor(model, data, MonitorParams(every=1, knn_neighbours=n), 1).measure(1)["knn_accuracy"]
-        for n in (1, 18)
+        Monitor(model, data, monitoring(every=1, knn_neighbours=n), 1).measure(1)["knn_accuracy"] for n in (1, 18)
     )
     assert first != second
 
@@ -149,7 +152,7 @@ def test_a_collapsed_encoder_is_told_in_one_line_with_what_to_try(data, file):
     assert line.endswith(model.advice)
     assert "\n" not in line
     # what it says to try are parameters that there are
-    known = {f"method.{name}" for name in _names(composed(file).model_dump())} | {"runtime.batch_size"}
+    known = {f"method.{name}" for name in _names(options(file))} | {"runtime.batch_size"}
     named = {word.strip(",;.") for word in line.split() if word.startswith(("method.", "runtime."))}
     assert named <= known
 
@@ -204,7 +207,7 @@ SMALL = (
 
 
 def run(dataset, folder, *overrides):
-    params = only(compose([*SMALL, *overrides])[0], "pretrain")
+    params = select(compose([*SMALL, *overrides])[0], "pretrain")
     return pretrain(dataset, folder / "encoder", params, folder / "states")
 
 

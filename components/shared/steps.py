@@ -1,0 +1,144 @@
+"""The one table of steps: what each reads and writes, and what it needs where it runs.
+
+Command lines, parameters, Kubeflow's tasks and the cluster's settings are made from it. What can't be (dvc.yaml,
+conf/cluster/, .gitignore, `make clean`, the components' signatures) is compared with it by
+tests/components/shared/test_steps.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What Kubeflow runs as one container.
+
+    Attributes:
+        name: of the task.
+        title: what Kubeflow's page calls it.
+        network: it asks a source, a registry or a tracking server for what it can't do without.
+        trains: its failures are mostly final, and it takes long.
+        gpu: it is given GPUs; the others would leave them idle.
+        cached: an earlier answer to the same question may stand for it.
+    """
+
+    name: str
+    title: str
+    network: bool = False
+    trains: bool = False
+    gpu: bool = False
+    cached: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(Task):
+    """A task with a module `components/<name>.py`, a stage in dvc.yaml and a folder that it writes.
+
+    Attributes:
+        out: the folder it writes.
+        inputs: folders of earlier steps, in the order of the step function's arguments.
+        after: folders of earlier steps that it does not read but that must be there first.
+        reads: the parameters that its result depends on: sections, or single ones such as `runtime.seed`.
+    """
+
+    out: str
+    inputs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that it is handed: what it reads, and where it computes."""
+        return (*self.reads, *(WHERE if self.gpu else ()))
+
+
+# Where a training computes changes its result by float32's rounding alone, as another graphics card does, so
+# neither DVC nor a kept state of a training takes notice of it.
+WHERE = ("runtime.devices",)
+_SUPERVISED = ("encoder", "supervised", "runtime.precision", "runtime.seed", "runtime.repeats")
+
+STEPS: dict[str, Step] = {
+    step.name: step
+    for step in (
+        Step(name="ingest", title="Ingest the images", network=True, out="dataset", reads=("data",)),
+        Step(
+            name="validate", title="Validate the data", inputs=("dataset",), out="validation", reads=("validation",)
+        ),
+        Step(
+            name="pretrain",
+            title="Pretrain by contrast",
+            inputs=("dataset",),
+            after=("validation",),
+            out="encoder",
+            reads=(
+                *("method", "monitor", "encoder"),
+                *("runtime.epochs", "runtime.batch_size", "runtime.precision", "runtime.seed"),
+            ),
+            trains=True,
+            gpu=True,
+        ),
+        Step(
+            name="probe",
+            title="Probe the encoder",
+            inputs=("dataset", "encoder"),
+            out="probe",
+            reads=("probe", "runtime.seed", "runtime.repeats"),
+            trains=True,
+        ),
+        Step(
+            name="baseline",
+            title="Train the baseline",
+            inputs=("dataset",),
+            after=("validation",),
+            out="baseline",
+            reads=_SUPERVISED,
+            trains=True,
+            gpu=True,
+        ),
+        Step(
+            name="finetune",
+            title="Fine-tune",
+            inputs=("dataset", "encoder"),
+            out="finetune",
+            reads=_SUPERVISED,
+            trains=True,
+            gpu=True,
+        ),
+        # it asks a registry that changes by itself; as late as can be, since trainings take days
+        Step(
+            name="champion",
+            title="Look up the champion",
+            after=("probe", "baseline", "finetune"),
+            out="champion",
+            reads=("registry",),
+            network=True,
+            cached=False,
+        ),
+        Step(
+            name="evaluate",
+            title="Evaluate against the baseline",
+            inputs=("dataset", "probe", "baseline", "finetune", "champion"),
+            out="evaluation",
+            reads=("gate",),
+        ),
+        # it acts on a registry, and must run, never be replayed
+        Step(
+            name="register",
+            title="Register for review",
+            inputs=("dataset", "evaluation", "probe", "finetune"),
+            out="registration",
+            reads=("registry",),
+            network=True,
+            cached=False,
+        ),
+    )
+}
+
+# what Kubeflow runs besides: compose looks at the data, record is about one run alone
+TASKS: dict[str, Task] = {
+    "compose": Task(name="compose", title="Compose the options", cached=False),
+    **STEPS,
+    "refuse": Task(name="refuse", title="Do not register"),
+    "record": Task(name="record", title="Record how it ended", network=True, cached=False),
+}

@@ -1,0 +1,50 @@
+"""Pages made of jinja2 files, which stand in a folder `templates/` beside the module that fills them."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG within a page: its content as a `data:` address, and what to write below it."""
+
+    address: str
+    caption: str
+
+    @classmethod
+    def read(cls, path: Path, caption: str) -> Picture:
+        """Read the file."""
+        return cls(f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}", caption)
+
+
+def render(template: Path, **values: Any) -> str:
+    """Fill a template `<name>.<html or md>.j2`.
+
+    Values are escaped in HTML. In Markdown, the filter `cell` keeps one within its cell of a table; the filter
+    `number` writes numbers to four digits, and None as nothing.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(template.parent),
+        autoescape=".html." in template.name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"cell": _cell, "number": _number}
+    return environment.get_template(template.name).render(**values)
+
+
+def _cell(value: Any) -> str:
+    text = _number(value) if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

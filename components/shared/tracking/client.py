@@ -1,0 +1,157 @@
+"""The connection to MLflow: where it is, how long a request may take, and what is wrong when it does not answer.
+
+The tracking server is `MLFLOW_TRACKING_URI`, or a SQLite file `mlflow.db` with artifacts in `mlartifacts/`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from components.shared.artifacts import nearest_existing
+from components.shared.environment import environment
+from components.shared.errors import UserError, first_line, redacted
+from components.shared.repository import in_repository
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+ARTIFACTS = "mlartifacts"
+RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+# what MLflow's page itself sets when one chooses "Model training"; without it runs are shown as those of an agent
+_TRAINING_PAGE = {"mlflow.experimentKind": "custom_model_development"}
+
+
+def connect() -> str:
+    """Point MLflow at the tracking server; returns its address.
+
+    Raises:
+        UserError: the server does not answer, or does not know the user.
+    """
+    limit_requests()
+    # the tables of a new SQLite file are nothing to report
+    logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"))
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
+    _check_writable(uri)
+    mlflow.set_tracking_uri(uri)
+    try:
+        mlflow.search_experiments(max_results=1)
+    except Exception as error:
+        raise UserError(f"MLFLOW_TRACKING_URI = {redacted(uri)}: {_why_not(error)}") from None
+    return uri
+
+
+def default_uri() -> str:
+    """The repository's own SQLite file, seen from here; outside of a repository, one here."""
+    try:
+        return f"sqlite:///{in_repository('mlflow.db')}"
+    except UserError:
+        return DEFAULT_URI
+
+
+def limit_requests(retries: int = 2, seconds: int = 20) -> None:
+    """Let a server that is away be an answer within seconds, not a hang, where the user has set nothing else."""
+    os.environ.setdefault(RETRIES, str(retries))
+    os.environ.setdefault(TIMEOUT, str(seconds))
+
+
+@contextmanager
+def requests_within(seconds: int | None, retries: int = 0) -> Iterator[None]:
+    """Bound MLflow's requests in the block, whatever is set.
+
+    Args:
+        seconds: time-out of a request; None leaves what is set.
+        retries: how often MLflow itself tries again.
+    """
+    limits = {RETRIES: str(retries)}
+    if seconds is not None:
+        limits[TIMEOUT] = str(seconds)
+    # MLflow reads these settings at each request
+    with environment(limits):
+        yield
+
+
+def experiment_id(name: str) -> str:
+    """Id of the experiment, created on first use; two steps starting at once share it."""
+    found = mlflow.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    local = sqlite_file(str(mlflow.get_tracking_uri())) is not None
+    location = Path(ARTIFACTS).resolve().as_uri() if local else None
+    try:
+        return str(mlflow.create_experiment(name, location, tags=_TRAINING_PAGE))
+    except MlflowException:
+        found = mlflow.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def if_there(ask: Callable[..., Any], *what: str) -> Any:
+    """What MLflow answers to `ask(*what)`, None where it has no such run, model or version."""
+    try:
+        return ask(*what)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite address, None where the address is none or its database is not one file."""
+    name = uri.removeprefix("sqlite:///")
+    if name == uri or not name or ":memory:" in name or "?" in name:
+        return None
+    return Path(name)
+
+
+def local_path(uri: str) -> Path | None:
+    """The folder of an artifact address on this machine, None where a server or a store holds it."""
+    parsed = urlparse(uri)
+    return Path(unquote(parsed.path)) if parsed.scheme in ("", "file") else None
+
+
+def absolute_uri(uri: str) -> str:
+    """The same tracking or registry address for a process in another folder: a SQLite path made absolute."""
+    file = sqlite_file(uri)
+    return uri if file is None else f"sqlite:///{file.resolve()}"
+
+
+def server_variables() -> dict[str, str]:
+    """Environment variables that point a process in another folder at the servers that are used here."""
+    servers = {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri()}
+    return {name: absolute_uri(uri) for name, uri in servers.items()}
+
+
+def _check_writable(uri: str) -> None:
+    """Refuse a SQLite file that can't be written; MLflow would try for two minutes, and then say less."""
+    file = sqlite_file(uri)
+    if file is None:
+        return
+    nearest = nearest_existing(file)
+    if not os.access(nearest, os.W_OK, effective_ids=True) or not (nearest == file.absolute() or nearest.is_dir()):
+        raise UserError(
+            f"MLFLOW_TRACKING_URI = {uri}: {nearest} can't be written; set it to a server, or to a file that can"
+        )
+
+
+def _why_not(error: Exception) -> str:
+    said = str(error)
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if getattr(error, "error_code", "") == "UNAUTHENTICATED" or "error code 401" in said:
+        whom = f"user {user}, or its password" if user else "a request without a user"
+        return f"the server refuses {whom} (401); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if "Invalid Host header" in said:
+        return "the server does not serve this host name (403); add it to its MLFLOW_SERVER_ALLOWED_HOSTS"
+    if getattr(error, "error_code", "") == "PERMISSION_DENIED" or "error code 403" in said:
+        return (
+            f"user {user or '(none)'} may not read here (403); ask for the permission, or set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of another user"
+        )
+    return f"can't be used: {first_line(error)}; start the server or unset it"

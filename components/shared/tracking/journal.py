@@ -1,0 +1,219 @@
+"""What a run logs, on its way to the tracking server: what can't be sent now waits, and the step never does.
+
+A server that is lost costs one time-out. After it the step goes on; the server is asked again, briefly and now and
+then, and gets everything with the times at which it was logged. What a step that ended well could not send is
+written into its folder, `tracking.json`, from which `contrastive resend` makes the run whole.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from pydantic import BaseModel, ConfigDict
+
+from components.shared.errors import first_line
+from components.shared.tracking.client import requests_within
+
+FILE = "tracking.json"
+# seconds: between two tries while the server is away; of asking whether it answers again
+PAUSE, ASKING = 20.0, 3
+# what asking again would not change
+_REFUSALS = {
+    "ENDPOINT_NOT_FOUND",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "NOT_IMPLEMENTED",
+    "PERMISSION_DENIED",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+}
+_BATCH = 100  # parameters or tags MLflow takes at once
+
+
+Kind = Literal["metrics", "params", "tags", "file", "folder", "dataset"]
+
+
+class Call(BaseModel):
+    """One thing to log. Sent twice it does what it does once: the server knows a metric's time and step."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+
+    kind: Kind
+    content: dict[str, Any]
+
+    def send(self, run_id: str, place: Path = Path()) -> None:
+        """Make the call; the paths of files are taken from `place`."""
+        client, content = MlflowClient(), self.content
+        match self.kind:
+            case "metrics":
+                when, step = content["time"], content["step"]
+                metrics = [Metric(key, float(value), when, step) for key, value in content["values"].items()]
+                client.log_batch(run_id, metrics=metrics)
+            case "params":
+                for part in _parts(content["values"]):
+                    client.log_batch(run_id, params=[Param(key, value) for key, value in part])
+            case "tags":
+                for part in _parts(content["values"]):
+                    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in part])
+            case "file":
+                client.log_artifact(run_id, str(place / content["path"]), content["folder"])
+            case "folder":
+                client.log_artifacts(run_id, str(place / content["path"]), content["folder"])
+            case "dataset":
+                used = InputTag("mlflow.data.context", content["context"])
+                client.log_inputs(run_id, datasets=[DatasetInput(Dataset(**content["dataset"]), [used])])
+
+    def relative_to(self, folder: Path) -> Call:
+        """The same, with the path of a file as it is seen from a folder."""
+        if "path" not in self.content:
+            return self
+        return Call(kind=self.kind, content={**self.content, "path": os.path.relpath(self.content["path"], folder)})
+
+
+class Unsent(BaseModel):
+    """`tracking.json`: a run that the server does not have whole, with all that was logged to it.
+
+    Times are in milliseconds since 1970, paths relative to the folder that the file is in.
+    """
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    experiment: str
+    step: str
+    started: int
+    ended: int
+    calls: list[Call]
+
+
+class Journal:
+    """All that a run logs: sent at once while the server answers, and later while it does not.
+
+    Args:
+        run_id: of MLflow.
+    """
+
+    def __init__(self, run_id: str):
+        self.run_id = run_id
+        self.calls: list[Call] = []
+        self.waiting: list[Call] = []
+        self.troubled = False
+        self._next_try = 0.0
+        self._refused: set[str] = set()
+
+    def log(self, kind: Kind, **content: Any) -> None:
+        """Send something, or let it wait where the server was away a moment ago. Never raises."""
+        call = Call(kind=kind, content=content)
+        self.calls.append(call)
+        self.waiting.append(call)
+        if time.monotonic() >= self._next_try:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, until it is done or the server does not answer. Never raises."""
+        if not self.waiting:
+            return
+        if not self.troubled or self._answers():
+            self.waiting = self._send_all()
+        if self.waiting:
+            self._next_try = time.monotonic() + PAUSE
+        else:
+            self._report_recovery()
+
+    def end(self, status: str, when: int, patience: float) -> bool:
+        """End the run once the server has all of it, which it is given `patience` seconds for.
+
+        Returns:
+            Whether it did; else the run stays as it is.
+        """
+        until = time.monotonic() + patience
+        if self._ended(status, when):
+            return True
+        if patience >= 1:
+            print(f"waiting up to {patience:.0f} s for MLflow to answer again", file=sys.stderr)
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(1.0, left))
+            if self._ended(status, when):
+                return True
+        return False
+
+    def _ended(self, status: str, when: int) -> bool:
+        self.flush()
+        if self.waiting or (self.troubled and not self._answers()):
+            return False
+        try:
+            with requests_within(None, retries=1):
+                MlflowClient().set_terminated(self.run_id, status, when)
+        except Exception as error:
+            self._warn_of_loss(error)
+            return False
+        self._report_recovery()
+        return True
+
+    def _send_all(self) -> list[Call]:
+        """Returns what the server did not take; one call at which it breaks does not hold up the others."""
+        left: list[Call] = []
+        for index, call in enumerate(self.waiting):
+            try:
+                with requests_within(None, retries=1):
+                    call.send(self.run_id)
+            except Exception as error:
+                if is_refusal(error):
+                    self._warn_of_refusal(call, error)
+                    continue
+                self._warn_of_loss(error)
+                if not self._answers():
+                    return left + self.waiting[index:]
+                left.append(call)
+        return left
+
+    def _answers(self) -> bool:
+        try:
+            with requests_within(ASKING):
+                MlflowClient().get_run(self.run_id)
+        except Exception as error:
+            return is_refusal(error)
+        return True
+
+    def _warn_of_loss(self, error: Exception) -> None:
+        if not self.troubled:
+            print(
+                f"warning: MLflow no longer answers ({first_line(error)}); the step goes on, and what it logs "
+                "is sent when the server answers again",
+                file=sys.stderr,
+            )
+        self.troubled = True
+
+    def _report_recovery(self) -> None:
+        if self.troubled:
+            print("MLflow answers again and has got all that was logged meanwhile", file=sys.stderr)
+        self.troubled, self._next_try = False, 0.0
+
+    def _warn_of_refusal(self, call: Call, error: Exception) -> None:
+        why = first_line(error)
+        if why not in self._refused:
+            print(f"warning: MLflow refused {call.kind} ({why}); the rest is tracked", file=sys.stderr)
+        self._refused.add(why)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the server, or the file to be sent, is such that trying again would change nothing."""
+    if getattr(error, "error_code", None) in _REFUSALS or isinstance(error, FileNotFoundError | TypeError):
+        return True
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    # 400 is what MLflow says when its database fails, 401 may be a password in change, 408 and 429 ask to come back
+    return 400 < status < 500 and status not in (401, 408, 429)
+
+
+def _parts(values: Mapping[str, str]) -> Iterator[list[tuple[str, str]]]:
+    items = list(values.items())
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]

@@ -1,0 +1,176 @@
+"""Pretraining: the model, its batches, what is watched and what is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from components.shared.artifacts import UNLABELLED, Dataset
+from components.shared.code import code_digest
+from components.shared.digests import value_digest
+from components.shared.errors import UserError
+from components.shared.params.schema import Params, params_digest
+from components.shared.plots.grids import draw_rows
+from components.shared.progress import Progress
+from components.shared.step import Work
+from components.shared.training.checkpoints import Checkpoint
+from components.shared.training.curves import Curves
+from components.shared.training.distributed import all_gather, is_chief
+from components.shared.training.inputs import network
+from components.shared.training.monitor import Monitor
+from models import encoders, methods, optimizers
+from models.augmentation import augment
+from models.batches import Batches, filled
+from models.training import EpochSeed, StopOnNaN, devices, jit, precision, process_shard, validation_batch
+
+# splits with images to learn from
+PARTS = ("unlabelled", "train")
+
+
+class Pretraining:
+    """The model, its batches and its state."""
+
+    def __init__(self, data: Dataset, params: Params, work: Work, checkpoints: Path):
+        self.data, self.params, self.work = data, params, work
+        runtime, method = params.runtime, params.method
+        self.parts = [(data.images(split), _labels(data, split)) for split in PARTS]
+        self.images = sum(len(labels) for _, labels in self.parts)
+        self.network = network(params.encoder, data)
+        keras.utils.set_random_seed(runtime.seed)
+        try:
+            with precision(runtime.precision):
+                self.model = methods.build(
+                    self.network(), method, data.classes, runtime.seed, runtime.epochs * self._steps()
+                )
+        except ValueError as error:
+            raise UserError(f"data.image_size = {data.manifest.image_size}: {error}") from None
+        self.model.compile(optimizer=self._optimizer(), jit_compile=jit())
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.monitor = Monitor(self.model, data, params.monitor, runtime.epochs)
+        self.checkpoint = Checkpoint(_key(data, params), checkpoints)
+        self.curves = Curves(work.run)
+
+    def fit(self) -> None:
+        """Train up to the last epoch, from where a killed run stopped.
+
+        Raises:
+            UserError: the processes found different states, or the loss is no longer a number.
+        """
+        runtime = self.params.runtime
+        progress = Progress("pretrain", runtime.epochs, "epoch")
+        epoch, rows = self.checkpoint.restore(self._state())
+        if len(epochs := set(all_gather(epoch))) > 1:
+            raise UserError(
+                f"{self.checkpoint.path.parent}: the processes found states after {sorted(epochs)} epochs; "
+                "mount one shared folder there"
+            )
+        for row in rows:
+            self.curves.add(row["epoch"], {name: value for name, value in row.items() if name != "epoch"})
+        if epoch:
+            print(f"pretrain: going on after epoch {epoch}, kept in {self.checkpoint.path}", flush=True)
+            progress.start_at(epoch)
+
+        def end_of_epoch(epoch: int, logs: dict[str, Any]) -> None:
+            # only the probe is measured on validation images; there are no two views to contrast
+            measured = ("val_probe_accuracy", "val_probe_loss")
+            logs = {
+                name.replace("val_", "validation_"): value
+                for name, value in logs.items()
+                if name in measured or not name.startswith("val_")
+            }
+            logs |= self.monitor.measure(epoch + 1)
+            if warning := self.monitor.warning(epoch + 1, logs):
+                progress.note(warning)
+            self.curves.add(epoch + 1, logs)
+            if is_chief():
+                self.checkpoint.save(epoch + 1, self.curves.rows, self._state())
+            shown = ("contrastive_loss", "contrastive_accuracy", "validation_probe_accuracy", "knn_accuracy")
+            progress.step({name: logs[name] for name in shown if name in logs})
+
+        if epoch < runtime.epochs:
+            try:
+                batches = Batches(self.parts, runtime.batch_size, runtime.seed, shard=process_shard())
+                self.model.fit(
+                    batches,
+                    shuffle=False,
+                    initial_epoch=epoch,
+                    epochs=runtime.epochs,
+                    validation_data=self._validation(),
+                    validation_batch_size=validation_batch() // process_shard()[1],
+                    verbose=0,
+                    callbacks=[
+                        EpochSeed(runtime.seed, batches),
+                        StopOnNaN(),
+                        keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch),
+                    ],
+                )
+            except FloatingPointError as error:
+                # going on from the epoch before would end the same way
+                self.forget()
+                rate = self.params.method.optimizer.learning_rate
+                raise UserError(f"method.optimizer.learning_rate = {rate}: {error}; lower it") from None
+        progress.close()
+
+    def forget(self) -> None:
+        """Remove the state that was kept for a killed run."""
+        if is_chief():
+            self.checkpoint.remove()
+
+    def save(self) -> None:
+        """Write the encoder, the curves and some views."""
+        out = self.work.out
+        # float32 whatever the training's precision, so that it gives the same features anywhere
+        plain = self.network()
+        plain.set_weights(self.model.encoder.get_weights())
+        encoders.deployable(plain).save(out / "encoder.keras")
+        self.work.run.file(out / "encoder.keras")
+        # a plot fails without a column that it names, and one view of an image has no other to be found
+        self.curves.write(out / "curves.csv", ["contrastive_accuracy"])
+        self.work.run.file(out / "curves.csv")
+        originals = np.asarray(max((images for images, _ in self.parts), key=len)[:10])
+        rows = [("original", list(originals))]
+        for number in range(1, 5):
+            views = np.asarray(augment(originals, self.model.policy, self.model.seed_generator))
+            rows.append((f"view {number}", list(views)))
+        draw_rows(rows).savefig(out / "views.png", dpi=100)
+        self.work.run.file(out / "views.png", "pictures")
+
+    def last(self) -> dict[str, float]:
+        """The last epoch's numbers; none where there was no epoch."""
+        return dict(self.curves.rows[-1]) if self.curves.rows else {}
+
+    def _validation(self) -> tuple[np.ndarray, np.ndarray] | None:
+        images, labels = self.data.images("validation"), self.data.labels("validation")
+        if not len(labels):
+            return None
+        index, count = process_shard()
+        # what is filled up with is not labelled, and so not counted
+        images, labels = filled(np.asarray(images), devices()), filled(labels, devices(), UNLABELLED)
+        return images[index::count], labels[index::count]
+
+    def _state(self) -> list[Any]:
+        return [*self.model.variables, *self.model.optimizer.variables]
+
+    def _optimizer(self) -> keras.optimizers.Optimizer:
+        optimizer = optimizers.build(self.params.method.optimizer, self.params.runtime.epochs, self._steps())
+        optimizers.exclude_vectors(optimizer, self.model.trainable_variables)
+        return optimizer
+
+    def _steps(self) -> int:
+        return max(1, self.images // min(self.params.runtime.batch_size, self.images))
+
+
+def _key(data: Dataset, params: Params) -> str:
+    """Digest of everything that decides the result, the code of the training among it."""
+    code = code_digest("pretrain", params)
+    return value_digest(
+        [params_digest(params), data.manifest.digest, keras.backend.backend(), keras.version(), code]
+    )
+
+
+def _labels(data: Dataset, split: str) -> np.ndarray:
+    labels = data.labels(split)
+    return labels if split == "train" else np.full(len(labels), UNLABELLED)

@@ -1,0 +1,1 @@
+"""What several encoders are made of."""

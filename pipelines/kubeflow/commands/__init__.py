@@ -1,1 +1,0 @@
-"""The commands of `contrastive kubeflow`: one module each."""

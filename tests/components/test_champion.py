@@ -1,0 +1,79 @@
+"""Asking who is champion: of a real registry, and of one that does not answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from components.champion import champion
+from components.shared.errors import UserError
+from components.shared.evaluation.champion import Champion, read_champion
+from components.shared.params.schema import select
+
+
+@pytest.fixture
+def ask(in_tmp, compose_params, tracking_uri):
+    """A function that asks for the champion of a model, and returns the record's bytes too."""
+
+    def _ask(*overrides):
+        found = champion(in_tmp / "champion", select(compose_params(*overrides), "champion"))
+        assert read_champion(in_tmp / "champion") == found
+        return found, (in_tmp / "champion" / "champion.json").read_bytes()
+
+    return _ask
+
+
+def crown(name, source, **tags):
+    """Make a version of a registered model champion."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    version = client.create_model_version(name, source.as_uri(), tags=tags).version
+    client.set_registered_model_alias(name, "champion", version)
+
+
+def test_the_record_changes_with_the_champion_and_with_nothing_else(ask, in_tmp):
+    none, first = ask("registry.model_name=rising")
+    assert none == Champion(model="rising")
+    assert ask("registry.model_name=rising") == (none, first)
+    crown("rising", in_tmp, test_digest="d" * 64, test_accuracy="0.9", artifact_digest="a" * 64)
+    found, second = ask("registry.model_name=rising")
+    assert found.model_dump() == {
+        "schema_version": 1,
+        "model": "rising",
+        "version": "1",
+        "test_digest": "d" * 64,
+        "test_accuracy": 0.9,
+        "artifact_digest": "a" * 64,
+        "unavailable": None,
+    }
+    assert ask("registry.model_name=rising") == (found, second)
+    crown("rising", in_tmp)
+    assert ask("registry.model_name=rising")[0] == Champion(model="rising", version="2")
+    assert [path.name for path in (in_tmp / "champion").iterdir()] == ["champion.json"]
+
+
+def test_the_champion_of_the_production_model_counts(ask, in_tmp):
+    crown("shadow", in_tmp)
+    crown("shadow-production", in_tmp)
+    crown("shadow-production", in_tmp)
+    found, _ = ask("registry.model_name=shadow", "registry.production_model=shadow-production")
+    assert (found.model, found.version) == ("shadow-production", "2")
+
+
+@pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"])
+def test_a_registry_that_is_away_is_written_down(ask, monkeypatch, variable):
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    found, record = ask()
+    assert "127.0.0.1:9" in found.unavailable and "\n" not in found.unavailable
+    assert found.version is None
+    assert ask()[1] == record
+
+
+def test_a_folder_of_something_else_is_not_replaced(ask, in_tmp):
+    (in_tmp / "champion").mkdir()
+    (in_tmp / "champion" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="was not written by a step"):
+        ask()

@@ -1,0 +1,81 @@
+"""Options as in `conf/`, some of them changed."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+from pydantic import TypeAdapter
+
+from components.shared.params.composing import compose_settings
+from models import encoders, methods
+from models.augmentation import Augmentation
+from models.classifier import SupervisedOptions
+from models.heads import HeadOptions
+from models.optimizers import OptimizerOptions
+from models.probes import MiniBatchOptions
+
+# what changes nothing in an image but the place that it is cropped from, and its side
+COLORS_OFF = dict.fromkeys(("brightness", "contrast", "saturation", "hue", "grey_probability"), 0.0)
+STILL = {"crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
+
+
+@cache
+def _read(name):
+    values = compose_settings(name, [])
+    if name == "config":
+        return values
+    group = name.split("/")[0]
+    return values["method"][group] if group in ("augmentation", "optimizer") else values[group]
+
+
+def checked(kind, values):
+    """Plain values as options of a kind."""
+    return TypeAdapter(kind).validate_json(json.dumps(values))
+
+
+def augmentation(**changes):
+    """Crops and mirrors, and nothing else but what is asked for."""
+    return checked(Augmentation, {**_read("augmentation/any_hue"), **COLORS_OFF, **changes})
+
+
+def encoder(option, **changes):
+    """An encoder's options."""
+    values = {**_read(f"encoder/{option}"), **changes}
+    return checked(encoders.options_type(values["name"]), values)
+
+
+def network(option, image_size, statistics=None, **changes):
+    """An encoder with fresh weights."""
+    return encoders.build(encoder(option, **changes), image_size, statistics)
+
+
+def method(option, policy=None, **changes):
+    """A method's options; `changes` replace whole groups or single values."""
+    groups = {"optimizer": _read("optimizer/adam"), "augmentation": _read("augmentation/any_hue")}
+    values = {**_read(f"method/{option}"), **groups, **changes}
+    if policy is not None:
+        values["augmentation"] = TypeAdapter(Augmentation).dump_python(policy)
+    return checked(methods.options_type(values["name"]), values)
+
+
+def head(**changes):
+    """A plain projection head's options."""
+    return checked(HeadOptions, {**_read("method/simclr")["projection"], **changes})
+
+
+def optimizer(name, learning_rate, **changes):
+    """An optimiser's options, by default with a cosine and without warm-up."""
+    values = {**_read("optimizer/adam"), "warmup_epochs": 0, **changes}
+    return checked(OptimizerOptions, {**values, "name": name, "learning_rate": learning_rate})
+
+
+def minibatch(**changes):
+    """Options of the probe's solver in mini-batches."""
+    return checked(MiniBatchOptions, {**_read("config")["probe"]["minibatch"], **changes})
+
+
+def supervised(policy, **changes):
+    """Options of training with labels."""
+    values = {**_read("config")["supervised"], "augmentation": TypeAdapter(Augmentation).dump_python(policy)}
+    return checked(SupervisedOptions, {**values, **changes})

@@ -1,0 +1,98 @@
+"""What became of a run's steps, out of the nodes that Kubeflow Pipelines reports."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from kfp_server_api import models
+
+from pipelines.kubeflow.runs import duration, seconds_between, tasks
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def node(name, state, number=None, children=(), error=None, minutes=1, **more):
+    return models.V2beta1PipelineTaskDetail(
+        display_name=name,
+        state=state,
+        pod_name=f"flow-{'impl-' if 'executor' in name else ''}{number}",
+        child_tasks=[models.PipelineTaskDetailChildTask(pod_name=f"flow-{child}") for child in children],
+        create_time=NOON,
+        start_time=NOON,
+        end_time=NOON + timedelta(minutes=minutes) if minutes else datetime(1, 1, 1, tzinfo=UTC),
+        error=models.GoogleRpcStatus(message=error) if error else None,
+        **more,
+    )
+
+
+def found(*nodes, state="RUNNING"):
+    run = models.V2beta1Run(state=state, run_details=models.V2beta1RunDetails(task_details=list(nodes)))
+    return tasks(run, NOON + timedelta(minutes=5))
+
+
+def test_a_step_that_was_tried_again_is_what_the_last_try_was():
+    [task] = found(
+        node("probe-driver", "SUCCEEDED", 1),
+        node("probe", "SUCCEEDED", 2, [3], minutes=4),
+        node("executor", "SUCCEEDED", 3, [4, 5]),
+        node("executor(0)", "FAILED", 4, error="evicted"),
+        node("executor(1)", "SUCCEEDED", 5),
+    )
+    assert (task.state, task.error, task.pod, task.seconds) == ("succeeded", "", "flow-impl-5", 240)
+
+
+def test_a_step_that_failed_names_its_last_pod_and_why():
+    [task] = found(
+        node("probe-driver", "SUCCEEDED", 1),
+        node("probe", "FAILED", 2, [3]),
+        node("executor", "FAILED", 3, [4, 5]),
+        node("executor(0)", "FAILED", 4, error="evicted"),
+        node("executor(1)", "FAILED", 5, error="out of\nmemory"),
+    )
+    assert (task.state, task.error, task.pod) == ("failed", "out of memory", "flow-impl-5")
+
+
+def test_steps_next_to_each_other_keep_their_own_pods():
+    one, two = found(
+        *(node(name, "SUCCEEDED", number) for name, number in [("a-driver", 1), ("b-driver", 2)]),
+        node("a", "SUCCEEDED", 3, [5]),
+        node("b", "RUNNING", 4, [6], minutes=0),
+        node("executor", "SKIPPED", 5),
+        node("executor", "RUNNING", 6, minutes=0),
+    )
+    assert (one.name, one.state) == ("a", "cached")
+    assert (two.name, two.state, two.seconds, two.pod) == ("b", "running", 300, "flow-impl-6")
+
+
+@pytest.mark.parametrize(
+    ("driver", "run", "state"),
+    [("RUNNING", "RUNNING", "waiting"), ("FAILED", "FAILED", "failed"), ("SUCCEEDED", "FAILED", "unknown")],
+)
+def test_a_step_that_has_not_begun(driver, run, state):
+    [task] = found(node("probe-driver", driver, 1, error="no image" if driver == "FAILED" else None), state=run)
+    assert task.state == state and (task.seconds is None) == (state == "waiting")
+    assert task.error == ("no image" if state == "failed" else "")
+
+
+def test_groups_and_the_whole_are_no_steps():
+    names = ["root", "exit-handler-1", "condition-branches-1", "condition-2", "for-loop-3", "probe"]
+    nodes = [node(f"{name}{end}", "RUNNING", hash(name + end)) for name in names for end in ("-driver", "")]
+    assert [task.name for task in found(node("flow-x7", "RUNNING", 9), *nodes)] == ["probe"]
+
+
+def test_a_run_without_nodes_has_no_steps():
+    assert tasks(models.V2beta1Run(state="PENDING")) == []
+
+
+def test_times_that_did_not_come():
+    assert seconds_between(datetime(1970, 1, 1), None) is None and seconds_between(None, NOON) is None
+    assert seconds_between(NOON.replace(tzinfo=None), NOON) == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, ""), (0.4, "0 s"), (59.6, "1 min 00 s"), (61, "1 min 01 s"), (7500, "2 h 05 min")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
