@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
+from scipy.special import stdtrit
 
 # resamples drawn at once; bounds the memory of the bootstrap when there are many seeds
 _CHUNK = 250
@@ -102,6 +106,99 @@ def accuracy_interval(model: np.ndarray, confidence: float, resamples: int, seed
     """Percentile interval of one model's mean accuracy; arguments as in `gain_interval`."""
     nothing_right = np.zeros((1, model.shape[1]), bool)
     return gain_interval(model, nothing_right, confidence, resamples, seed)
+
+
+@dataclass(frozen=True)
+class GainBound:
+    """How large a gain is, and how large it is at least.
+
+    Attributes:
+        gain: mean accuracy(contender) − mean accuracy(baseline), a fraction.
+        low: one-sided lower confidence bound of the gain.
+        standard_error: of the gain, over trainings and test images.
+        df: degrees of freedom of Student's t.
+    """
+
+    gain: float
+    low: float
+    standard_error: float
+    df: float
+
+
+def gain_bound(contender: np.ndarray, baseline: np.ndarray, alpha: float) -> GainBound:
+    """Lower bound of a gain whose trainings and test images are both draws from many.
+
+    A right answer depends on the training, on the image, and on the two together (a two-way layout without
+    replication). The variance of the gain adds what images, trainings of the contender and trainings of the
+    baseline contribute; the residual, which each of the three contains, is taken off where it would be counted
+    twice. A side of one row is a fixed artefact, such as a shipped file: its trainings contribute nothing.
+
+    Args:
+        contender: right answers, bool, shape (replicates, images); each replicate is a whole training of
+            its own.
+        baseline: right answers on the same images, bool, shape (replicates', images).
+        alpha: one-sided error, in (0, 0.5].
+
+    Returns:
+        The gain, and a bound that lies above the true gain with probability about `alpha`.
+
+    Raises:
+        ValueError: the images differ in number or are fewer than two, a side has no row, or `alpha` is out of
+            range.
+
+    Source: Cornfield and Tukey 1956, doi:10.1214/aoms/1177728067 (two-way layouts); Satterthwaite 1946,
+    doi:10.2307/3002019 (degrees of freedom).
+    """
+    if contender.ndim != 2 or baseline.ndim != 2 or contender.shape[1] != baseline.shape[1]:
+        raise ValueError(f"right answers of shapes {contender.shape} and {baseline.shape}: must share their images")
+    images = contender.shape[1]
+    if images < 2 or not len(contender) or not len(baseline):
+        raise ValueError(f"{images} images, {len(contender)} and {len(baseline)} replicates: at least 2, 1 and 1")
+    if not 0 < alpha <= 0.5:
+        raise ValueError(f"alpha must be in (0, 0.5], not {alpha}")
+    gain = mean_gain(contender, baseline)
+    by_images = float((contender.mean(axis=0) - baseline.mean(axis=0)).var(ddof=1)) / images
+    terms, freedoms, residual = [by_images], [images - 1], 0.0
+    for right in (contender, baseline):
+        replicates = len(right)
+        if replicates > 1:
+            terms.append(float(right.mean(axis=1).var(ddof=1)) / replicates)
+            freedoms.append(replicates - 1)
+            residual += _residual_variance(right) / (images * replicates)
+    variance = max(sum(terms) - residual, by_images)
+    error = math.sqrt(variance)
+    # as many as the smaller side has at least, or its few trainings would count for more than they are
+    least = min(freedoms[1:], default=images - 1)
+    spread = sum(term**2 / freedom for term, freedom in zip(terms, freedoms, strict=True))
+    df = max(variance**2 / spread, least) if spread else float(least)
+    return GainBound(gain, gain - float(stdtrit(df, 1 - alpha)) * error, error, df)
+
+
+def _residual_variance(right: np.ndarray) -> float:
+    """Mean square of what neither the training nor the image explains, shape (replicates, images)."""
+    replicates, images = right.shape
+    table = right.astype("float64")
+    rows, columns = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
+    squares = np.square(table - rows - columns + table.mean()).sum()
+    return float(squares) / ((replicates - 1) * (images - 1))
+
+
+def look_alpha(k: int, alpha: float = 0.05) -> float:
+    """What the k-th look at the same test images may spend, so that all looks together spend at most `alpha`.
+
+    Args:
+        k: number of the look, from 1.
+        alpha: family-wise error over any number of looks.
+
+    Returns:
+        α·6/(π²k²), whose sum over all k is α.
+
+    Raises:
+        ValueError: k is less than 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    return alpha * 6 / (math.pi * k) ** 2
 
 
 def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
