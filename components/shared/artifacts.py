@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -117,7 +118,8 @@ def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]
         records: names of files by which an older folder there is known as one of ours.
 
     Raises:
-        UserError: `out` can't be written, is a folder of something else, or is being written by another process.
+        UserError: `out` can't be written, is a folder of something else, or is being written by another process, or
+            the disk is full.
     """
     out = Path(out)
     partial = out.parent / f".{out.name}.partial"
@@ -138,8 +140,12 @@ def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]
     with _locked(partial):
         try:
             yield partial
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise UserError(
+                    f"{out}: {error.strerror}; nothing is left of it; make room and run again"
+                ) from None
             raise
         if out.exists():
             out.rename(old)

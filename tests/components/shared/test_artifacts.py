@@ -138,6 +138,14 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         write_whole(tmp_path / "file" / "probe")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(tmp_path):
+    refused = pytest.raises(UserError, match=r"probe: No space left on device; nothing is left; make room")
+    with refused, output_folder(tmp_path / "probe"), Path("/dev/full").open("wb", buffering=0) as full:
+        full.write(b"0")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def foreign():
     """A folder that belongs to somebody else, as a new volume does to root."""
