@@ -143,9 +143,7 @@ def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(
-                    f"{out}: {error.strerror}; nothing is left of it; make room and run again"
-                ) from None
+                raise UserError(f"{out}: {error.strerror}; nothing is left; make room and run again") from None
             raise
         if out.exists():
             out.rename(old)

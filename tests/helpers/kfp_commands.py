@@ -32,7 +32,7 @@ def remembered(function: Any) -> Any:
 
 
 SLOW = {
-    "pipelines.kubeflow.releases.compose": remembered(releases.compose),
+    "pipelines.kubeflow.releases.compose_params": remembered(releases.compose_params),
     "pipelines.kubeflow.releases.compiled": remembered(releases.compiled),
     "pipelines.kubeflow.cluster.compose_cluster": remembered(cluster.compose_cluster),
 }
