@@ -70,10 +70,10 @@ def apply(model: ReadyModel, files: ImageFiles, progress: Progress | None = None
     length = max(1, min(_LARGEST_BATCH, _BATCH_PIXELS // model.size**2, len(files.paths)))
     reading = read_images(files.paths, model.size)
     while batch := list(islice(reading, length)):
-        images = {str(path): image for path, image in batch if not isinstance(image, str)}
+        images = {str(path): image for path, image in batch if not isinstance(image, UserError)}
         for _, why in batch:
-            if isinstance(why, str):
-                files.skip(why)
+            if isinstance(why, UserError):
+                files.skip(str(why))
         if images:
             yield list(images), _answers(model, list(images.values()), length)
         if progress is not None:

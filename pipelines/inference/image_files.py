@@ -93,7 +93,7 @@ def _is_shown(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 
 
-def read_images(paths: Iterable[Path], size: int) -> Iterator[tuple[Path, np.ndarray | str]]:
+def read_images(paths: Iterable[Path], size: int) -> Iterator[tuple[Path, np.ndarray | UserError]]:
     """Read image files on all processors, in order, holding only a few at a time.
 
     Args:
@@ -102,26 +102,29 @@ def read_images(paths: Iterable[Path], size: int) -> Iterator[tuple[Path, np.nda
 
     Returns:
         Path, and the image as a dataset would hold it (uint8, shape (size, size, 3); see
-        `components.shared.sources.pixels.decode`) or a line that says why it can't be read.
+        `components.shared.sources.pixels.decode`) or why it can't be read: one bad file does not end the others.
     """
-    return in_threads(partial(_read, size=size), paths)
+    return in_threads(partial(_read_or_refuse, size=size), paths)
 
 
-def _read(path: Path, size: int) -> tuple[Path, np.ndarray | str]:
+def _read_or_refuse(path: Path, size: int) -> tuple[Path, np.ndarray | UserError]:
+    try:
+        return path, _read(path, size)
+    except UserError as error:
+        return path, error
+
+
+def _read(path: Path, size: int) -> np.ndarray:
     try:
         status = path.stat()
         # a table, and a terminal, take text
         str(path).encode()
         if not stat.S_ISREG(status.st_mode):
-            why = "not a file; remove it"
-        elif status.st_size > LARGEST_FILE:
-            why = f"too large: {status.st_size >> 20} MiB, at most {LARGEST_FILE >> 20} are read"
-        else:
-            return path, decode(path.read_bytes(), size, str(path))
+            raise UserError(f"{path}: not a file; remove it")
+        if status.st_size > LARGEST_FILE:
+            raise UserError(f"{path}: too large: {status.st_size >> 20} MiB, at most {LARGEST_FILE >> 20} are read")
+        return decode(path.read_bytes(), size, str(path))
     except UnicodeEncodeError:
-        why = "its name is not UTF-8; rename it"
+        raise UserError(f"{path}: its name is not UTF-8; rename it") from None
     except OSError as error:
-        why = f"can't be read: {error.strerror}"
-    except UserError as error:
-        return path, str(error)
-    return path, f"{path}: {why}"
+        raise UserError(f"{path}: can't be read: {error.strerror}") from None
