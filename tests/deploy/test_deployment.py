@@ -149,10 +149,12 @@ def test_steps_log_parameters_numbers_pictures_files_and_a_model(stack, pipeline
     with tracked("finetune", {}, "p", {}, "deployed") as step:
         for epoch in (1, 2, 3):
             step.metrics({"loss": 1 / epoch}, step=epoch)
-        step.picture(figure, "curve.png")
-        logged = mlflow.pyfunc.log_model(
-            name="classifier", python_model=twice, input_example=[1.0], pip_requirements=["mlflow"]
-        )
+        figure.savefig(in_tmp / "curve.png")
+        step.file(in_tmp / "curve.png")
+        with mlflow.start_run(run_id=step.id):
+            logged = mlflow.pyfunc.log_model(
+                name="classifier", python_model=twice, input_example=[1.0], pip_requirements=["mlflow"]
+            )
         mlflow.register_model(logged.model_uri, "contrastive-deployed")
     assert [point.value for point in client.get_metric_history(step.id, "loss")] == [1, 1 / 2, 1 / 3]
     loaded = mlflow.pyfunc.load_model("models:/contrastive-deployed/1")

@@ -11,12 +11,14 @@ from components.shared.params.composing import compose_settings
 from models import encoders, methods
 from models.augmentation import Augmentation
 from models.classifier import SupervisedOptions
+from models.encoders.shared.normalization import PixelStatistics
 from models.methods.shared.heads import HeadOptions
 from models.optimizers import OptimizerOptions
 from models.probes import MiniBatchOptions
 
 # what changes nothing in an image but the place that it is cropped from, and its side
 COLORS_OFF = dict.fromkeys(("brightness", "contrast", "saturation", "hue", "grey_probability"), 0.0)
+MIDDLE = PixelStatistics((0.5, 0.5, 0.5), (0.06, 0.06, 0.06))
 STILL = {"crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
 
 
@@ -46,8 +48,8 @@ def encoder(option, **changes):
 
 
 def network(option, image_size, statistics=None, **changes):
-    """An encoder with fresh weights."""
-    return encoders.build(encoder(option, **changes), image_size, statistics)
+    """An encoder with fresh weights; of images in the middle of their range where no statistics are given."""
+    return encoders.build(encoder(option, **changes), image_size, statistics or MIDDLE)
 
 
 def method(option, policy=None, **changes):

@@ -79,7 +79,7 @@ def test_features_have_the_announced_shape(name, size):
 def test_an_image_too_small_or_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="at least 31 pixels, not 30"):
         network("conv", 30, width=8)
-    with pytest.raises(ValueError, match="vit: must be one of conv, resnet18, resnet34, resnet50, resnet50v2"):
+    with pytest.raises(ValueError, match=f"vit: must be one of {', '.join(encoders.NAMES)}$"):
         encoders.options_type("vit")
 
 
@@ -178,6 +178,7 @@ NETWORKS = [
     ("resnet50", 8, "symmetric"),
     ("resnet50v2", 16, "statistics"),
 ]
+NETWORKS += [(name, 16, "statistics") for name in encoders.NAMES if name not in {row[0] for row in NETWORKS}]
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from components.shared.artifacts import Dataset
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 from components.shared.training import inputs
+from models import encoders
 from models.classifier import SupervisedTrainer, predict
 from models.encoders.shared.normalization import PixelStatistics, pixel_statistics
 from models.training import precision
@@ -85,7 +86,7 @@ def test_normalisation_is_in_full_precision_in_a_half_precision_network():
 
 def test_a_normalisation_without_its_numbers_is_refused():
     with pytest.raises(ValueError, match="needs the training images' statistics"):
-        network("conv", 32, width=8, normalization="statistics")
+        encoders.build(encoder("conv", width=8, normalization="statistics"), 32)
 
 
 def test_steps_take_the_statistics_of_all_training_images_and_of_no_other(tmp_path):
