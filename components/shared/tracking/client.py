@@ -1,6 +1,7 @@
 """The connection to MLflow: where it is, how long a request may take, and what is wrong when it does not answer.
 
-The tracking server is `MLFLOW_TRACKING_URI`, or a SQLite file `mlflow.db` with artifacts in `mlartifacts/`.
+The tracking server is `MLFLOW_TRACKING_URI`, or a SQLite file `mlflow.db` with artifacts in `mlartifacts/`
+beside it.
 """
 
 from __future__ import annotations
@@ -82,8 +83,9 @@ def experiment_id(name: str) -> str:
     found = mlflow.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    local = sqlite_file(str(mlflow.get_tracking_uri())) is not None
-    location = Path(ARTIFACTS).resolve().as_uri() if local else None
+    file = sqlite_file(str(mlflow.get_tracking_uri()))
+    # beside the database, wherever the step stands: who may write the one may write the other
+    location = file.with_name(ARTIFACTS).resolve().as_uri() if file is not None else None
     try:
         return str(mlflow.create_experiment(name, location, tags=_TRAINING_PAGE))
     except MlflowException:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,11 +161,15 @@ def test_the_experiment_of_a_dataset_is_made_once(client):
     assert experiment_id("contrastive-once") == experiment_id("contrastive-once")
 
 
-def test_artifacts_of_the_embedded_server_lie_where_the_pipeline_ran(client, in_tmp):
+def test_artifacts_of_the_embedded_server_lie_beside_its_database_wherever_the_step_stands(
+    client, tracking_uri, in_tmp
+):
     with tracked("probe", {}, "p", {}, "embedded") as run:
-        (in_tmp / "a.txt").write_text("a")
-        run.file(in_tmp / "a.txt")
-    assert [path.name for path in (in_tmp / "mlartifacts").rglob("a.txt")] == ["a.txt"]
+        (in_tmp / "embedded.txt").write_text("a")
+        run.file(in_tmp / "embedded.txt")
+    beside = Path(tracking_uri.removeprefix("sqlite:///")).with_name("mlartifacts")
+    assert [path.name for path in beside.rglob("embedded.txt")] == ["embedded.txt"]
+    assert [path.name for path in in_tmp.iterdir()] == ["embedded.txt"]
 
 
 def test_names_are_dotted():
