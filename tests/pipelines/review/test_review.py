@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.errors import UserError
+from components.shared.params import composing
 from components.shared.params.composing import write_params
 from components.shared.registry.versions import find_champion, resolve
 from components.shared.tracking.client import connect
@@ -257,9 +258,8 @@ def test_the_models_are_those_of_the_parameters(name, compose_params, in_tmp, ca
     make_root(in_tmp)
     with pytest.raises(UserError, match=r"params\.yaml: no such file"):
         main(["review", "list"])
-    write_params(
-        compose_params([f"registry.model_name={name}", "registry.production_model=prod"])[1], in_tmp / "params.yaml"
-    )
+    chosen = [f"registry.model_name={name}", "registry.production_model=prod"]
+    write_params(composing.compose_params(chosen)[1], in_tmp / "params.yaml")
     main(["review", "list"])
     assert f"{name}, production model prod" in capsys.readouterr().out
     assert compose_params(f"registry.model_name={name}").registry.champion_model == name

@@ -18,6 +18,7 @@ from components.shared.params.schema import (
     validate_params,
 )
 from components.shared.steps import STEPS
+from models import encoders
 from tests.helpers.repository import ROOT
 
 VALUES = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -177,8 +178,7 @@ REFUSED = [
     (
         "encoder.name",
         "resnet19",
-        'encoder.name = "resnet19": must be one of conv, resnet18, resnet34, resnet50, resnet50v2 '
-        "(did you mean resnet18?)",
+        f'encoder.name = "resnet19": must be one of {", ".join(encoders.NAMES)} (did you mean resnet18?)',
     ),
     (
         "runtime.epoch",
