@@ -201,8 +201,20 @@ def test_what_the_block_raises_ends_the_process_and_those_it_started(monkeypatch
         assert started_here()
         raise ZeroDivisionError
     assert not started_here()
-    # gone, or killed and not yet collected by whoever inherits it
-    assert not other.exists() or ") Z " in other.read_text()
+    # SIGKILL is sent, not yet obeyed: a busy machine may take a moment
+    for _ in range(200):
+        if is_gone(other):
+            break
+        time.sleep(0.05)
+    assert is_gone(other)
+
+
+def is_gone(stat: Path) -> bool:
+    """Gone, or killed and not yet collected by whoever inherits it."""
+    try:
+        return ") Z " in stat.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def started_here() -> list[int]:
