@@ -15,11 +15,10 @@ from components.shared.evaluation.champion import Champion, read_champion
 from components.shared.evaluation.evidence import Scores
 from components.shared.evaluation.gate import BLESSING, BOOTSTRAP_SEED, Blessing, decide, score
 from components.shared.evaluation.predictions import CANDIDATES, TEST, Candidate, Truth, read_candidate
-from components.shared.evaluation.report import Findings, render_report
-from components.shared.evaluation.statistics import accuracy_interval, confusion
-from components.shared.evaluation.wording import PRETRAINING_PROBE, TITLES
+from components.shared.evaluation.report import Findings, write_report
+from components.shared.evaluation.statistics import accuracy_interval
+from components.shared.evaluation.wording import PRETRAINING_PROBE
 from components.shared.params.schema import Params, to_plain
-from components.shared.plots import evaluation as draw
 from components.shared.step import Work, command_line, working
 from components.shared.tracking.lineage import lineage
 from components.shared.training.curves import Curve, read_curve, write_curves
@@ -78,6 +77,9 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
         scores=scores,
         intervals=intervals,
         curves=_curves(folders),
+        search=None,
+        published=None,
+        budgets={},
         lineage=lineage(),
         params=to_plain(work.params),
         run_id=work.run.id,
@@ -105,8 +107,7 @@ def _write(work: Work, findings: Findings) -> None:
     (work.out / BLESSING).write_text(blessing.model_dump_json(indent=2) + "\n")
     write_curves(work.out / "curves.csv", findings.curves)
     _write_confusion(work.out / "confusion.csv", findings)
-    pictures = _draw(work.out, findings)
-    (work.out / "report.html").write_text(render_report(findings, pictures), encoding="utf-8")
+    write_report(work.out, findings)
     metrics = _metrics(findings)
     (work.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     for path in sorted(work.out.iterdir()):
@@ -148,32 +149,6 @@ def _write_confusion(path: Path, findings: Findings) -> None:
     if predicted is not None:
         table = pd.DataFrame({"actual": names[findings.truth.labels[TEST]], "predicted": names[predicted]})
     table.to_csv(path, index=False)
-
-
-def _draw(out: Path, findings: Findings) -> list[tuple[Path, str]]:
-    """Draw what there are numbers for; returns files and captions."""
-    blessing, names = findings.blessing, findings.truth.class_names
-    accuracies = draw.draw_accuracies(findings.scores, findings.intervals, blessing.confidence)
-    figures = [
-        ("accuracies.png", accuracies, "Accuracy on the test images."),
-        ("curves.png", draw.draw_curves(findings.curves), "How the models learned."),
-    ]
-    predicted = findings.predicted()
-    if blessing.winner is not None and predicted is not None:
-        title = TITLES[blessing.winner]
-        recall = draw.draw_recall(blessing.winner, findings.scores, names)
-        counts = confusion(predicted, findings.truth.labels[TEST], len(names))
-        heading = f"Confusion of the {title} that is exported"
-        figures += [
-            ("recall.png", recall, f"Recall per class: {title} against the baseline."),
-            ("confusion.png", draw.draw_confusion(counts, names, heading), f"{heading}, on the test images."),
-        ]
-    drawn = []
-    for name, figure, caption in figures:
-        if figure is not None:
-            figure.savefig(out / name)
-            drawn.append((out / name, caption))
-    return drawn
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from components.shared.artifacts import Manifest
+from components.shared.artifacts import Manifest, Result
 from components.shared.evaluation.evidence import Scores
 from components.shared.evaluation.gate import NOT_ASKED, Blessing
-from components.shared.evaluation.predictions import Candidate, Truth
-from components.shared.evaluation.statistics import spread
+from components.shared.evaluation.predictions import TEST, Candidate, Truth
+from components.shared.evaluation.statistics import confusion, spread
 from components.shared.evaluation.wording import TITLES, gain_in_words
+from components.shared.plots import evaluation as draw
 from components.shared.templates import Picture, render
 from components.shared.tracking.run import flatten
 from components.shared.training.curves import Curve
@@ -37,6 +38,9 @@ class Findings:
         scores: of the models that could be scored.
         intervals: name → interval of its accuracy.
         curves: how the models learned.
+        search: record of `search`, with both grids; None where there is none to read.
+        published: right answers on test of the published training, bool (replicates, N); None where there is none.
+        budgets: labels per class → right answers of the linear probe on test, bool (replicates, N).
         lineage: tags that say which code and data this is.
         params: of the evaluation, plain values.
         run_id: MLflow run of the evaluation.
@@ -49,6 +53,9 @@ class Findings:
     scores: Mapping[str, Scores]
     intervals: Mapping[str, tuple[float, float]]
     curves: Sequence[Curve]
+    search: Result | None
+    published: np.ndarray | None
+    budgets: Mapping[int, np.ndarray]
     lineage: Mapping[str, str]
     params: Mapping[str, Any]
     run_id: str
@@ -58,6 +65,11 @@ class Findings:
         if self.blessing.winner is None:
             return None
         return self.candidates[self.blessing.winner].exported_answers().argmax(axis=1)
+
+
+def write_report(out: Path, findings: Findings) -> None:
+    """Write the pictures and `report.html` into a folder that is there."""
+    (out / "report.html").write_text(render_report(findings, draw_pictures(out, findings)), encoding="utf-8")
 
 
 def render_report(findings: Findings, pictures: Sequence[tuple[Path, str]]) -> str:
@@ -83,6 +95,32 @@ def render_report(findings: Findings, pictures: Sequence[tuple[Path, str]]) -> s
         lineage=findings.lineage,
         runs=_runs(findings),
     )
+
+
+def draw_pictures(out: Path, findings: Findings) -> list[tuple[Path, str]]:
+    """Draw what there are numbers for; returns files and captions."""
+    blessing, names = findings.blessing, findings.truth.class_names
+    accuracies = draw.draw_accuracies(findings.scores, findings.intervals, blessing.confidence)
+    figures = [
+        ("accuracies.png", accuracies, "Accuracy on the test images."),
+        ("curves.png", draw.draw_curves(findings.curves), "How the models learned."),
+    ]
+    predicted = findings.predicted()
+    if blessing.winner is not None and predicted is not None:
+        title = TITLES[blessing.winner]
+        recall = draw.draw_recall(blessing.winner, findings.scores, names)
+        counts = confusion(predicted, findings.truth.labels[TEST], len(names))
+        heading = f"Confusion of the {title} that is exported"
+        figures += [
+            ("recall.png", recall, f"Recall per class: {title} against the baseline."),
+            ("confusion.png", draw.draw_confusion(counts, names, heading), f"{heading}, on the test images."),
+        ]
+    drawn = []
+    for name, figure, caption in figures:
+        if figure is not None:
+            figure.savefig(out / name)
+            drawn.append((out / name, caption))
+    return drawn
 
 
 def _summary(findings: Findings) -> str:
