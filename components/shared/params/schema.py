@@ -110,7 +110,7 @@ class MonitorParams(Section):
 
 
 class GateParams(looks.Options, *(rule.Options for rule in rules().values())):  # type: ignore[misc]
-    """What a model must prove before it is put up for review (`conf/gate/`): options of the look and of each rule."""
+    """What a model must prove before it is put up for review (`conf/gate/`): its options and each rule's."""
 
 
 class RegistryParams(Section):

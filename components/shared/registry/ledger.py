@@ -1,8 +1,8 @@
 """The ledger of looks at test images, kept in the registry: who looks is counted, under whatever model name.
 
-Each look is a run of an experiment of its own, with all that counts in its tags, so that no artifact store is needed.
-MLflow has no counter that several can use at once. So a claim is written first and counted afterwards, deleted ones
-too: of two that look at the same moment each counts at least its own place.
+Each look is a run of an experiment of its own, with all that counts in its tags, so that no artifact store is
+needed. MLflow has no counter that several can use at once. So a claim is written first and counted afterwards,
+deleted ones too: of two that look at the same moment each counts at least its own place.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Sketch:
 
 
 class RegistryLedger:
-    """The ledger of the registry that MLflow is pointed at; its methods raise UserError where it does not answer."""
+    """The ledger at the server that MLflow is pointed at; its methods raise UserError where that does not answer."""
 
     def expected(self, key: str, images: np.ndarray) -> int:
         """The place that a look of this key would have, without claiming it."""

@@ -61,8 +61,8 @@ class Version:
 def find_champion(name: str) -> Champion:
     """What the registry says of the version of `name` that carries the alias `champion`, and of those before it.
 
-    A version was champion if it carries the alias `previous-champion` or a reviewer approved it; one that a reviewer
-    has rejected, withdrawn or rolled back since does not count.
+    A version was champion if it carries the alias `previous-champion` or a reviewer approved it; one that was
+    rejected, withdrawn or rolled back since does not count.
 
     Raises:
         UserError: the registry does not answer.
