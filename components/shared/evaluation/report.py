@@ -35,7 +35,8 @@ class Findings:
         truth: the dataset's labels and classes.
         blessing: the verdict.
         candidates: the models that could be read.
-        scores: of the models that could be scored.
+        validated: model → accuracy on held-out images of each replicate, of the models that are sound.
+        scores: of the same models on test; empty where the test set stayed closed.
         intervals: name → interval of its accuracy.
         curves: how the models learned.
         search: record of `search`, with both grids; None where there is none to read.
@@ -50,6 +51,7 @@ class Findings:
     truth: Truth
     blessing: Blessing
     candidates: Mapping[str, Candidate]
+    validated: Mapping[str, np.ndarray]
     scores: Mapping[str, Scores]
     intervals: Mapping[str, tuple[float, float]]
     curves: Sequence[Curve]
@@ -61,8 +63,8 @@ class Findings:
     run_id: str
 
     def predicted(self) -> np.ndarray | None:
-        """Classes that the winner's exported model answers on test, int, shape (N,); None without a winner."""
-        if self.blessing.winner is None:
+        """Classes that the winner's exported model answers on test, int (N,); None where nothing was judged."""
+        if self.blessing.winner is None or not self.blessing.judged:
             return None
         return self.candidates[self.blessing.winner].exported_answers().argmax(axis=1)
 
@@ -84,7 +86,7 @@ def render_report(findings: Findings, pictures: Sequence[tuple[Path, str]]) -> s
         TEMPLATES / "report.html.j2",
         title=f"Evaluation of {findings.manifest.name}",
         not_asked=NOT_ASKED,
-        verdict="blessed" if blessing.blessed else "not blessed",
+        verdict=blessing.verdict,
         blessing=blessing,
         confidence=f"{100 * blessing.confidence:g} %",
         summary=_summary(findings),

@@ -98,7 +98,7 @@ class Sketch:
 
 
 class RegistryLedger:
-    """The ledger at the server that MLflow is pointed at; its methods raise UserError where that does not answer."""
+    """The ledger at the server that MLflow is pointed at. All raise UserError where that does not answer."""
 
     def expected(self, key: str, images: np.ndarray) -> int:
         """The place that a look of this key would have, without claiming it."""
