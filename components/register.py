@@ -36,9 +36,9 @@ def register(dataset: Path, evaluation: Path, probe: Path, finetune: Path, out: 
 
     A model that is not blessed, does not belong to the evaluation, was judged as an earlier look at the test images
     than the registry's ledger counts, does not load in a fresh process without this project, answers differently
-    there or over HTTP, or takes requests that its signature forbids, is not registered. That is a result, not an error: `result.json` holds the reason and the step ends well, because a
-    repeated run would find the same. A registry that does not answer is an error: nothing is written, and the next
-    run tries again.
+    there or over HTTP, or takes requests that its signature forbids, is not registered. That is a result, not an
+    error: `result.json` holds the reason and the step ends well, because a repeated run would find the same. A
+    registry that does not answer is an error: nothing is written, and the next run tries again.
 
     Args:
         dataset: folder of `ingest`.
@@ -125,8 +125,8 @@ def _check_look(data: Dataset, blessing: Blessing) -> None:
     look = RegistryLedger().claim(blessing.look_key, image_digests(data, TEST), blessing.policy)
     if look.place > blessing.look:
         raise RefusedError(
-            f"by the registry's ledger this is look {look.place} at these test images, not {blessing.look} as it was "
-            "judged; run `dvc repro -f evaluate`"
+            f"by the registry's ledger this is look {look.place} at these test images, and it was judged as look "
+            f"{blessing.look}; run `dvc repro -f evaluate`"
         )
 
 
