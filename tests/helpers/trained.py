@@ -25,14 +25,14 @@ def simulate(labels: np.ndarray, classes: int, accuracy: float, seeds: int, rng:
     return (np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)).astype(np.float32)
 
 
-def search_details(trials: int = 4) -> dict[str, Any]:
+def search_details(number: int = 4) -> dict[str, Any]:
     """Details of a search that tried baseline and fine-tuning at the same points."""
     points = [
         {
             **dict(augmentation=("weak", "views")[trial % 2], learning_rate=0.001 * 3**trial, weight_decay=1e-4),
             **dict(epochs=10, log_loss=1.0 + trial / 10, accuracy=0.6),
         }
-        for trial in range(trials)
+        for trial in range(number)
     ]
     sides = ("baseline", "finetune")
     chosen = {side: points[0] for side in sides}
