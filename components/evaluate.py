@@ -13,11 +13,19 @@ import pandas as pd
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, read_champion
-from components.shared.evaluation.evidence import Slice
 from components.shared.evaluation.gate import BLESSING, Blessing, decide, held_out, score
 from components.shared.evaluation.measured import MEASURED, Measured, intervals, mean_recall
-from components.shared.evaluation.predictions import CANDIDATES, TEST, Candidate, Truth, read_candidate
+from components.shared.evaluation.predictions import (
+    CANDIDATES,
+    TEST,
+    Candidate,
+    Truth,
+    read_budgets,
+    read_candidate,
+    read_published,
+)
 from components.shared.evaluation.report import Findings, write_report
+from components.shared.evaluation.slices import find_slices
 from components.shared.evaluation.statistics import accuracy
 from components.shared.evaluation.wording import PRETRAINING_PROBE
 from components.shared.params.schema import Params, to_plain
@@ -79,8 +87,9 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
     truth, gate = Truth.of(data), work.params.gate
     candidates, search, unreadable = _read(folders)
     rivals = partial(ask_rivals, champion, data, gate.skip_champions)
-    blessing = decide(candidates, unreadable, search, truth, gate, RegistryLedger(), rivals, _slices(data))
+    blessing = decide(candidates, unreadable, search, truth, gate, RegistryLedger(), rivals, find_slices(data))
     scores = score(candidates, truth) if blessing.judged else {}
+    budgets, knn = read_budgets(folders["probe"], truth) if blessing.judged else ({}, None)
     return Findings(
         manifest=data.manifest,
         truth=truth,
@@ -91,8 +100,9 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
         intervals=intervals(scores, (1 - blessing.confidence) / 2),
         curves=_curves(folders),
         search=search,
-        published=None,
-        budgets={},
+        published=read_published(folders["finetune"], truth) if blessing.judged else None,
+        budgets=budgets,
+        knn=knn,
         lineage=lineage(),
         params=to_plain(work.params),
         run_id=work.run.id,
@@ -111,14 +121,6 @@ def _read(folders: Mapping[str, Path]) -> tuple[dict[str, Candidate], Result | N
         except UserError as error:
             unreadable.append(str(error))
     return candidates, search, unreadable
-
-
-def _slices(data: Dataset) -> list[Slice]:
-    labels = data.labels(TEST)
-    return [
-        Slice("class", name, np.flatnonzero(labels == label))
-        for label, name in enumerate(data.manifest.class_names)
-    ]
 
 
 def _curves(folders: Mapping[str, Path]) -> list[Curve]:
@@ -167,7 +169,14 @@ def _measured(findings: Findings) -> Measured:
         accuracies={name: found.accuracy.tolist() for name, found in scores.items()},
         intervals=dict(findings.intervals),
         recall={name: mean_recall(found) for name, found in scores.items()},
+        published=_accuracies(findings.published),
+        budgets={size: _accuracies(right) for size, right in findings.budgets.items()},
+        knn=_accuracies(findings.knn),
     )
+
+
+def _accuracies(right: np.ndarray | None) -> list[float]:
+    return [] if right is None else right.mean(axis=1).tolist()
 
 
 def _write_confusion(path: Path, findings: Findings) -> None:

@@ -42,6 +42,7 @@ class Findings:
         search: record of `search`, with both grids; None where there is none to read.
         published: right answers on test of the published training, bool (replicates, N); None where there is none.
         budgets: labels per class → right answers of the linear probe on test, bool (replicates, N).
+        knn: right answers of the nearest neighbours on test, bool (replicates, N); None where there are none.
         lineage: tags that say which code and data this is.
         params: of the evaluation, plain values.
         run_id: MLflow run of the evaluation.
@@ -58,6 +59,7 @@ class Findings:
     search: Result | None
     published: np.ndarray | None
     budgets: Mapping[int, np.ndarray]
+    knn: np.ndarray | None
     lineage: Mapping[str, str]
     params: Mapping[str, Any]
     run_id: str
