@@ -5,8 +5,8 @@ In this order, each step on what the one before left:
 1. test: the source's own, else every labelled image whose hash, as a fraction, is below `data.split.test`;
 2. labels: of each class the `data.labels_per_class` images with the lowest hashes stay labelled, the others become
    unlabelled;
-3. validation: the source's own, else those below `data.split.validation`; within a budget of labels, that fraction of
-   each class by the order of hashes.
+3. validation: the source's own, else those below `data.split.validation`; within a budget of labels, that fraction
+   of each class by the order of hashes.
 
 An image's hash is of `data.seed`, what it is for, and the image's whole pixels, or its group's name: neither other
 images nor file names move it. So a dataset that grows keeps its test images, copies stay together, and a larger
@@ -140,9 +140,9 @@ def _set_aside(
         needed = math.ceil(math.log(1 - _SURE) / math.log(1 - rare)) if rare > 0 else 0
         where = split if not moved else "train"
         raise UserError(
-            f"data.split.{split} = {fraction}: of the {len(rows)} labelled images of class {name!r} none falls into "
-            f"{where}; about {max(needed, 2)} are needed to be sure that one does: add images, bring a {split} split "
-            "of your own, or choose another data.seed"
+            f"data.split.{split} = {fraction}: of the {len(rows)} labelled images of class {name!r} none falls "
+            f"into {where}; about {max(needed, 2)} are needed to be sure that one does: add images, bring a {split} "
+            "split of your own, or choose another data.seed"
         )
     plan[rows[chosen]] = SPLITS.index(split)
 
