@@ -4,37 +4,50 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from components.shared.artifacts import Dataset
+from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, read_champion
-from components.shared.evaluation.evidence import Scores
-from components.shared.evaluation.gate import BLESSING, BOOTSTRAP_SEED, Blessing, decide, score
+from components.shared.evaluation.evidence import Slice
+from components.shared.evaluation.gate import BLESSING, Blessing, decide, held_out, score
+from components.shared.evaluation.measured import MEASURED, Measured, intervals, mean_recall
 from components.shared.evaluation.predictions import CANDIDATES, TEST, Candidate, Truth, read_candidate
 from components.shared.evaluation.report import Findings, write_report
-from components.shared.evaluation.statistics import accuracy_interval
+from components.shared.evaluation.statistics import accuracy
 from components.shared.evaluation.wording import PRETRAINING_PROBE
 from components.shared.params.schema import Params, to_plain
+from components.shared.registry.ledger import RegistryLedger
+from components.shared.registry.rivals import ask_rivals
 from components.shared.step import Work, command_line, working
 from components.shared.tracking.lineage import lineage
 from components.shared.training.curves import Curve, read_curve, write_curves
 
 
 def evaluate(
-    dataset: Path, probe: Path, baseline: Path, finetune: Path, champion: Path, out: Path, params: Params
+    dataset: Path,
+    search: Path,
+    probe: Path,
+    baseline: Path,
+    finetune: Path,
+    champion: Path,
+    out: Path,
+    params: Params,
 ) -> Blessing:
-    """Compare the probe and the fine-tuned model with the baseline.
+    """Compare the probe and the fine-tuned model with the baseline, and the winner with the champion.
 
-    Writes into `out`: `blessing.json` (the verdict and its reasons), `metrics.json`, `curves.csv`,
-    `confusion.csv`, pictures, `report.html` and `result.json`. A model that is missing, damaged or about other
+    Writes into `out`: `blessing.json` (the verdict and its reasons), `metrics.json` (held-out numbers and the
+    verdict, to choose by), `curves.csv`, `confusion.csv`, pictures, `report.html`, `result.json` and, only if the
+    test set was opened, `test.json` (what was measured there). A model that is missing, damaged or about other
     images makes the verdict "not blessed"; it does not stop the step.
 
     Args:
         dataset: folder of `ingest`.
+        search: folder of `search`.
         probe: folder of `probe`.
         baseline: folder of `baseline`.
         finetune: folder of `finetune`.
@@ -46,7 +59,9 @@ def evaluate(
         UserError: the dataset or the champion's record is missing or damaged, or `out` can't be written.
     """
     data = Dataset(dataset)
-    folders = {"probe": Path(probe), "baseline": Path(baseline), "finetune": Path(finetune)}
+    data.check_digests()
+    folders = {"search": search, "probe": probe, "baseline": baseline, "finetune": finetune}
+    folders = {name: Path(folder) for name, folder in folders.items()}
     inputs = {"dataset": Path(dataset), **folders, "champion": Path(champion)}
     best = read_champion(champion)
     with working("evaluate", out, params, inputs, data.manifest.name) as work:
@@ -54,7 +69,7 @@ def evaluate(
         findings = _compare(work, data, folders, best)
         _write(work, findings)
     blessing = findings.blessing
-    print(f"evaluate: {'blessed' if blessing.blessed else 'not blessed'}")
+    print(f"evaluate: {blessing.verdict}")
     for reason in blessing.reasons():
         print(f"  {reason}")
     return blessing
@@ -62,22 +77,20 @@ def evaluate(
 
 def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: Champion) -> Findings:
     truth, gate = Truth.of(data), work.params.gate
-    candidates, unreadable = _read(folders)
-    blessing = decide(candidates, unreadable, truth, gate, champion)
-    scores = score(candidates, truth)
-    intervals = {
-        name: accuracy_interval(found.right, gate.confidence, gate.resamples, BOOTSTRAP_SEED)
-        for name, found in scores.items()
-    }
+    candidates, search, unreadable = _read(folders)
+    rivals = partial(ask_rivals, champion, data, gate.skip_champions)
+    blessing = decide(candidates, unreadable, search, truth, gate, RegistryLedger(), rivals, _slices(data))
+    scores = score(candidates, truth) if blessing.judged else {}
     return Findings(
         manifest=data.manifest,
         truth=truth,
         blessing=blessing,
         candidates=candidates,
+        validated={name: accuracy(right) for name, right in held_out(candidates, truth).items()},
         scores=scores,
-        intervals=intervals,
+        intervals=intervals(scores, (1 - blessing.confidence) / 2),
         curves=_curves(folders),
-        search=None,
+        search=search,
         published=None,
         budgets={},
         lineage=lineage(),
@@ -86,14 +99,26 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
     )
 
 
-def _read(folders: Mapping[str, Path]) -> tuple[dict[str, Candidate], list[str]]:
-    candidates, unreadable = {}, []
+def _read(folders: Mapping[str, Path]) -> tuple[dict[str, Candidate], Result | None, list[str]]:
+    candidates, search, unreadable = {}, None, []
+    try:
+        search = read_record(folders["search"], Result)
+    except UserError as error:
+        unreadable.append(str(error))
     for name in CANDIDATES:
         try:
             candidates[name] = read_candidate(name, folders[name])
         except UserError as error:
             unreadable.append(str(error))
-    return candidates, unreadable
+    return candidates, search, unreadable
+
+
+def _slices(data: Dataset) -> list[Slice]:
+    labels = data.labels(TEST)
+    return [
+        Slice("class", name, np.flatnonzero(labels == label))
+        for label, name in enumerate(data.manifest.class_names)
+    ]
 
 
 def _curves(folders: Mapping[str, Path]) -> list[Curve]:
@@ -107,40 +132,42 @@ def _write(work: Work, findings: Findings) -> None:
     (work.out / BLESSING).write_text(blessing.model_dump_json(indent=2) + "\n")
     write_curves(work.out / "curves.csv", findings.curves)
     _write_confusion(work.out / "confusion.csv", findings)
+    if blessing.judged:
+        (work.out / MEASURED).write_text(_measured(findings).model_dump_json(indent=2) + "\n")
     write_report(work.out, findings)
     metrics = _metrics(findings)
     (work.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     for path in sorted(work.out.iterdir()):
         work.run.file(path)
-    work.run.tags({"blessed": str(blessing.blessed).lower(), "winner": blessing.winner or "none"})
+    tags = {"verdict": blessing.verdict, "blessed": str(blessing.blessed).lower()}
+    work.run.tags({**tags, "winner": blessing.winner or "none"})
     work.finish(
         findings.manifest.digest,
         metrics,
+        verdict=blessing.verdict,
         blessed=blessing.blessed,
         winner=blessing.winner,
-        accuracies={name: found.accuracy.tolist() for name, found in findings.scores.items()},
-        intervals={name: list(interval) for name, interval in findings.intervals.items()},
-        recall={name: _recall(found) for name, found in findings.scores.items()},
         runs={name: candidate.result.mlflow_run_id for name, candidate in findings.candidates.items()},
     )
 
 
-def _recall(scores: Scores) -> list[float | None]:
-    """Per class, mean over seeds; None without test images of the class."""
-    return [float(value) if np.isfinite(value) else None for value in scores.recall.mean(axis=0)]
-
-
 def _metrics(findings: Findings) -> dict[str, float]:
-    """Flat numbers for `dvc metrics`; one that could not be computed is left out, never NaN."""
-    blessing = findings.blessing
-    metrics = {f"{name}_accuracy": float(found.accuracy.mean()) for name, found in findings.scores.items()}
-    if "probe" in findings.scores:
-        known = findings.candidates["probe"].result.metrics
-        metrics |= {name: value for name, value in known.items() if name.startswith("knn") and np.isfinite(value)}
-    if blessing.gain is not None and blessing.interval is not None:
-        metrics |= {"gain": blessing.gain, "gain_low": blessing.interval[0], "gain_high": blessing.interval[1]}
-    metrics["blessed"] = int(blessing.blessed)
-    return metrics
+    """Flat numbers to choose by, for `dvc metrics`: of held-out images, and the verdict; none of test."""
+    blessing, means = findings.blessing, {name: float(found.mean()) for name, found in findings.validated.items()}
+    metrics = {f"{name}_validation_accuracy": mean for name, mean in means.items()}
+    if blessing.winner is not None:
+        metrics["validation_gain"] = means[blessing.winner] - means["baseline"]
+    return {**metrics, "judged": int(blessing.judged), "blessed": int(blessing.blessed)}
+
+
+def _measured(findings: Findings) -> Measured:
+    scores = findings.scores
+    return Measured(
+        confidence=findings.blessing.confidence,
+        accuracies={name: found.accuracy.tolist() for name, found in scores.items()},
+        intervals=dict(findings.intervals),
+        recall={name: mean_recall(found) for name, found in scores.items()},
+    )
 
 
 def _write_confusion(path: Path, findings: Findings) -> None:

@@ -13,9 +13,11 @@ from components.shared.artifacts import Dataset, Result, input_digest, read_reco
 from components.shared.digests import file_digest
 from components.shared.errors import RefusedError, UserError
 from components.shared.evaluation.gate import Blessing, read_blessing
-from components.shared.evaluation.predictions import CONTENDERS, TEST, Candidate, read_candidate
+from components.shared.evaluation.measured import read_measured
+from components.shared.evaluation.predictions import CONTENDERS, TEST, Candidate, image_digests, read_candidate
 from components.shared.params.schema import Params
 from components.shared.registry.infra_validation import validate_infrastructure
+from components.shared.registry.ledger import RegistryLedger
 from components.shared.registry.logged_model import log_classifier
 from components.shared.registry.model_card import model_card
 from components.shared.registry.version_tags import Subject, version_tags
@@ -32,11 +34,11 @@ COMPARED_IMAGES = 256
 def register(dataset: Path, evaluation: Path, probe: Path, finetune: Path, out: Path, params: Params) -> Result:
     """Register the winner as a version with the alias `challenger`, or write down why not.
 
-    A model that is not blessed, does not belong to the evaluation, does not load in a fresh process without this
-    project, answers differently there or over HTTP, or takes requests that its signature forbids, is not
-    registered. That is a result, not an error: `result.json` holds the reason and the step ends well, because a
-    repeated run would find the same. A registry that does not answer is an error: nothing is written, and the next
-    run tries again.
+    A model that is not blessed, does not belong to the evaluation, was judged as an earlier look at the test images
+    than the registry's ledger counts, does not load in a fresh process without this project, answers differently
+    there or over HTTP, or takes requests that its signature forbids, is not registered. That is a result, not an
+    error: `result.json` holds the reason and the step ends well, because a repeated run would find the same. A
+    registry that does not answer is an error: nothing is written, and the next run tries again.
 
     Args:
         dataset: folder of `ingest`.
@@ -62,6 +64,7 @@ def register(dataset: Path, evaluation: Path, probe: Path, finetune: Path, out: 
         measured: dict[str, float] = {}
         try:
             winner = _winner(data, blessing, evaluated, folders)
+            _check_look(data, blessing)
             path = folders[winner.name] / CLASSIFIER
             digest = file_digest(path)
             known = find_version(params.registry.model_name, digest)
@@ -71,7 +74,17 @@ def register(dataset: Path, evaluation: Path, probe: Path, finetune: Path, out: 
             measured |= _try_out(uri, data, winner)
             probed = read_record(folders["probe"], Result)
             runs = find_runs(recorded_runs(data.manifest, evaluated, probed, work.run.id), data.manifest)
-            subject = Subject(blessing, data.manifest, winner.result, probed, evaluated, lineage(), runs, measured)
+            subject = Subject(
+                blessing=blessing,
+                manifest=data.manifest,
+                winner=winner.result,
+                probe=probed,
+                evaluation=evaluated,
+                test=read_measured(evaluation),
+                lineage=lineage(),
+                runs=runs,
+                measured=measured,
+            )
             details = _put_up(uri, digest, subject, params)
             if known is not None:
                 details["why"] += " (it was registered before)"
@@ -89,7 +102,7 @@ def _winner(data: Dataset, blessing: Blessing, evaluated: Result, folders: Mappi
     """The winner's record and predictions, if the verdict is about exactly these folders."""
     inputs, digest, winner = evaluated.inputs, data.manifest.digest, blessing.winner
     if not blessing.blessed:
-        raise RefusedError("not blessed: " + "; ".join(blessing.reasons()))
+        raise RefusedError(f"{blessing.verdict}: " + "; ".join(blessing.reasons()))
     if winner not in CONTENDERS:
         raise RefusedError(f"blessing.json: winner = {winner!r}; expected one of {', '.join(CONTENDERS)}")
     if blessing.dataset_digest != digest or inputs.get("dataset") != digest:
@@ -101,6 +114,20 @@ def _winner(data: Dataset, blessing: Blessing, evaluated: Result, folders: Mappi
         return read_candidate(winner, folders[winner])
     except UserError as error:
         raise RefusedError(str(error)) from None
+
+
+def _check_look(data: Dataset, blessing: Blessing) -> None:
+    """Ask the ledger again: a run cache may have restored the evaluation, of another registry even."""
+    if blessing.look is None or blessing.look_key is None or not blessing.policy:
+        raise RefusedError(
+            "blessing.json: does not tell which look at the test images it was; run `dvc repro evaluate`"
+        )
+    look = RegistryLedger().claim(blessing.look_key, image_digests(data, TEST), blessing.policy)
+    if look.place > blessing.look:
+        raise RefusedError(
+            f"by the registry's ledger this is look {look.place} at these test images, and it was judged as look "
+            f"{blessing.look}; run `dvc repro -f evaluate`"
+        )
 
 
 def _try_out(uri: str, data: Dataset, winner: Candidate) -> dict[str, float]:

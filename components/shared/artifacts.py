@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.shared.digests import files_digest
+from components.shared.digests import file_digest, files_digest
 from components.shared.errors import UserError
 
 SPLITS = ("unlabelled", "train", "validation", "test")
 UNLABELLED = -1
 # what helps on a cluster, where a new volume belongs to root
 TO_WRITE = "let its volume belong to group 0 with mode 0770, or set the pod's fsGroup"
+FILES = "files.parquet"
 CHAMPION_RECORD = "champion.json"
 # a finished folder holds one of them
 RECORDS = ("manifest.json", "result.json", CHAMPION_RECORD)
@@ -51,7 +53,7 @@ class Manifest(Record):
     `name` is that of the data option; it names the MLflow experiment. `source` says where the images were read.
     `counts` maps each split to its number of images, `class_counts` each split to the number of images of each
     class (in the order of `class_names`); `digest` covers all arrays and the class names, `test_digest` the
-    test split alone.
+    test split alone; `files` maps each array's file, and `files.parquet`, to its SHA-256.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Manifest(Record):
     seed: int
     digest: str
     test_digest: str
+    files: dict[str, str] = {}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -253,6 +256,33 @@ class Dataset:
     def labels(self, split: str) -> np.ndarray:
         """Labels of a split: int64, shape (N,), −1 = unlabelled."""
         return self._load(f"{split}.labels.npy")
+
+    def files(self, split: str) -> pd.DataFrame:
+        """What each image of a split is, in row order: label, path, width, height, digest (of its pixels), group.
+
+        Raises:
+            UserError: the list is missing or damaged.
+        """
+        path = self.folder / FILES
+        try:
+            found = pd.read_parquet(path)
+            return found[found["split"] == split].sort_values("row").reset_index(drop=True)
+        except (OSError, ValueError, KeyError) as error:
+            why = str(error).splitlines()[0][:120]
+            raise UserError(f"{path}: can't be read ({why}); run the ingest step again") from None
+
+    def check_digests(self) -> None:
+        """Check every file against the manifest.
+
+        Raises:
+            UserError: one is missing, was replaced since, or the manifest does not tell.
+        """
+        if not self.manifest.files:
+            raise UserError(f"{self.folder}/manifest.json: files: tells no digests; run the ingest step again")
+        for name, digest in self.manifest.files.items():
+            path = self.folder / name
+            if not path.is_file() or file_digest(path) != digest:
+                raise UserError(f"{path}: is not what manifest.json says was ingested; run the ingest step again")
 
     def _load(self, name: str, mmap_mode: Any = None) -> np.ndarray:
         path = self.folder / name

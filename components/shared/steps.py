@@ -118,9 +118,11 @@ STEPS: dict[str, Step] = {
         Step(
             name="evaluate",
             title="Evaluate against the baseline",
-            inputs=("dataset", "probe", "baseline", "finetune", "champion"),
+            inputs=("dataset", "search", "probe", "baseline", "finetune", "champion"),
             out="evaluation",
             reads=("gate",),
+            # the ledger of looks, and the champion's model
+            network=True,
         ),
         # it acts on a registry, and must run, never be replayed
         Step(

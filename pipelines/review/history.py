@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from components.shared.registry.versions import (
+    APPROVED,
     CHAMPION,
     PREVIOUS,
     REJECTED,
@@ -18,7 +19,7 @@ from pipelines.review.state import State
 
 OUTSIDE = "outside of review (MLflow's page, or another program)"
 # what the tag STATUS says after a decision
-OUTCOMES = {"approve": "approved", "reject": REJECTED, "rollback": ROLLED_BACK, "withdraw": WITHDRAWN}
+OUTCOMES = {"approve": APPROVED, "reject": REJECTED, "rollback": ROLLED_BACK, "withdraw": WITHDRAWN}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import shutil
 import subprocess
@@ -17,14 +18,18 @@ from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, write_champion
 from components.shared.evaluation.gate import read_blessing
+from components.shared.evaluation.measured import Measured, read_measured
+from components.shared.evaluation.statistics import look_alpha
 from components.shared.params.schema import select
+from components.shared.registry import ledger
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
 from tests.helpers.trained import write_all, write_trained
 
 PICTURES = {"accuracies.png", "curves.png", "recall.png", "confusion.png"}
-INPUTS = ("dataset", "probe", "baseline", "finetune", "champion")
+INPUTS = ("dataset", "search", "probe", "baseline", "finetune", "champion")
 FILES = {"blessing.json", "metrics.json", "curves.csv", "confusion.csv", "report.html", "result.json"}
+VALIDATION = {"baseline_validation_accuracy", "probe_validation_accuracy", "finetune_validation_accuracy"}
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +45,8 @@ def run(made, tmp_path, monkeypatch, tracking_uri):
     """A copy of the folders that a test may spoil, as working folder."""
     shutil.copytree(made, tmp_path / "run")
     monkeypatch.chdir(tmp_path / "run")
+    # a ledger of its own
+    monkeypatch.setattr(ledger, "EXPERIMENT", f"looks-{tmp_path.name}")
     return tmp_path / "run"
 
 
@@ -70,40 +77,35 @@ def test_a_clear_gain_is_blessed_and_everything_is_written(run, do_evaluate):
     assert blessing.blessed
     assert blessing.winner == "finetune"
     out = run / "evaluation"
-    assert names(out) == FILES | PICTURES
+    assert names(out) == FILES | PICTURES | {"test.json"}
     for name in PICTURES:
         with Image.open(out / name) as picture:
             picture.load()
             assert min(picture.size) > 200
             assert len(np.unique(np.asarray(picture.convert("L")))) > 20
     metrics = json.loads((out / "metrics.json").read_text())
-    assert set(metrics) == {
-        "baseline_accuracy",
-        "probe_accuracy",
-        "finetune_accuracy",
-        "knn_test_accuracy",
-        "gain",
-        "gain_low",
-        "gain_high",
-        "blessed",
-    }
-    assert metrics["blessed"] == 1
-    assert metrics["gain"] == pytest.approx(metrics["finetune_accuracy"] - metrics["baseline_accuracy"])
-    recorded = read_record(run / "finetune", Result).metrics["test_accuracy"]
-    assert metrics["finetune_accuracy"] == pytest.approx(recorded)
-    assert metrics["gain_low"] < metrics["gain"] < metrics["gain_high"]
+    assert set(metrics) == {*VALIDATION, "validation_gain", "judged", "blessed"}
+    assert (metrics["judged"], metrics["blessed"]) == (1, 1)
+    gain = metrics["finetune_validation_accuracy"] - metrics["baseline_validation_accuracy"]
+    assert metrics["validation_gain"] == pytest.approx(gain)
+    recorded = read_record(run / "finetune", Result).metrics["validation_accuracy"]
+    assert metrics["finetune_validation_accuracy"] == pytest.approx(recorded)
     record = read_record(out, Result)
     assert record.metrics == metrics
-    check_details(record.details, Dataset(run / "dataset").manifest)
+    assert record.details["runs"] == dict.fromkeys(("probe", "baseline", "finetune"), "0" * 32)
+    check_measured(read_measured(out), blessing, Dataset(run / "dataset").manifest)
     assert not [path for path in run.iterdir() if path.name.startswith(".")]
 
 
-def check_details(details, manifest):
-    assert details["runs"] == dict.fromkeys(("probe", "baseline", "finetune"), "0" * 32)
+def check_measured(measured, blessing, manifest):
+    means = {name: np.mean(values) for name, values in measured.accuracies.items()}
+    assert means["finetune"] - means["baseline"] == pytest.approx(blessing.gain)
+    assert measured.accuracies["finetune"][1] == pytest.approx(blessing.artefact.accuracy)
+    assert measured.confidence == blessing.confidence
     shares = np.array(manifest.class_counts["test"]) / manifest.counts["test"]
-    for name, (low, high) in details["intervals"].items():
-        assert low < np.mean(details["accuracies"][name]) < high
-        assert np.dot(details["recall"][name], shares) == pytest.approx(np.mean(details["accuracies"][name]))
+    for name, (low, high) in measured.intervals.items():
+        assert low < means[name] < high
+        assert np.dot(measured.recall[name], shares) == pytest.approx(means[name])
 
 
 def test_tables_for_dvc(run, do_evaluate):
@@ -168,10 +170,11 @@ def test_the_mlflow_run_holds_verdict_pictures_and_lineage(run, do_evaluate):
     assert tracked.data.tags["blessed"] == "true"
     assert tracked.data.tags["winner"] == "finetune"
     assert tracked.data.tags["input.dataset"] == Dataset(run / "dataset").manifest.digest
-    assert tracked.data.metrics["gain"] == pytest.approx(record.metrics["gain"])
+    assert tracked.data.tags["verdict"] == "blessed"
+    assert set(tracked.data.metrics) == {*VALIDATION, "validation_gain", "judged", "blessed"}
     assert tracked.data.params["gate.min_gain"] == "0.02"
     assert tracked.inputs.dataset_inputs[0].dataset.name == "tiny"
-    assert {item.path for item in client.list_artifacts(record.mlflow_run_id)} == FILES | PICTURES
+    assert {item.path for item in client.list_artifacts(record.mlflow_run_id)} == {*FILES, *PICTURES, "test.json"}
 
 
 def test_the_probe_can_win(run, do_evaluate):
@@ -183,12 +186,103 @@ def test_the_probe_can_win(run, do_evaluate):
     assert "linear probe" in (run / "evaluation" / "report.html").read_text()
 
 
-def test_one_seed_and_one_epoch(run, do_evaluate):
+def test_two_replicates_of_one_epoch_are_never_blessed(run, do_evaluate):
     for name, accuracy in (("probe", 0.7), ("baseline", 0.6), ("finetune", 0.9)):
         shutil.rmtree(run / name)
-        write_trained(run / name, run / "dataset", accuracy, seeds=1, epochs=1)
-    assert do_evaluate().blessed
-    assert names(run / "evaluation") >= PICTURES
+        write_trained(run / name, run / "dataset", accuracy, seeds=2, epochs=1)
+    blessing = do_evaluate()
+    assert (blessing.blessed, blessing.judged) == (False, False)
+    assert "2 replicates, where gate.min_replicates = 3" in why(blessing, "inputs")
+    assert "look 1 at these test images" in do_evaluate("gate.min_replicates=2").closed
+    assert do_evaluate("gate.min_replicates=2", "gate.alpha=0.1").judged
+
+
+# --- the test set: who looks, and how often
+
+
+def check_closed(run, blessing):
+    """Nothing of the test set is computed, written or drawn."""
+    assert (blessing.verdict, blessing.judged, blessing.blessed) == ("not judged", False, False)
+    known = blessing.model_dump()
+    assert {known[name] for name in ("gain", "interval", "artefact", "champion", "standard_error")} == {None}
+    assert names(run / "evaluation") == FILES | {"curves.png"}
+    assert (run / "evaluation" / "confusion.csv").read_text() == "actual,predicted\n"
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert set(metrics) == {*VALIDATION, "validation_gain", "judged", "blessed"}
+    assert (metrics["judged"], metrics["blessed"]) == (0, 0)
+    assert read_measured(run / "evaluation") == Measured()
+    assert blessing.closed in html.unescape((run / "evaluation" / "report.html").read_text())
+
+
+def looks():
+    """Number of looks on record."""
+    import mlflow
+
+    found = mlflow.MlflowClient().get_experiment_by_name(ledger.EXPERIMENT)
+    return 0 if found is None else len(mlflow.MlflowClient().search_runs([found.experiment_id]))
+
+
+def test_who_does_not_ask_for_a_verdict_gets_held_out_numbers_only(run, do_evaluate):
+    check_closed(run, do_evaluate("gate.open_test=false"))
+    assert looks() == 0
+
+
+def test_a_winner_without_a_gain_on_held_out_images_does_not_open_the_test_set(run, do_evaluate):
+    def spoil(arrays):
+        arrays["validation_probabilities"] = np.roll(arrays["validation_probabilities"], 1, axis=2)
+
+    for name in ("probe", "finetune"):
+        edit(run / name, spoil)
+    blessing = do_evaluate()
+    check_closed(run, blessing)
+    assert "on held-out images" in blessing.closed
+    assert looks() == 0
+
+
+def trained_anew(run, number, seeds=3):
+    """The same folders of other trainings."""
+    for name, accuracy in (("probe", 0.78), ("baseline", 0.7), ("finetune", 0.85)):
+        shutil.rmtree(run / name)
+        write_trained(run / name, run / "dataset", accuracy, rng_seed=number, seeds=seeds)
+
+
+def test_the_second_training_at_the_same_images_is_the_second_look(run, do_evaluate):
+    trained_anew(run, 1, seeds=5)
+    first = do_evaluate()
+    assert do_evaluate() == first
+    trained_anew(run, 2, seeds=5)
+    second = do_evaluate()
+    assert (first.look, second.look, looks()) == (1, 2, 2)
+    assert second.alpha == pytest.approx(look_alpha(2))
+    assert second.blessed, "a gain of many standard errors"
+
+
+def test_a_look_that_proves_next_to_nothing_is_not_taken(run, do_evaluate):
+    do_evaluate()
+    trained_anew(run, 1)
+    blessing = do_evaluate()
+    check_closed(run, blessing)
+    assert "look 2 at these test images" in blessing.closed and "3 replicates" in blessing.closed
+    assert looks() == 1
+
+
+def test_options_changed_after_the_test_was_seen_are_told(run, do_evaluate):
+    assert not do_evaluate("gate.min_gain=0.5").blessed
+    blessing = do_evaluate("gate.min_gain=0.0")
+    assert (blessing.blessed, blessing.look, blessing.options_changed) == (True, 1, True)
+    assert blessing.weaker == ["min_gain = 0.0 instead of 0.02"]
+
+
+def test_a_registry_that_is_lost_keeps_the_test_set_closed(run, do_evaluate, monkeypatch):
+    """Nobody may look whom nobody counts."""
+
+    def away():
+        raise UserError("MLFLOW_TRACKING_URI = http://127.0.0.1:9: can't be used")
+
+    monkeypatch.setattr(ledger, "connect", away)
+    blessing = do_evaluate()
+    check_closed(run, blessing)
+    assert "127.0.0.1:9" in blessing.closed
 
 
 # --- inputs that are not sound: the step ends well and says why
@@ -297,8 +391,10 @@ def test_an_unsound_input_is_refused_with_its_reason(run, do_evaluate, spoil, na
     assert names(run / "evaluation") >= FILES
     metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
     assert metrics["blessed"] == 0
-    assert f"{name}_accuracy" not in metrics
+    assert f"{name}_validation_accuracy" not in metrics
     assert len(metrics) >= 3
+    assert not (run / "evaluation" / "test.json").exists()
+    assert looks() == 0
     report = (run / "evaluation" / "report.html").read_text()
     assert "Not blessed" in report
     assert SPOILED[spoil] in report
@@ -311,7 +407,7 @@ def test_nothing_but_the_dataset_is_refused_too(run, do_evaluate):
     assert not blessing.blessed
     assert all(f"{name}/result.json: missing" in why(blessing, "inputs") for name in ("probe", "finetune"))
     assert names(run / "evaluation") == FILES
-    assert json.loads((run / "evaluation" / "metrics.json").read_text()) == {"blessed": 0}
+    assert json.loads((run / "evaluation" / "metrics.json").read_text()) == {"judged": 0, "blessed": 0}
 
 
 @pytest.mark.parametrize("content", [None, "epoch,accuracy\n", "a,b\n1,2\n", "epoch,accuracy\nx,y\n"])
@@ -326,24 +422,39 @@ def test_curves_that_can_not_be_read_are_left_out_of_the_picture(run, do_evaluat
     assert "baseline" not in text
 
 
-# --- the champion
-
-
-def test_a_better_champion_on_the_same_images_refuses(run, do_evaluate):
-    digest = Dataset(run / "dataset").manifest.test_digest
-    best = Champion(model="better", version="1", test_digest=digest, test_accuracy=0.99)
-    write_champion(run / "champion", best)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda folder: shutil.rmtree(folder), "search/result.json: missing"),
+        (lambda folder: (folder / "result.json").write_text("{}"), "search/result.json"),
+        (
+            lambda folder: edit_trials(folder, lambda trials: trials["baseline"].pop()),
+            "not tried at the same points",
+        ),
+        (lambda folder: edit_trials(folder, lambda trials: trials.clear()), "no list of trials"),
+    ],
+)
+def test_a_search_that_was_not_the_same_for_both_is_refused(run, do_evaluate, change, words):
+    change(run / "search")
     blessing = do_evaluate()
     assert not blessing.blessed
-    assert blessing.reasons() == [f"champion: {why(blessing, 'champion')}"]
-    assert "99.0% of champion version 1" in why(blessing, "champion")
+    assert words in why(blessing, "inputs")
+
+
+def edit_trials(folder, change):
+    record = json.loads((folder / "result.json").read_text())
+    change(record["details"]["trials"])
+    (folder / "result.json").write_text(json.dumps(record))
+
+
+# --- the champion
 
 
 def test_another_champion_is_another_input(run, do_evaluate):
     recorded = []
     for version in ("1", "2"):
-        write_champion(run / "champion", Champion(model="elsewhere", version=version, test_digest="0" * 64))
-        assert do_evaluate().blessed
+        write_champion(run / "champion", Champion(model="elsewhere", version=version))
+        do_evaluate()
         recorded.append(read_record(run / "evaluation", Result).inputs["champion"])
     assert recorded[0] != recorded[1]
 
@@ -352,7 +463,7 @@ def test_a_registry_that_is_away_refuses(run, do_evaluate):
     write_champion(run / "champion", Champion(model="away", unavailable="http://127.0.0.1:9 does not answer"))
     blessing = do_evaluate()
     assert not blessing.blessed
-    assert "could not be asked: http://127.0.0.1:9" in why(blessing, "champion")
+    assert "could not be asked for its champion: http://127.0.0.1:9" in why(blessing, "champion")
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", '{"model": "a", "schema_version": 2}'])
@@ -376,10 +487,15 @@ def test_a_missing_dataset_is_an_error_and_writes_nothing(run, do_evaluate):
     assert not (run / "evaluation").exists()
 
 
-def test_a_damaged_dataset_is_an_error_and_writes_nothing(run, do_evaluate):
-    (run / "dataset" / "test.labels.npy").write_bytes(b"no array")
-    with pytest.raises(UserError, match=r"test\.labels\.npy"):
+@pytest.mark.parametrize("name", ["test.labels.npy", "test.images.npy", "train.labels.npy", "files.parquet"])
+def test_files_replaced_after_ingest_are_an_error_and_nothing_is_written(run, do_evaluate, name):
+    path = run / "dataset" / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=name.replace(".", r"\.")) as caught:
         do_evaluate()
+    assert "\n" not in str(caught.value)
     assert not (run / "evaluation").exists()
 
 

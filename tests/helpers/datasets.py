@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from components.shared.artifacts import SPLITS, UNLABELLED, Manifest, save_array, write_record
-from components.shared.digests import files_digest, value_digest
+from components.shared.artifacts import FILES, SPLITS, UNLABELLED, Manifest, save_array, write_record
+from components.shared.digests import file_digest, files_digest, value_digest
 
 Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
 Pattern = Callable[[np.ndarray, np.ndarray, float, np.random.Generator], np.ndarray]
@@ -59,6 +61,11 @@ def make_arrays(counts: Mapping[str, int], *, classes: int = 3, image_size: int 
     return arrays
 
 
+def image_digest(image: np.ndarray) -> str:
+    """SHA-256 of an image's shape and pixels."""
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+
+
 def write_dataset(
     folder: Path, arrays: Arrays, class_names: list[str], *, name: str = "tiny", seed: int = 0
 ) -> Path:
@@ -67,6 +74,15 @@ def write_dataset(
     for split, (images, labels) in arrays.items():
         save_array(folder / f"{split}.images.npy", images)
         save_array(folder / f"{split}.labels.npy", labels)
+    rows = [
+        {
+            **dict(split=split, row=row, label=label, path=f"{split}/{row}.png", group=None),
+            **dict(width=image.shape[1], height=image.shape[0], digest=image_digest(image)),
+        }
+        for split, (images, labels) in arrays.items()
+        for row, (image, label) in enumerate(zip(images, labels, strict=True))
+    ]
+    pd.DataFrame(rows).to_parquet(folder / FILES, index=False)
     classes = range(len(class_names))
     write_record(
         folder,
@@ -90,6 +106,7 @@ def write_dataset(
             seed=seed,
             digest=value_digest([files_digest(folder.glob("*.npy")), class_names]),
             test_digest=files_digest(folder.glob("test.*.npy")),
+            files={path.name: file_digest(path) for path in sorted(folder.iterdir())},
         ),
     )
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,39 @@ def simulate(labels: np.ndarray, classes: int, accuracy: float, seeds: int, rng:
     answers = np.where(right, labels, wrong)
     logits = 3.0 * np.eye(classes)[answers] + rng.random((seeds, len(labels), classes))
     return (np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)).astype(np.float32)
+
+
+def search_details(number: int = 4) -> dict[str, Any]:
+    """Details of a search that tried baseline and fine-tuning at the same points."""
+    points = [
+        {
+            **dict(augmentation=("weak", "views")[trial % 2], learning_rate=0.001 * 3**trial, weight_decay=1e-4),
+            **dict(epochs=10, log_loss=1.0 + trial / 10, accuracy=0.6),
+        }
+        for trial in range(number)
+    ]
+    sides = ("baseline", "finetune")
+    chosen = {side: points[0] for side in sides}
+    return {
+        "trials": {side: [dict(point) for point in points] for side in sides},
+        "chosen": chosen,
+        "held_out": "validation",
+        "capped": [],
+    }
+
+
+def write_search(folder: Path, dataset: Path, **details: Any) -> Path:
+    """Write `search/` as its step leaves it."""
+    folder.mkdir(parents=True)
+    write_record(
+        folder,
+        Result(
+            **dict(step="search", params={}, params_digest=value_digest({}), inputs={}, seconds=1.0),
+            **dict(mlflow_run_id="0" * 32, metrics={}, details={**search_details(), **details}),
+            dataset_digest=Dataset(dataset).manifest.digest,
+        ),
+    )
+    return folder
 
 
 def write_trained(
@@ -44,15 +78,16 @@ def write_trained(
     folder.mkdir(parents=True)
     save_predictions(folder / "predictions.npz", splits)
     _write_curves(folder, accuracy, seeds, epochs, rng)
-    right = {split: (p.argmax(axis=2) == labels).mean(axis=1) for split, (p, labels) in splits.items()}
-    metrics = {f"{split}_accuracy": float(values.mean()) for split, values in right.items()}
-    metrics |= {f"{split}_accuracy_std": float(values.std()) for split, values in right.items()}
+    validation, labels = splits["validation"]
+    metrics = {"validation_accuracy": float((validation.argmax(axis=2) == labels).mean())}
     inputs = {"dataset": data.manifest.digest}
-    details = {"exported_seed": 1 if seeds > 1 else 0, "optimisation_steps": steps, "curves": "curves.csv"}
+    details = {
+        **{"exported_seed": 1 if seeds > 1 else 0, "replicates": list(range(seeds)), "held_out": "validation"},
+        **{"optimisation_steps": steps, "curves": "curves.csv"},
+    }
     if folder.name != "baseline":
         inputs["encoder"] = value_digest("encoder")
     if folder.name == "probe":
-        metrics["knn_test_accuracy"] = accuracy - 0.05
         details |= {"method": "simclr", "encoder": "conv"}
     write_record(
         folder,
@@ -74,12 +109,13 @@ def write_trained(
 def write_all(
     root: Path, dataset: Path, *, baseline: float, probe: float, finetune: float, **more
 ) -> dict[str, Path]:
-    """Write the three folders side by side, and that of a registry without a champion; returns name → folder."""
+    """Write the models' folders, the search's, and that of a registry without a champion; returns name → folder."""
     accuracies = {"probe": probe, "baseline": baseline, "finetune": finetune}
     folders = {name: write_trained(root / name, dataset, value, **more) for name, value in accuracies.items()}
     (root / "champion").mkdir()
     write_champion(root / "champion", Champion(model="tiny"))
-    return {**folders, "champion": root / "champion"}
+    search = write_search(root / "search", dataset)
+    return {**folders, "search": search, "champion": root / "champion"}
 
 
 def _write_curves(folder: Path, accuracy: float, seeds: int, epochs: int, rng: np.random.Generator) -> None:

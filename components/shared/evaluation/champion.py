@@ -1,20 +1,34 @@
-"""`champion/champion.json`: the model that reviewers accepted last, as the gate compares the next one with it."""
+"""`champion/champion.json`: the models that reviewers accepted, with which the gate compares the next one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, ConfigDict
 
 from components.shared.artifacts import CHAMPION_RECORD, read_json
+
+
+class Accepted(BaseModel):
+    """A version that reviewers approved, and nobody decided against since.
+
+    `uri` is the model's address in the registry, `artifact_digest` that of its file, None where its tags do not
+    tell.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    version: str
+    artifact_digest: str | None = None
+    uri: str
 
 
 class Champion(BaseModel):
     """What the registry said of the champion, and nothing that differs where it says the same.
 
-    `model` is the registered model whose alias `champion` counts; `version` is None where it has no champion.
-    `test_digest`, `test_accuracy` and `artifact_digest` are None where the version's tags do not tell.
+    `model` is the registered model whose alias `champion` counts; `version` and `artifact_digest` are the
+    champion's, None where it has none. `accepted` are the champion, first, and those before it, latest first.
     `unavailable` says why the registry could not be asked.
     """
 
@@ -23,9 +37,8 @@ class Champion(BaseModel):
     schema_version: Literal[1] = 1
     model: str
     version: str | None = None
-    test_digest: str | None = None
-    test_accuracy: FiniteFloat | None = None
     artifact_digest: str | None = None
+    accepted: list[Accepted] = []
     unavailable: str | None = None
 
 

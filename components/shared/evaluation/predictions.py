@@ -13,7 +13,11 @@ import numpy as np
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
 
-VALIDATION, TEST = "validation", "test"
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+# how predictions.npz calls the images that training did not see and that chose: those of validation, or, where a
+# search cross-validated, train and then validation
+HELD_OUT = VALIDATION
+BOTH = f"{TRAIN}+{VALIDATION}"
 CONTENDERS = ("probe", "finetune")
 CANDIDATES = ("baseline", "probe", "finetune")
 # softmax in float32 sums to 1 within about 1e-6 per class; half-precision heads stay below this
@@ -22,12 +26,21 @@ _SUM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Truth:
-    """What the dataset itself says: its digests, classes, and the labels of validation and test."""
+    """What the dataset itself says.
+
+    Attributes:
+        dataset_digest: of all of it.
+        test_digest: of the test split.
+        class_names: in the order of the labels.
+        labels: split → true classes, int64, of train, validation and test.
+        images: digests of the test images' content, uint64, shape (N,).
+    """
 
     dataset_digest: str
     test_digest: str
     class_names: list[str]
     labels: dict[str, np.ndarray]
+    images: np.ndarray
 
     @classmethod
     def of(cls, data: Dataset) -> Truth:
@@ -37,16 +50,33 @@ class Truth:
             UserError: an array is missing or does not fit the manifest.
         """
         manifest = data.manifest
-        labels = {split: data.labels(split) for split in (VALIDATION, TEST)}
-        return cls(manifest.digest, manifest.test_digest, list(manifest.class_names), labels)
+        labels = {split: data.labels(split) for split in (TRAIN, VALIDATION, TEST)}
+        images = image_digests(data, TEST)
+        return cls(manifest.digest, manifest.test_digest, list(manifest.class_names), labels, images)
+
+    def held_out(self, name: str) -> np.ndarray | None:
+        """True classes of the images that a record calls `name`, None where there are no such."""
+        if name == BOTH:
+            return np.concatenate([self.labels[TRAIN], self.labels[VALIDATION]])
+        return self.labels[VALIDATION] if name == VALIDATION else None
+
+
+def image_digests(data: Dataset, *splits: str) -> np.ndarray:
+    """The first 8 bytes of each image's content digest, uint64, shape (N,), in row order.
+
+    Raises:
+        UserError: the dataset has no list of its files.
+    """
+    digests = [digest for split in splits for digest in data.files(split)["digest"]]
+    return np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One trained model's record and predictions.
 
-    `probabilities` maps a split to float32 (seeds, N, classes), `labels` to the true classes (N,) as its step
-    saw them.
+    `probabilities` maps a split to float32 (replicates, N, classes), `labels` to the true classes (N,) as its step
+    saw them. Those of `HELD_OUT` may have a single row, of a search that cross-validated.
     """
 
     name: str
@@ -55,15 +85,20 @@ class Candidate:
     labels: dict[str, np.ndarray]
 
     @property
-    def seeds(self) -> int:
-        """Number of trainings that differ in their seed alone."""
+    def replicates(self) -> int:
+        """Number of whole trainings, which differ in their seed alone."""
         return len(self.probabilities[TEST])
+
+    @property
+    def held_out(self) -> str:
+        """Which images the held-out predictions are about."""
+        return str(self.result.details.get("held_out", VALIDATION))
 
     @property
     def exported_seed(self) -> int | None:
         """Index of the training whose model is `classifier.keras`; None if the record does not name one."""
         index = self.result.details.get("exported_seed")
-        sound = isinstance(index, int) and not isinstance(index, bool) and 0 <= index < self.seeds
+        sound = isinstance(index, int) and not isinstance(index, bool) and 0 <= index < self.replicates
         return index if sound else None
 
     def exported_answers(self) -> np.ndarray:
@@ -82,8 +117,8 @@ def read_candidate(name: str, folder: Path) -> Candidate:
     path = folder / "predictions.npz"
     try:
         with np.load(path, allow_pickle=False) as file:
-            probabilities = {split: np.asarray(file[f"{split}_probabilities"]) for split in (VALIDATION, TEST)}
-            labels = {split: np.asarray(file[f"{split}_labels"]) for split in (VALIDATION, TEST)}
+            probabilities = {split: np.asarray(file[f"{split}_probabilities"]) for split in (HELD_OUT, TEST)}
+            labels = {split: np.asarray(file[f"{split}_labels"]) for split in (HELD_OUT, TEST)}
     except FileNotFoundError:
         raise UserError(f"{path}: missing; run the step that writes {folder.name}/ again") from None
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
@@ -100,14 +135,23 @@ def faults(candidate: Candidate, truth: Truth) -> list[str]:
         found.append(f"made from another dataset (digest {digest[:12]}, not {truth.dataset_digest[:12]})")
     if candidate.result.step != candidate.name:
         found.append(f"written by the step {candidate.result.step!r}")
-    for split, labels in truth.labels.items():
+    expected = {HELD_OUT: truth.held_out(candidate.held_out), TEST: truth.labels[TEST]}
+    for split, labels in expected.items():
+        if labels is None:
+            found.append(f"result.json: held_out = {candidate.held_out!r}; expected {VALIDATION!r} or {BOTH!r}")
+            continue
         found += _array_faults(split, candidate.probabilities[split], candidate.labels[split], labels, truth)
-    seeds = len(candidate.probabilities[VALIDATION])
-    if not found and seeds != candidate.seeds:
-        found.append(f"{seeds} seeds on {VALIDATION} but {candidate.seeds} on {TEST}")
+    rows, replicates = len(candidate.probabilities[HELD_OUT]), candidate.replicates
+    if not found and rows not in (1, replicates):
+        found.append(f"{rows} replicates on {HELD_OUT} but {replicates} on {TEST}")
+    seeds = candidate.result.details.get("replicates")
+    if not found and (
+        not isinstance(seeds, list) or len(seeds) != replicates or len(set(map(str, seeds))) < len(seeds)
+    ):
+        found.append(f"result.json: replicates = {seeds!r}; expected {replicates} different seeds, as gathered")
     if not found and candidate.name in CONTENDERS and candidate.exported_seed is None:
         index = candidate.result.details.get("exported_seed")
-        found.append(f"result.json: exported_seed = {index!r}; expected 0 to {candidate.seeds - 1}")
+        found.append(f"result.json: exported_seed = {index!r}; expected 0 to {replicates - 1}")
     return [f"{candidate.name}/: {fault}" for fault in found]
 
 
@@ -116,7 +160,9 @@ def _array_faults(
 ) -> list[str]:
     shape = (len(expected), len(truth.class_names))
     if probabilities.ndim != 3 or probabilities.shape[1:] != shape or not len(probabilities):
-        return [f"{split} probabilities of shape {probabilities.shape}; expected (seeds, {shape[0]}, {shape[1]})"]
+        return [
+            f"{split} probabilities of shape {probabilities.shape}; expected (replicates, {shape[0]}, {shape[1]})"
+        ]
     if not np.issubdtype(probabilities.dtype, np.floating):
         return [f"{split} probabilities are {probabilities.dtype}, not floating point"]
     bad = int((~np.isfinite(probabilities)).any(axis=2).sum())
@@ -130,39 +176,27 @@ def _array_faults(
     return []
 
 
-def comparison_faults(candidates: Mapping[str, Candidate], truth: Truth) -> list[str]:
+def comparison_faults(candidates: Mapping[str, Candidate], truth: Truth, min_replicates: int = 1) -> list[str]:
     """What makes it unfair, or impossible, to compare the models with each other."""
     found = []
     for split, labels in truth.labels.items():
         unknown = int(((labels < 0) | (labels >= len(truth.class_names))).sum())
         if unknown or not len(labels):
             found.append(f"dataset/: {unknown} of {len(labels)} {split} images without a class; all need one")
-    seeds = {name: candidate.seeds for name, candidate in candidates.items()}
+    seeds = {name: str(candidate.result.details.get("replicates")) for name, candidate in candidates.items()}
     if len(set(seeds.values())) > 1:
-        found.append("different numbers of seeds: " + ", ".join(f"{name} {n}" for name, n in seeds.items()))
-    if {"baseline", "finetune"} <= set(candidates):
-        found += _rivalry_faults(candidates["baseline"].result, candidates["finetune"].result)
+        found.append("different replicates: " + ", ".join(f"{name} {listed}" for name, listed in seeds.items()))
+    fewest = min((candidate.replicates for candidate in candidates.values()), default=min_replicates)
+    if fewest < min_replicates:
+        found.append(
+            f"{fewest} replicates, where gate.min_replicates = {min_replicates}; list more seeds in "
+            "runtime.replicates"
+        )
+    about = {name: candidate.held_out for name, candidate in candidates.items()}
+    if len(set(about.values())) > 1:
+        found.append("held-out images differ: " + ", ".join(f"{name} {what}" for name, what in about.items()))
     if set(CONTENDERS) <= set(candidates):
         encoders = {candidates[name].result.inputs.get("encoder") for name in CONTENDERS}
         if len(encoders) > 1:
             found.append("probe/ and finetune/ start from different encoders; run `dvc repro`")
-    return found
-
-
-def _rivalry_faults(baseline: Result, finetune: Result) -> list[str]:
-    found = []
-    steps = {}
-    for result in (baseline, finetune):
-        number = result.details.get("optimisation_steps")
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            found.append(
-                f"{result.step}/: result.json: optimisation_steps = {number!r}; expected a positive number"
-            )
-        else:
-            steps[result.step] = number
-    if len(steps) == 2 and steps["baseline"] < steps["finetune"]:
-        found.append(f"the baseline had {steps['baseline']} optimisation steps, fewer than {steps['finetune']}")
-    for section in ("encoder", "supervised"):
-        if baseline.params.get(section) != finetune.params.get(section):
-            found.append(f"baseline/ and finetune/ were trained with different parameters of `{section}`")
     return found

@@ -50,7 +50,7 @@ class Findings:
         truth: the dataset's labels and classes.
         blessing: the verdict.
         candidates: the models that could be read.
-        held_out: right answers to held-out images of the models that are sound, bool (replicates or 1, M).
+        validated: model → accuracy on held-out images of each replicate, of the models that are sound.
         scores: of the sound models on test; empty where it stayed closed.
         intervals: name → interval of its accuracy on test, likewise.
         curves: how the models learned.
@@ -66,7 +66,7 @@ class Findings:
     truth: Truth
     blessing: Blessing
     candidates: Mapping[str, Candidate]
-    held_out: Mapping[str, np.ndarray]
+    validated: Mapping[str, np.ndarray]
     scores: Mapping[str, Scores]
     intervals: Mapping[str, tuple[float, float]]
     curves: Sequence[Curve]
@@ -177,7 +177,7 @@ def _summary(findings: Findings) -> str:
 
 
 def _models(findings: Findings) -> list[dict[str, Any]]:
-    rows = [_row(findings, name) for name in findings.held_out]
+    rows = [_row(findings, name) for name in findings.validated]
     if findings.published is not None and findings.scores:
         accuracies = findings.published.mean(axis=1)
         row = {"name": "published", "title": "fine-tuned as published (not gated)", "test": mean_and_spread(accuracies)}
@@ -190,7 +190,7 @@ def _row(findings: Findings, name: str) -> dict[str, Any]:
     row = {
         "name": name,
         "title": TITLES[name],
-        "validation": mean_and_spread(findings.held_out[name].mean(axis=1)),
+        "validation": mean_and_spread(findings.validated[name]),
         "steps": candidate.result.details.get("optimisation_steps", ""),
     }
     if name in findings.scores:

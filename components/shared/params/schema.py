@@ -20,6 +20,7 @@ from pydantic_core import to_jsonable_python
 
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
+from components.shared.evaluation import looks
 from components.shared.evaluation.rules import rules
 from components.shared.params.explain import did_you_mean, explain, value_in_words
 from components.shared.params.types import Count, Fraction, Positive, Section
@@ -108,8 +109,8 @@ class MonitorParams(Section):
     min_rank: Annotated[float, Field(ge=0)]
 
 
-class GateParams(*(rule.Options for rule in rules().values())):  # type: ignore[misc]
-    """What a model must prove before it is put up for review (`conf/gate/`): the options of every rule."""
+class GateParams(looks.Options, *(rule.Options for rule in rules().values())):  # type: ignore[misc]
+    """What a model must prove before it is put up for review (`conf/gate/`): its options and each rule's."""
 
 
 class RegistryParams(Section):

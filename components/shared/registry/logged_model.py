@@ -15,15 +15,20 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 
-from components.shared.artifacts import Dataset
+from components.shared.artifacts import SPLITS, Dataset
 from components.shared.errors import UserError, first_line
+from components.shared.evaluation.predictions import TEST, image_digests
 from components.shared.training.backend import start_backend
 
+TRAINING_IMAGES = "training_images.npy"
 _REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
 
 
 def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
     """Log a classifier to an MLflow run, its file as it is, byte for byte.
+
+    With it goes `training_images.npy`, by which a later test set is freed of images that it has seen: the first 8
+    bytes of the content digest of every image but those of test, uint64, ascending.
 
     Args:
         path: `classifier.keras`, from uint8 images (N, H, W, 3) to probabilities (N, classes).
@@ -56,6 +61,7 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
             model=SimpleNamespace(save=partial(shutil.copyfile, path)),
             signature=signature,
             input_example=example,
+            training_images=np.unique(image_digests(data, *(split for split in SPLITS if split != TEST))),
             pip_requirements=requirements(),
             # kept with the model's files, whatever becomes of the version's tags; also longer than a tag may be
             metadata={"class_names": data.manifest.class_names},
@@ -82,6 +88,7 @@ class _KerasFlavor:
     """`mlflow.keras`, with which an input example can be saved: its own fails where the folder is not there yet."""
 
     @staticmethod
-    def save_model(path: str, validate_serving_input: bool, **arguments: Any) -> None:
+    def save_model(path: str, validate_serving_input: bool, training_images: np.ndarray, **arguments: Any) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
         mlflow.keras.save_model(path=path, **arguments)
+        np.save(Path(path) / TRAINING_IMAGES, training_images, allow_pickle=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.evaluation.gate import Blessing
+from components.shared.evaluation.measured import Measured
 from components.shared.evaluation.wording import gain_in_words
 from components.shared.registry.versions import tagged_numbers
 from components.shared.tracking.earlier_runs import StepRun
@@ -33,6 +34,7 @@ class Subject:
         winner: record of the winner.
         probe: record of the probe, which names the method behind the encoder.
         evaluation: record of the evaluation.
+        test: what the evaluation measured on test.
         lineage: tags that say which code, data and pipeline run this is.
         runs: step → its MLflow run.
         measured: by the infrastructure validation, such as `load_seconds`.
@@ -43,6 +45,7 @@ class Subject:
     winner: Result
     probe: Result
     evaluation: Result
+    test: Measured
     lineage: Mapping[str, str]
     runs: Mapping[str, StepRun]
     measured: Mapping[str, float]
@@ -51,13 +54,18 @@ class Subject:
 def version_tags(subject: Subject) -> dict[str, str]:
     """Tags of the version, all text; what is not known is left out.
 
-    `test_digest` and `test_accuracy` are what the gate compares the next candidate with, once this version is
-    champion. `run.<step>` names each step's MLflow run.
+    `test_accuracy` and its interval are those of the exported model itself. `weaker` names the gate's options that
+    ask less than its defaults. `run.<step>` names each step's MLflow run.
     """
     blessing, lineage = subject.blessing, subject.lineage
     low, high = blessing.interval or (None, None)
+    own = blessing.artefact
     tags = {
-        "verdict": "blessed" if blessing.blessed else "not blessed",
+        "verdict": blessing.verdict,
+        "weaker": "; ".join(blessing.weaker),
+        "look": str(blessing.look or ""),
+        "options_changed": "true" if blessing.options_changed else "",
+        "replicates": str(blessing.replicates or ""),
         "winner": blessing.winner,
         "gain": _number(blessing.gain),
         "gain_interval": f"{_number(low)} {_number(high)}",
@@ -65,7 +73,8 @@ def version_tags(subject: Subject) -> dict[str, str]:
         "dataset": subject.manifest.name,
         "dataset_digest": blessing.dataset_digest,
         "test_digest": blessing.test_digest,
-        "test_accuracy": _number(subject.evaluation.metrics.get(f"{blessing.winner}_accuracy")),
+        "test_accuracy": _number(own.accuracy) if own else "",
+        "test_accuracy_interval": f"{_number(own.low)} {_number(own.high)}" if own else "",
         "git_commit": lineage.get("git.commit"),
         "git_dirty": lineage.get("git.dirty"),
         "pipeline_run": lineage.get("pipeline.run"),

@@ -16,7 +16,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from components.shared.errors import UserError
-from components.shared.evaluation.champion import Champion
+from components.shared.evaluation.champion import Accepted, Champion
 from components.shared.registry.uris import alias_uri, parse_uri, version_uri
 from components.shared.tracking.client import (
     absolute_uri,
@@ -29,8 +29,9 @@ from components.shared.tracking.client import (
 )
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
-# tag of a decided version, and its values where the decision was against it
+# tag of a decided version, and its values: for it, and against it
 STATUS = "review.status"
+APPROVED = "approved"
 REJECTED, ROLLED_BACK, WITHDRAWN = DECIDED_AGAINST = ("rejected", "rolled back", "withdrawn")
 # the registry stores no longer descriptions
 _LONGEST_DESCRIPTION = 5000
@@ -58,24 +59,49 @@ class Version:
 
 
 def find_champion(name: str) -> Champion:
-    """What the registry says of the version of `name` that carries the alias `champion`, if there is one.
+    """What the registry says of the version of `name` that carries the alias `champion`, and of those before it.
+
+    A version was champion if it carries the alias `previous-champion` or a reviewer approved it; one that was
+    rejected, withdrawn or rolled back since does not count.
 
     Raises:
         UserError: the registry does not answer.
     """
     with registry_client(name) as client:
         model = find_model(client, name)
-        if model is None or CHAMPION not in model.aliases:
+        if model is None:
             return Champion(model=name)
-        number = str(model.aliases[CHAMPION])
-        tags = client.get_model_version(name, number).tags
-    return Champion(
-        model=name,
-        version=number,
-        test_digest=tags.get("test_digest"),
-        test_accuracy=next(iter(tagged_numbers(tags, "test_accuracy")), None),
-        artifact_digest=tags.get("artifact_digest"),
-    )
+        versions = {str(found.version): found for found in _all_versions(client, name)}
+    aliases = {alias: str(number) for alias, number in model.aliases.items()}
+    current = aliases.get(CHAMPION)
+    former = [
+        number
+        for number, found in versions.items()
+        if number != current
+        and (found.tags.get(STATUS) == APPROVED or (aliases.get(PREVIOUS) == number and STATUS not in found.tags))
+    ]
+    order = [current] if current in versions else []
+    order += sorted(former, key=int, reverse=True)
+    accepted = [
+        Accepted(
+            version=number,
+            artifact_digest=versions[number].tags.get("artifact_digest"),
+            uri=version_uri(name, number),
+        )
+        for number in order
+    ]
+    digest = versions[current].tags.get("artifact_digest") if current in versions else None
+    return Champion(model=name, version=current, artifact_digest=digest, accepted=accepted)
+
+
+def _all_versions(client: Any, name: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'", page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def find_version(name: str, artifact_digest: str) -> Version | None:

@@ -1,7 +1,7 @@
 """What the gate asks of a winner: one module per rule, found by its name.
 
-A rule has `ORDER`, its place among the others; `Options`, its thresholds in `conf/gate/`; and
-`check(evidence, options)`, which answers with a `Check` of the module's name.
+A rule has `ORDER`, its place among the others; `Options`, its thresholds in `conf/gate/`; `WEAKER`, which way each
+of them asks less; and `check(evidence, options)`, which answers with a `Check` of the module's name.
 """
 
 from __future__ import annotations

@@ -1,0 +1,61 @@
+"""`evaluation/test.json`: what the models are worth on the test images, apart from what one may choose by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, FiniteFloat
+
+from components.shared.artifacts import read_json
+from components.shared.evaluation.evidence import Scores, two_sided
+from components.shared.evaluation.provisional import accuracy_bound
+
+MEASURED = "test.json"
+
+
+class Measured(BaseModel):
+    """What was measured on test; empty where the test set stayed closed, and then there is no file.
+
+    Attributes:
+        confidence: of the intervals.
+        accuracies: model → fraction of right answers of each replicate.
+        intervals: model → interval of its mean accuracy, over replicates and images.
+        recall: model → mean over replicates of each class, None without images of it.
+        published: accuracies of the published training, one a replicate; empty where there is none.
+        budgets: labels per class → accuracies of the linear probe, one a replicate.
+        knn: accuracies of the nearest neighbours, one a replicate; empty where they were not asked.
+        calibration: model → `ece`, `log_loss` and `brier` of one training: the exported one, the baseline's first.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    confidence: FiniteFloat = 0.95
+    accuracies: dict[str, list[FiniteFloat]] = {}
+    intervals: dict[str, tuple[FiniteFloat, FiniteFloat]] = {}
+    recall: dict[str, list[FiniteFloat | None]] = {}
+    published: list[FiniteFloat] = []
+    budgets: dict[int, list[FiniteFloat]] = {}
+    knn: list[FiniteFloat] = []
+    calibration: dict[str, dict[str, FiniteFloat]] = {}
+
+
+def read_measured(folder: Path) -> Measured:
+    """Read what `evaluate` measured on test; empty where it did not open the test set.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = Path(folder) / MEASURED
+    return read_json(path, Measured) if path.exists() else Measured()
+
+
+def intervals(scores: Mapping[str, Scores], alpha: float) -> dict[str, tuple[float, float]]:
+    """Interval, at 1 − 2·alpha, of each model's mean accuracy."""
+    return {name: two_sided(accuracy_bound(found.right, alpha)) for name, found in scores.items()}
+
+
+def mean_recall(scores: Scores) -> list[float | None]:
+    """Per class, mean over replicates; None without test images of the class."""
+    return [float(value) if np.isfinite(value) else None for value in scores.recall.mean(axis=0)]

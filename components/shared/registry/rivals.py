@@ -1,0 +1,118 @@
+"""Asking the versions that reviewers approved tonight's test images."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import yaml
+
+from components.shared.artifacts import Dataset
+from components.shared.errors import UserError, first_line
+from components.shared.evaluation.champion import Accepted, Champion
+from components.shared.evaluation.evidence import Rival, Rivals
+from components.shared.evaluation.predictions import TEST, image_digests
+from components.shared.registry.logged_model import TRAINING_IMAGES
+from components.shared.tracking.client import connect
+from components.shared.training.backend import start_backend
+
+_BATCH = 256
+_SKIP = "to go on without, set gate.skip_champions=[{}] (approving then needs --override), or withdraw that version"
+
+
+class _NotComparableError(Exception):
+    """Why a model can't be asked these images, whoever asks."""
+
+
+def ask_rivals(champion: Champion, data: Dataset, skipped: Sequence[int]) -> Rivals:
+    """Load each accepted version from the registry and let it answer the test images.
+
+    The champion must be comparable; one before it that has other classes, another image size or no list of its
+    training images does not count. None that can't be loaded is passed over.
+
+    Args:
+        champion: what the step `champion` wrote down.
+        data: the dataset.
+        skipped: numbers of versions that are not asked.
+    """
+    if champion.unavailable is not None:
+        return Rivals(faults=[f"the registry could not be asked for its champion: {champion.unavailable}"])
+    if champion.version is not None and champion.version not in {model.version for model in champion.accepted}:
+        return Rivals(faults=[f"version {champion.version} is champion, but the registry does not hold it"])
+    found, faults, notes, asked = [], [], [], set()
+    for model in champion.accepted:
+        name = f"version {model.version}"
+        if model.version in map(str, skipped):
+            notes.append(f"{name} was left out (gate.skip_champions)")
+            continue
+        if model.artifact_digest is not None and model.artifact_digest in asked:
+            continue
+        asked.add(model.artifact_digest)
+        try:
+            found.append(_ask(model, data))
+        except _NotComparableError as error:
+            if model.version == champion.version:
+                faults.append(f"{name} is champion, but {error}; {_SKIP.format(model.version)}")
+            else:
+                notes.append(f"{name}, champion before, does not count: {error}")
+        except UserError as error:
+            faults.append(f"{name} can't be loaded: {error}; {_SKIP.format(model.version)}")
+    return Rivals(found, faults, notes)
+
+
+def _ask(model: Accepted, data: Dataset) -> Rival:
+    # MLflow draws a bar for each file
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    connect()
+    with tempfile.TemporaryDirectory(prefix="champion-") as place:
+        try:
+            folder = Path(mlflow.artifacts.download_artifacts(model.uri, dst_path=place))
+        except Exception as error:  # each artifact store has its own exceptions
+            raise UserError(first_line(error)) from None
+        fresh = ~np.isin(image_digests(data, TEST), _training_images(folder))
+        answers = _answers(folder, data)
+    return Rival(model.version, answers.argmax(axis=1) == data.labels(TEST), fresh)
+
+
+def _training_images(folder: Path) -> np.ndarray:
+    try:
+        images = np.load(folder / TRAINING_IMAGES, allow_pickle=False)
+    except FileNotFoundError:
+        raise _NotComparableError(f"it has no list of its training images ({TRAINING_IMAGES})") from None
+    except (OSError, ValueError, EOFError):
+        raise _NotComparableError(f"the list of its training images ({TRAINING_IMAGES}) is damaged") from None
+    if images.dtype != np.uint64 or images.ndim != 1 or not len(images):
+        raise _NotComparableError(f"the list of its training images ({TRAINING_IMAGES}) is none")
+    return images
+
+
+def _answers(folder: Path, data: Dataset) -> np.ndarray:
+    """Probabilities for the test images, shape (N, classes)."""
+    try:
+        described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+        names = described["metadata"]["class_names"]
+        shape = json.loads(described["signature"]["inputs"])[0]["tensor-spec"]["shape"][1:]
+    except (OSError, KeyError, TypeError, IndexError, ValueError, yaml.YAMLError):
+        raise _NotComparableError("it does not tell its classes and image size as register writes them") from None
+    if names != data.manifest.class_names:
+        raise _NotComparableError(f"it knows {len(names)} other classes")
+    if tuple(shape) != data.manifest.image_shape:
+        raise _NotComparableError(f"it takes images of {shape[0]}×{shape[1]} pixels")
+    start_backend()
+    import keras
+
+    try:
+        network = keras.saving.load_model(folder / "data" / "model.keras", compile=False)
+        images = data.images(TEST)
+        batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+        answers = np.concatenate([network.predict(batch, batch_size=_BATCH, verbose=0) for batch in batches])
+    except Exception as error:  # Keras raises whatever the file makes it raise
+        raise UserError(first_line(error)) from None
+    if answers.shape != (len(images), data.classes) or not np.isfinite(answers).all():
+        raise UserError(f"it answers with shape {answers.shape}, or with NaN")
+    return answers
