@@ -1,7 +1,7 @@
 """The page a reviewer reads: the verdict, why, the numbers, the pictures, and how to get them again.
 
-One HTML file with everything inside and no script, so that it can be mailed or opened from MLflow. Of a test set that
-stayed closed it says nothing.
+One HTML file with everything inside and no script, so that it can be mailed or opened from MLflow. It says nothing
+of a test set that stayed closed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.evaluation.calibration import (
-    Coverage,
     brier,
     coverage,
     expected_calibration_error,
@@ -26,15 +25,21 @@ from components.shared.evaluation.calibration import (
 from components.shared.evaluation.evidence import Scores
 from components.shared.evaluation.gate import NOT_ASKED, Blessing
 from components.shared.evaluation.predictions import HELD_OUT, TEST, Candidate, Truth
-from components.shared.evaluation.statistics import confusion, smallest_gain
-from components.shared.evaluation.wording import TITLES, gain_in_words, look_in_words, mean_and_spread, points
+from components.shared.evaluation.statistics import confusion
+from components.shared.evaluation.wording import (
+    TITLES,
+    gain_in_words,
+    look_in_words,
+    mean_and_spread,
+    points,
+    provable_in_words,
+)
 from components.shared.plots import evaluation as draw
 from components.shared.templates import Picture, render
 from components.shared.tracking.run import flatten
 from components.shared.training.curves import Curve
 
 TEMPLATES = Path(__file__).with_name("templates")
-POWER = 0.8
 # how often a model should be right that answers only where it is sure enough
 WANTED = 0.95
 # slices that are named one by one; the others can be unfolded
@@ -105,15 +110,16 @@ def _figures(findings: Findings) -> Iterator[tuple[str, str, Figure]]:
     winner, predicted = findings.winner, findings.predicted()
     if winner is None or predicted is None:
         return
-    rows = [(name, TITLES[name], score.accuracy, findings.intervals[name]) for name, score in findings.scores.items()]
-    caption = f"Accuracy on the test images: mean and {100 * blessing.confidence:.3g} % interval; ticks are replicates."
+    spans = findings.intervals
+    rows = [(name, TITLES[name], score.accuracy, spans[name]) for name, score in findings.scores.items()]
+    caption = f"Accuracy on test: mean and {100 * blessing.confidence:.3g} % interval; ticks are replicates."
     yield "accuracies", caption, draw.draw_accuracies(rows)
     title, labels = TITLES[winner.name], findings.truth.labels[TEST]
     caption = f"Recall per class, mean over replicates: {title} against the baseline; the worst change first."
     yield "recall", caption, draw.draw_recall(winner.name, findings.scores, names)
     heading = f"Confusion of the {title} that ships"
-    counts = confusion(predicted, labels, len(names))
-    yield "confusion", f"{heading}, on the test images.", draw.draw_confusion(counts, names, heading)
+    figure = draw.draw_confusion(confusion(predicted, labels, len(names)), names, heading)
+    yield "confusion", f"{heading}, on test: a row per actual class, a column per predicted one.", figure
     answers = {name: findings.candidates[name].exported_answers() for name in (winner.name, "baseline")}
     bins = {name: reliability(found, labels) for name, found in answers.items()}
     caption = "How often answers of a confidence are right. On the diagonal, confidence means what it says."
@@ -171,8 +177,8 @@ def _summary(findings: Findings) -> str:
     ours, theirs = (findings.scores[name].accuracy.mean() for name in (winner.name, "baseline"))
     return (
         f"The {TITLES[winner.name]} answers {ours:.1%} of {findings.manifest.counts['test']:,} test images right, "
-        f"the same network trained from scratch on the same labels, with a training searched as widely, {theirs:.1%}: "
-        f"a gain of {gain_in_words(blessing.gain, blessing.interval, blessing.confidence)}."
+        "the same network trained from scratch on the same labels, with a training searched as widely, "
+        f"{theirs:.1%}: a gain of {gain_in_words(blessing.gain, blessing.interval, blessing.confidence)}."
     )
 
 
@@ -180,8 +186,9 @@ def _models(findings: Findings) -> list[dict[str, Any]]:
     rows = [_row(findings, name) for name in findings.validated]
     if findings.published is not None and findings.scores:
         accuracies = findings.published.mean(axis=1)
-        row = {"name": "published", "title": "fine-tuned as published (not gated)", "test": mean_and_spread(accuracies)}
-        rows.append({**row, "validation": "", "steps": ""})
+        title = "fine-tuned as published (not gated)"
+        known = {"test": mean_and_spread(accuracies), "validation": "", "steps": ""}
+        rows.append({"name": "published", "title": title, **known})
     return rows
 
 
@@ -213,15 +220,11 @@ def _artefact(findings: Findings) -> str:
 
 def _provable(findings: Findings) -> str:
     blessing = findings.blessing
-    if blessing.alpha is None or blessing.replicates < 2:
+    if blessing.look is None or not blessing.judged:
         return ""
-    images = findings.manifest.counts["test"]
-    gain = smallest_gain(images, blessing.replicates, blessing.alpha, POWER)
-    return (
-        f"With {images:,} test images and {blessing.replicates} replicates, a look like this one shows a true gain of "
-        f"{points(gain)} in {100 * POWER:.0f} of 100 cases, and smaller ones less often: not blessed is no proof that "
-        f"there is no gain."
-    )
+    alpha = blessing.policy["alpha"]
+    said = provable_in_words(findings.manifest.counts["test"], blessing.replicates, alpha, blessing.look)
+    return f"{said[0].upper()}{said[1:]}: not blessed is no proof that there is no gain."
 
 
 def _search(record: Result | None) -> dict[str, Any] | None:
@@ -292,8 +295,8 @@ def _surest(findings: Findings) -> str:
         return f"No test image gets the confidence {chosen.threshold:.3f} that makes {title} {WANTED:.0%} right."
     right = float((answers.argmax(axis=1) == labels)[sure].mean())
     return (
-        f"Answering only with a confidence of {chosen.threshold:.3f} or more, {title} is {WANTED:.0%} right on held-out "
-        f"images. On test this leaves {sure.mean():.1%} of the images, and {right:.1%} of them are answered right."
+        f"Answering only with a confidence of {chosen.threshold:.3f} or more, {title} is {WANTED:.0%} right on "
+        f"held-out images. On test this leaves {sure.mean():.1%} of the images, and {right:.1%} of them are right."
     )
 
 

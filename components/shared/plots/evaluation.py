@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from components.shared.evaluation.calibration import Coverage, Reliability
 from components.shared.evaluation.evidence import Scores
 from components.shared.evaluation.wording import TITLES
 from components.shared.plots.style import COLORS, DASHES, MARKERS, make_figure
@@ -99,8 +100,6 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str) -
         for row, column in np.argwhere(np.rint(share) > 0):
             color = "white" if share[row, column] > 55 else "#333333"
             axes.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=color, fontsize=9)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("actual")
     axes.set_title(title)
     figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="% of the actual class")
     return figure
@@ -128,7 +127,9 @@ def draw_coverage(curves: Mapping[str, Coverage], wanted: float) -> Figure:
     figure, axes = make_figure(4.2, 4.2)
     for name, found in curves.items():
         look = {"color": COLORS[name], "linestyle": DASHES.get(name, "-")}
-        axes.plot(100 * found.coverage, 100 * found.accuracy, label=TITLES[name], linewidth=2, **look)
+        # of the surest few, one wrong answer is a cliff
+        shown = found.coverage >= 0.02
+        axes.plot(100 * found.coverage[shown], 100 * found.accuracy[shown], label=TITLES[name], linewidth=2, **look)
     axes.axhline(100 * wanted, color="#777777", linewidth=1, linestyle=":", label=f"{wanted:.0%} right")
     axes.set_xlim(0, 100)
     axes.set_ylim(top=100.5)
