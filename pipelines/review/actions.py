@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,6 +44,8 @@ def show(models: ModelOptions, number: str) -> None:
     version = state.version(number)
     _print_heading(state)
     for label, value in {**_row(state, number), "gain": tagged_gain(version.tags) or "-"}.items():
+        _say(label, value)
+    for label, value in _about_gate(version.tags).items():
         _say(label, value)
     page = host()
     if page is not None:
@@ -149,13 +151,19 @@ def _state_json(state: State) -> dict[str, Any]:
 def _version_json(state: State, number: str) -> dict[str, Any]:
     version, decision = state.versions[number], state.record.latest.get(number)
     low, high = _numbers(state, number, "gain_interval", 2)
+    accuracy_low, accuracy_high = _numbers(state, number, "test_accuracy_interval", 2)
     return {
         "version": number,
         "status": state.status(number),
         "verdict": version.tags.get("verdict"),
         "blessed": passed_gate(version),
+        "weaker": version.tags.get("weaker"),
+        "options_changed": version.tags.get("options_changed") == "true",
+        "look": _numbers(state, number, "look")[0],
         "override": decision.override if decision else None,
         "accuracy": _numbers(state, number, "test_accuracy")[0],
+        "accuracy_low": accuracy_low,
+        "accuracy_high": accuracy_high,
         "gain": _numbers(state, number, "gain")[0],
         "gain_low": low,
         "gain_high": high,
@@ -193,17 +201,28 @@ def _row(state: State, number: str) -> dict[str, str]:
     found, decision = _version_json(state, number), state.record.latest.get(number)
     accuracy, gain, low, high = (found[key] for key in ("accuracy", "gain", "gain_low", "gain_high"))
     interval = "" if low is None else f" ({100 * low:+.1f} to {100 * high:+.1f})"
+    own = [found[key] for key in ("accuracy_low", "accuracy_high")]
+    own_interval = "" if own[0] is None else f" ({100 * own[0]:.1f} to {100 * own[1]:.1f})"
+    passed = "passed, weakened" if found["weaker"] else "passed"
     row = {
         "version": number,
         "status": found["status"],
-        "gate": "passed" if found["blessed"] else "overridden" if found["override"] else "not passed",
-        "accuracy": "-" if accuracy is None else f"{100 * accuracy:.1f} %",
+        "gate": passed if found["blessed"] else "overridden" if found["override"] else "not passed",
+        "accuracy": "-" if accuracy is None else f"{100 * accuracy:.1f} %{own_interval}",
         "gain": "-" if gain is None else f"{points(gain, '+')}{interval}",
         "decided": printable(f"{decision.at[:10]} {decision.by}") if decision else "-",
     }
     if state.models.production is not None:
         row["production"] = state.copy_of(number) or "-"
     return row
+
+
+def _about_gate(tags: Mapping[str, str]) -> dict[str, str]:
+    """What stands behind the gate's verdict: heading → text."""
+    said = {"look": tags.get("look"), "replicates": tags.get("replicates"), "weakened": tags.get("weaker")}
+    if tags.get("options_changed") == "true":
+        said["note"] = "the gate's options were changed after the test images were seen"
+    return {label: text for label, text in said.items() if text}
 
 
 def _print_heading(state: State) -> None:

@@ -96,7 +96,10 @@ def approve(
     reason: Reason,
     by: DecisionOptions,
     override: Annotated[
-        bool, typer.Option("--override", help="although the gate did not pass, or the version was rejected")
+        bool,
+        typer.Option(
+            "--override", help="although the gate did not pass, was weakened, or the version was rejected"
+        ),
     ] = False,
 ) -> int:
     """Make a version champion; the one before is kept for rollback."""

@@ -66,7 +66,8 @@ def approve(models: ReviewedModels, number: str, reason: str, who: str, override
         number: of the version, in the model that versions are put up in.
         reason: goes on record.
         who: decides; a name for people.
-        override: although the gate did not pass, or the version was rejected; goes on record.
+        override: although the gate did not pass or asked less than by default, or the version was rejected; goes on
+            record.
 
     Raises:
         UserError: there is no such version, something stands against it, or the account may not.
@@ -153,6 +154,9 @@ def _against(state: State, number: str) -> Iterator[str]:
     version, decision = state.version(number), state.record.latest.get(number)
     if not passed_gate(version):
         yield f"the gate did not pass (verdict: {version.tags.get('verdict', 'none')})"
+    weaker = version.tags.get("weaker")
+    if weaker:
+        yield f"the gate asked less than by default ({weaker})"
     if state.is_rejected(number):
         by = f" by {decision.by}: {decision.reason}" if decision and decision.action == "reject" else ""
         yield f"it was rejected{by}"

@@ -31,7 +31,8 @@ def version_page(host: str, name: str, number: str) -> str:
 def announcement(model: str, number: str, tags: Mapping[str, str], page: str) -> str:
     """A new challenger in one line: verdict, gain, where to look, and the command that shows it."""
     verdict, gain = tags.get("verdict", "verdict unknown, not registered by the pipeline"), tagged_gain(tags)
-    said = f"{model} version {number} waits for review: {verdict}{', gain ' if gain else ''}{gain}"
+    weakened = " by a weakened gate" if tags.get("weaker") else ""
+    said = f"{model} version {number} waits for review: {verdict}{weakened}{', gain ' if gain else ''}{gain}"
     command = f"contrastive review show {number} --model {shlex.quote(model)}"
     return printable(f"{said} | {version_page(page, model, number)} | {command}")
 

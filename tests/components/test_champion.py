@@ -6,7 +6,7 @@ import pytest
 
 from components.champion import champion
 from components.shared.errors import UserError
-from components.shared.evaluation.champion import Champion, read_champion
+from components.shared.evaluation.champion import Accepted, Champion, read_champion
 from components.shared.params.schema import select
 
 
@@ -37,21 +37,38 @@ def test_the_record_changes_with_the_champion_and_with_nothing_else(ask, in_tmp)
     none, first = ask("registry.model_name=rising")
     assert none == Champion(model="rising")
     assert ask("registry.model_name=rising") == (none, first)
-    crown("rising", in_tmp, test_digest="d" * 64, test_accuracy="0.9", artifact_digest="a" * 64)
+    crown("rising", in_tmp, test_accuracy="0.9", artifact_digest="a" * 64)
     found, second = ask("registry.model_name=rising")
+    first_one = {"version": "1", "artifact_digest": "a" * 64, "uri": "models:/rising/1"}
     assert found.model_dump() == {
         "schema_version": 1,
         "model": "rising",
         "version": "1",
-        "test_digest": "d" * 64,
-        "test_accuracy": 0.9,
         "artifact_digest": "a" * 64,
+        "accepted": [first_one],
         "unavailable": None,
     }
     assert ask("registry.model_name=rising") == (found, second)
     crown("rising", in_tmp)
-    assert ask("registry.model_name=rising")[0] == Champion(model="rising", version="2")
+    second_one = Accepted(version="2", uri="models:/rising/2")
+    assert ask("registry.model_name=rising")[0] == Champion(model="rising", version="2", accepted=[second_one])
     assert [path.name for path in (in_tmp / "champion").iterdir()] == ["champion.json"]
+
+
+def test_those_before_count_unless_a_reviewer_decided_against_them(ask, in_tmp):
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    for status in ("approved", "rejected", "withdrawn", "rolled back", None, "approved"):
+        crown("line", in_tmp, **({"review.status": status} if status else {}))
+    client.set_registered_model_alias("line", "previous-champion", "5")
+    found, _ = ask("registry.model_name=line")
+    assert found.version == "6"
+    assert [model.version for model in found.accepted] == ["6", "5", "1"]
+    client.delete_registered_model_alias("line", "champion")
+    found, _ = ask("registry.model_name=line")
+    assert found.version is None
+    assert [model.version for model in found.accepted] == ["6", "5", "1"]
 
 
 def test_the_champion_of_the_production_model_counts(ask, in_tmp):

@@ -10,15 +10,19 @@ import numpy as np
 import pytest
 
 from components import register as module
+from components.champion import champion
 from components.evaluate import evaluate
 from components.register import register
-from components.shared.artifacts import Dataset, Result, read_record, save_predictions
+from components.shared.artifacts import SPLITS, Dataset, Result, read_record, save_predictions
 from components.shared.digests import file_digest
 from components.shared.errors import RefusedError, UserError
-from components.shared.evaluation.champion import Champion
+from components.shared.evaluation.champion import Accepted, Champion
 from components.shared.evaluation.gate import read_blessing
+from components.shared.evaluation.predictions import image_digests
 from components.shared.params.schema import select
-from components.shared.registry.logged_model import requirements
+from components.shared.registry import ledger
+from components.shared.registry.ledger import RegistryLedger
+from components.shared.registry.logged_model import TRAINING_IMAGES, requirements
 from components.shared.registry.versions import find_champion, find_version
 from components.shared.steps import STEPS
 from components.shared.tracking.client import absolute_uri
@@ -83,7 +87,7 @@ def run_evaluate(root: Path, *overrides: str) -> None:
 
     params = select(compose_params(["data.name=colours", *overrides])[0], "evaluate")
     shutil.rmtree(root / "evaluation", ignore_errors=True)
-    inputs = [root / name for name in ("dataset", "probe", "baseline", "finetune", "champion")]
+    inputs = [root / name for name in ("dataset", "search", "probe", "baseline", "finetune", "champion")]
     evaluate(*inputs, root / "evaluation", params)
 
 
@@ -254,7 +258,7 @@ def test_a_refused_model_is_not_registered_and_the_step_ends_well(run, do_regist
     run_evaluate(run, "gate.min_gain=0.9")
     result = do_register("colours-refused")
     assert result.details["registered"] is False
-    assert "gain: the fine-tuned model gains" in result.details["why"]
+    assert result.details["why"].startswith("not blessed: gain: the fine-tuned model gains")
     assert find_version("colours-refused", "any") is None
 
 
@@ -263,6 +267,7 @@ def test_a_refused_model_is_not_registered_and_the_step_ends_well(run, do_regist
     [
         (lambda values: values["checks"].pop(2), "nobody asked for certainty"),
         (lambda values: values.update(schema_version=2), "schema_version = 2: written by a later version"),
+        (lambda values: values.update(look=None), "does not tell which look"),
     ],
 )
 def test_a_verdict_of_another_version_is_not_enough(run, do_register, change, words):
@@ -281,6 +286,104 @@ def test_a_refused_run_without_models_ends_well(run, do_register):
     run_evaluate(run)
     result = do_register("colours-refused")
     assert "finetune/result.json: missing" in result.details["why"]
+
+
+# --- the ledger of looks, again
+
+
+@pytest.fixture
+def other_registry(monkeypatch, tmp_path):
+    """A ledger that knows nothing of the evaluation, as where a run cache restores it."""
+    monkeypatch.setattr(ledger, "EXPERIMENT", f"looks-{tmp_path.name}")
+
+
+def test_a_restored_evaluation_is_claimed_where_it_is_registered(run, do_register, validated, other_registry):
+    images = image_digests(Dataset(run / "dataset"), "test")
+    assert RegistryLedger().expected("another", images) == 1
+    assert do_register("colours-restored").details["registered"] is True
+    assert RegistryLedger().expected(read_blessing(run / "evaluation").look_key, images) == 1
+    assert RegistryLedger().expected("another", images) == 2
+
+
+def test_a_look_that_was_a_later_one_here_is_not_registered(run, do_register, validated, other_registry):
+    RegistryLedger().claim("another", image_digests(Dataset(run / "dataset"), "test"), {})
+    result = do_register("colours-later")
+    assert result.details["registered"] is False
+    assert "this is look 2 at these test images, and it was judged as look 1" in result.details["why"]
+    assert find_version("colours-later", "any") is None
+
+
+def test_what_was_not_judged_is_not_put_up(run, do_register):
+    run_evaluate(run, "gate.open_test=false")
+    result = do_register("colours-closed")
+    assert result.details["registered"] is False
+    assert result.details["why"].startswith("not judged: the test set stayed closed: nobody asked for a verdict")
+
+
+# --- the champion, on tonight's images
+
+
+@pytest.fixture
+def crowned(run, do_register, validated, other_registry, compose_params):
+    """A function that lets the winner be registered and crowned, and asks the registry for its champion."""
+
+    def _crowned(name: str) -> None:
+        do_register(name)
+        client().set_registered_model_alias(name, "champion", "1")
+        find(name)
+
+    def find(name: str) -> None:
+        champion(run / "champion", select(compose_params(f"registry.model_name={name}"), "champion"))
+
+    return _crowned
+
+
+def answer_wrongly(folder: Path, every: int) -> None:
+    """Let one in so many answers on test be wrong, of all replicates."""
+    arrays = dict(np.load(folder / "predictions.npz"))
+    arrays["test_probabilities"][:, ::every] = np.roll(arrays["test_probabilities"][:, ::every], 1, axis=2)
+    np.savez(folder / "predictions.npz", **arrays)
+
+
+def test_the_champion_is_asked_tonights_images_and_a_worse_model_is_refused(run, crowned, do_register):
+    crowned("colours-reign")
+    run_evaluate(run)
+    same = read_blessing(run / "evaluation")
+    assert same.blessed
+    assert (same.champion.version, same.champion.accuracy, same.champion.difference) == ("1", 1.0, 0.0)
+    assert same.champion.images == 150
+
+    answer_wrongly(run / "finetune", 6)
+    run_evaluate(run, "gate.alpha=0.2")
+    worse = read_blessing(run / "evaluation")
+    assert [check.name for check in worse.checks if not check.passed] == ["champion"]
+    assert "version 1 answers 100.0% of 150 images right, the exported model -16.7 points" in worse.reasons()[0]
+    result = do_register("colours-reign")
+    assert result.details["why"].startswith("not blessed: champion: version 1 answers")
+
+
+def test_a_champion_that_can_not_be_compared_refuses_until_it_is_left_out_on_record(run, crowned, do_register):
+    crowned("colours-unlisted")
+    source = client().get_model_version("colours-unlisted", "1").source
+    logged = client().get_logged_model(source.removeprefix("models:/"))
+    (Path(logged.artifact_location.removeprefix("file://")) / TRAINING_IMAGES).unlink()
+    answer_wrongly(run / "finetune", 10)
+    run_evaluate(run, "gate.alpha=0.2")
+    (reason,) = read_blessing(run / "evaluation").reasons()
+    assert reason.startswith("champion: version 1 is champion, but it has no list of its training images")
+    assert do_register("colours-unlisted").details["registered"] is False
+
+    run_evaluate(run, "gate.alpha=0.2", "gate.skip_champions=[1]")
+    blessing = read_blessing(run / "evaluation")
+    assert (blessing.blessed, blessing.options_changed) == (True, True)
+    assert "skip_champions = [1] instead of []" in blessing.weaker
+    with (run / "finetune" / "classifier.keras").open("ab") as file:
+        file.write(b" ")
+    evaluated_anew(run)
+    assert do_register("colours-unlisted").details["version"] == "2"
+    tags = client().get_model_version("colours-unlisted", "2").tags
+    assert tags["weaker"] == "alpha = 0.2 instead of 0.05; skip_champions = [1] instead of []"
+    assert tags["options_changed"] == "true"
 
 
 def drop_classifier(run):
@@ -347,14 +450,10 @@ def test_a_champion_keeps_its_alias_and_is_not_put_up_again(run, do_register, va
     assert first.details["aliases"] == ["challenger"]
     assert again.details["aliases"] == ["champion"]
     assert client().get_registered_model("colours-crowned").aliases == {"champion": 1}
-    manifest = Dataset(run / "dataset").manifest
-    assert find_champion("colours-crowned") == Champion(
-        model="colours-crowned",
-        version="1",
-        test_digest=manifest.test_digest,
-        test_accuracy=1.0,
-        artifact_digest=file_digest(run / "finetune" / "classifier.keras"),
-    )
+    digest = file_digest(run / "finetune" / "classifier.keras")
+    crowned = Accepted(version="1", artifact_digest=digest, uri="models:/colours-crowned/1")
+    expected = Champion(model="colours-crowned", version="1", artifact_digest=digest, accepted=[crowned])
+    assert find_champion("colours-crowned") == expected
 
 
 def test_another_model_is_another_version_and_takes_the_alias(run, do_register, validated):
@@ -386,6 +485,9 @@ def test_the_logged_model_is_the_judged_file_with_example_requirements_and_types
     served = json.loads((folder / "serving_input_example.json").read_text())
     assert served == {"inputs": first.tolist()}
     assert (folder / "requirements.txt").read_text().split() == requirements()
+    seen, data = np.load(folder / TRAINING_IMAGES), Dataset(run / "dataset")
+    assert seen.dtype == np.uint64 and len(seen) == 9 + 12 + 60
+    assert set(seen) == {int(digest[:16], 16) for split in SPLITS[:3] for digest in data.files(split)["digest"]}
 
 
 def test_requirements_are_pinned():

@@ -60,6 +60,10 @@ def evaluation_run(experiment: str, folder: Path, blessed=True) -> str:
         "gain": 0.244,
         "interval": [0.209, 0.277],
         "confidence": 0.95,
+        "look": 1,
+        "look_key": "f" * 64,
+        "replicates": 3,
+        "artefact": {"accuracy": 0.692, "low": 0.671, "high": 0.713},
     }
     (folder / "blessing.json").write_text(json.dumps(verdict))
     (folder / "report.html").write_text("<h1>Report</h1>")
@@ -79,6 +83,7 @@ def put_up(name: str, uri: str, digest: str, verdict: str | None = "blessed", **
         "dataset": "sample",
         "test_digest": "e" * 64,
         "test_accuracy": "0.692",
+        "test_accuracy_interval": "0.671 0.713",
         "git_commit": "c" * 40,
         "method": "simclr",
         "encoder": "conv",

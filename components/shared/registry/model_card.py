@@ -32,15 +32,16 @@ def model_card(subject: Subject, name: str, number: str) -> str:
         name: of the registered model.
         number: of the version.
     """
-    blessing, details, changes = subject.blessing, subject.evaluation.details, _changes(subject)
+    blessing, test, changes = subject.blessing, subject.test, _changes(subject)
     facts = {
         **vars(subject),
         "code": _code,
         "sentence": _sentence,
         "titles": TITLES,
         "candidates": CANDIDATES,
-        "intervals": details.get("intervals", {}),
-        "seeds": len(details.get("accuracies", {}).get(blessing.winner, [])),
+        "accuracies": {name: sum(values) / len(values) for name, values in test.accuracies.items()},
+        "intervals": test.intervals,
+        "seeds": len(test.accuracies.get(blessing.winner or "", [])),
         "gain": tagged_gain(version_tags(subject)),
         "encoder": recorded_name(subject, "encoder"),
         "method": recorded_name(subject, "method"),
@@ -60,7 +61,7 @@ def model_card(subject: Subject, name: str, number: str) -> str:
 
 def _changes(subject: Subject) -> list[dict[str, Any]]:
     """Each class's recall, and how it changed against the baseline's; the one that lost most comes first."""
-    recall: Mapping[str, Any] = subject.evaluation.details.get("recall", {})
+    recall: Mapping[str, Any] = subject.test.recall
     pairs = zip(
         subject.manifest.class_names,
         recall.get(subject.blessing.winner or "", []),

@@ -22,7 +22,10 @@ from components.shared.tracking.client import connect
 from components.shared.training.backend import start_backend
 
 _BATCH = 256
-_SKIP = "to go on without, set gate.skip_champions=[{}] (approving then needs --override), or withdraw that version"
+_SKIP = (
+    "to go on without it, set gate.skip_champions=[{}] (approving then needs --override), or decide against it "
+    "(`contrastive review withdraw`, or `reject` once it is not champion)"
+)
 
 
 class _NotComparableError(Exception):
@@ -74,6 +77,8 @@ def _ask(model: Accepted, data: Dataset) -> Rival:
             folder = Path(mlflow.artifacts.download_artifacts(model.uri, dst_path=place))
         except Exception as error:  # each artifact store has its own exceptions
             raise UserError(first_line(error)) from None
+        if not (folder / "MLmodel").is_file():
+            raise UserError("its files are gone from the artifact store")
         fresh = ~np.isin(image_digests(data, TEST), _training_images(folder))
         answers = _answers(folder, data)
     return Rival(model.version, answers.argmax(axis=1) == data.labels(TEST), fresh)

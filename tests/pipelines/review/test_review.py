@@ -92,7 +92,8 @@ def test_the_list_shows_all_side_by_side(name, review):
     review("approve", "1", "--reason", "first", "--reviewer", "anna")
     lines = review("list").splitlines()
     assert lines[2].split() == ["version", "status", "gate", "accuracy", "gain", "decided"]
-    assert lines[3].split()[:6] == ["3", "challenger", "passed", "69.2", "%", "+24.4"]
+    assert lines[3].split()[:5] == ["3", "challenger", "passed", "69.2", "%"]
+    assert "69.2 % (67.1 to 71.3)" in lines[3]
     assert "+24.4 points (+20.9 to +27.7)" in lines[3]
     assert lines[4].split()[:3] == ["1", "champion", "passed"] and lines[4].endswith(" anna")
     assert lines[5].split()[:3] == ["2", "open", "passed"]
@@ -106,6 +107,7 @@ def test_list_for_programs(name, review):
     assert found["previous_champion"] is None
     two = next(row for row in found["versions"] if row["version"] == "2")
     assert (two["blessed"], two["gain"], two["gain_low"], two["accuracy"]) == (True, 0.244, 0.209, 0.692)
+    assert (two["accuracy_low"], two["accuracy_high"], two["weaker"]) == (0.671, 0.713, None)
     assert two["decision"]["reason"] == "first"
 
 
@@ -244,6 +246,27 @@ def test_show_has_card_checks_decisions_and_where_the_report_is(name, review, cl
     assert {path.name for path in Path(report).iterdir()} >= {"report.html", "accuracies.png"}
 
 
+def test_a_weakened_gate_is_shown_and_takes_an_override_that_goes_on_record(name, review, client, logged):
+    weaker = "min_gain = 0.0 instead of 0.02; skip_champions = [1] instead of []"
+    reviewed.put_up(name, logged, "4", weaker=weaker, look="3", replicates="5", options_changed="true")
+    assert next(line for line in review("list").splitlines() if line.startswith("4 ")).split()[2:4] == [
+        "passed,",
+        "weakened",
+    ]
+    out = review("show", "4")
+    assert f"weakened    {weaker}\n" in out
+    assert "look        3\n" in out and "replicates  5\n" in out
+    assert "note        the gate's options were changed after the test images were seen" in out
+    with pytest.raises(UserError, match=r"version 4: the gate asked less than by default .*--override") as caught:
+        review("approve", "4", "--reason", "better")
+    assert weaker in str(caught.value)
+    assert "champion" not in aliases(client, name)
+    assert "overridden" in review("approve", "4", "--reason", "the old one can't be loaded", "--override")
+    assert aliases(client, name)["champion"] == "4"
+    (decision,) = json.loads(review("history", "--json"))
+    assert weaker in decision["override"]
+
+
 def test_without_an_evaluation_show_says_that_the_checks_are_not_known(name, review, client):
     client.set_model_version_tag(name, "1", "evaluation_run", "0" * 32)
     client.update_model_version(name, "1", "")
@@ -317,7 +340,7 @@ def test_approving_copies_into_production_once_with_all_that_belongs_to_it(name,
     assert info.metadata["class_names"] == reviewed.CLASSES
     assert aliases(client, production) == {"champion": "1"}
     assert aliases(client, name) == {"challenger": "3"}
-    assert find_champion(production).test_accuracy == 0.692
+    assert find_champion(production).version == "1"
     review("approve", "3", *both, "--reason", "better")
     review("rollback", *both, "--reason", "slow")
     review("approve", "3", *both, "--reason", "repaired")

@@ -10,7 +10,8 @@ import pytest
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.evaluation.evidence import Check
-from components.shared.evaluation.gate import CHECKS, Blessing
+from components.shared.evaluation.gate import CHECKS, Artefact, Blessing
+from components.shared.evaluation.measured import Measured
 from components.shared.registry.model_card import LONGEST, model_card
 from components.shared.registry.version_tags import Subject, tagged_gain, version_tags
 from components.shared.steps import STEPS
@@ -55,7 +56,9 @@ def make_subject(class_names: list[str], winner: str = "finetune", **manifest: o
     return Subject(
         blessing=Blessing(
             **dict(blessed=True, winner=winner, checks=checks, dataset_digest="d" * 64, test_digest="e" * 64),
-            **dict(gain=0.0812, interval=(0.061, 0.1), confidence=0.95),
+            **dict(gain=0.0812, interval=(0.061, 0.1), confidence=0.95, look=2, replicates=3),
+            artefact=Artefact(accuracy=0.5812, low=0.55, high=0.61),
+            weaker=["min_gain = 0.0 instead of 0.02", "alpha = 0.1 instead of 0.05"],
         ),
         manifest=Manifest(step="ingest", **common, **fields),
         winner=Result(step=winner, **common, dataset_digest="d" * 64, metrics={}, details=details),
@@ -67,13 +70,13 @@ def make_subject(class_names: list[str], winner: str = "finetune", **manifest: o
         ),
         evaluation=Result(
             **dict(step="evaluate", dataset_digest="d" * 64),
-            metrics={"baseline_accuracy": 0.5, "probe_accuracy": 0.55, "finetune_accuracy": 0.5812},
-            details={
-                "accuracies": {winner: [0.58, 0.58, 0.58]},
-                "intervals": {"baseline": [0.47, 0.53], "probe": [0.52, 0.58], "finetune": [0.55, 0.61]},
-                "recall": recall,
-            },
+            metrics={},
             **common,
+        ),
+        test=Measured(
+            accuracies={"baseline": [0.5] * 3, "probe": [0.55] * 3, "finetune": [0.58, 0.58, 0.5836]},
+            intervals={"baseline": (0.47, 0.53), "probe": (0.52, 0.58), "finetune": (0.55, 0.61)},
+            recall=recall,
         ),
         lineage={"git.commit": "c" * 40, "dvc.data": "f" * 32, "pipeline.run": "nightly-7"},
         runs={step: StepRun(f"{index}" * 32, "12") for index, step in enumerate(STEPS)},
@@ -173,7 +176,7 @@ def test_a_card_is_made_of_what_there_is():
     subject = make_subject(["a", "b"])
     bare = replace(
         subject,
-        evaluation=subject.evaluation.model_copy(update={"details": {}}),
+        test=subject.test.model_copy(update={"intervals": {}, "recall": {}}),
         lineage={"git.commit": "unknown", "git.dirty": "true"},
         runs={"ingest": StepRun("9" * 32, None)},
     )
@@ -188,8 +191,7 @@ def test_a_card_is_made_of_what_there_is():
 def test_a_class_without_test_images_is_left_out_of_the_slices():
     subject = make_subject(["a", "b", "c"])
     recall = {"baseline": [0.5, None, 0.5], "finetune": [0.5, None, 0.75]}
-    details = {**subject.evaluation.details, "recall": recall}
-    told = replace(subject, evaluation=subject.evaluation.model_copy(update={"details": details}))
+    told = replace(subject, test=subject.test.model_copy(update={"recall": recall}))
     assert [row[2] for row in rows(sections(model_card(told, "m", "1"))["Slices"])[2:]] == ["`a`", "`c`"]
 
 
@@ -199,12 +201,14 @@ def test_tags_name_verdict_data_code_method_runs_and_measurements():
     expected = {
         **dict(verdict="blessed", winner="finetune", gain="0.0812", gain_interval="0.061 0.1", confidence="0.95"),
         **dict(dataset="textures", dataset_digest="d" * 64, test_digest="e" * 64, test_accuracy="0.5812"),
+        **dict(test_accuracy_interval="0.55 0.61", look="2", replicates="3"),
+        **dict(weaker="min_gain = 0.0 instead of 0.02; alpha = 0.1 instead of 0.05"),
         **dict(git_commit="c" * 40, pipeline_run="nightly-7", method="nnclr", encoder="conv"),
         **dict(load_seconds="7.91", latency_ms_batch_32="55", memory_mebibytes="890.3", model_mebibytes="0.5"),
     }
     assert expected.items() <= tags.items()
     assert {f"run.{step}" for step in STEPS} <= set(tags)
-    assert "git_dirty" not in tags
+    assert not {"git_dirty", "options_changed"} & set(tags)
     assert "served_difference" not in tags
     assert all(isinstance(value, str) and value for value in tags.values())
 

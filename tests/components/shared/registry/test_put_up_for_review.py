@@ -155,11 +155,3 @@ def test_no_champion_without_a_model_or_without_the_alias(logged):
     assert find_champion("put-nobody") == Champion(model="put-nobody")
     put_up_for_review("put-uncrowned", logged, "a" * 64, {}, "a card")
     assert find_champion("put-uncrowned") == Champion(model="put-uncrowned")
-
-
-@pytest.mark.parametrize("accuracy", ["good", "nan"])
-def test_a_champion_with_odd_tags_is_read_without_a_crash(logged, accuracy):
-    name = f"put-odd-{accuracy}"
-    put_up_for_review(name, logged, "a" * 64, {"test_accuracy": accuracy}, "a card")
-    client().set_registered_model_alias(name, "champion", "1")
-    assert find_champion(name) == Champion(model=name, version="1", artifact_digest="a" * 64)
