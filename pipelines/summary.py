@@ -13,7 +13,6 @@ from components.shared.evaluation.measured import Measured, read_measured
 from components.shared.evaluation.predictions import CANDIDATES
 from components.shared.evaluation.wording import (
     TITLES,
-    interval_in_words,
     look_in_words,
     mean_and_spread,
     provable_in_words,
@@ -33,10 +32,13 @@ def print_summary() -> None:
     Raises:
         UserError: a folder is missing or damaged.
     """
-    evaluation = in_repository("evaluation")
-    lines = _provable() if in_repository("dataset").is_dir() else []
-    if evaluation.exists() or not lines:
-        lines = [*table(evaluation, in_repository("registration"), REPORT), *lines]
+    evaluation, dataset = in_repository("evaluation"), in_repository("dataset")
+    lines = []
+    if evaluation.exists() or not dataset.exists():
+        lines = table(evaluation, in_repository("registration"), REPORT)
+    if dataset.exists():
+        place = read_blessing(evaluation).look if lines else None
+        lines += _provable(read_record(dataset, Manifest).counts["test"], place or 1)
     print("\n".join(lines))
 
 
@@ -72,25 +74,38 @@ def table(evaluation: Path, registration: Path | None, report: str) -> list[str]
 
 def _accuracies(record: Result, blessing: Blessing, test: Measured) -> list[str]:
     """A line per model: on held-out images and, where the test set was opened, on test."""
-    lines = [f"{'accuracy in per cent':24}{'validation':>12}{'test' if blessing.judged else '':>15}".rstrip()]
+    interval = f"{100 * blessing.confidence:.3g} % interval"
+    lines = [
+        _row("accuracy in per cent", "validation", "test", interval) if blessing.judged else _row("", "validation")
+    ]
     for name in CANDIDATES:
         known = record.metrics.get(f"{name}_validation_accuracy")
-        validation = "not scored" if known is None else f"{100 * known:.1f}"
+        title = f"{TITLES[name]} (winner)" if name == blessing.winner else TITLES[name]
         tested = mean_and_spread(np.array(test.accuracies[name])) if name in test.accuracies else ""
-        won = "   winner on validation" if name == blessing.winner else ""
-        lines.append(f"{TITLES[name]:24}{validation:>12}{tested if tested or won else '':>15}{won}".rstrip())
+        lines.append(
+            _row(
+                title,
+                "not scored" if known is None else f"{100 * known:.1f}",
+                tested,
+                _ends(test.intervals.get(name)),
+            )
+        )
     gain = record.metrics.get("validation_gain")
     if gain is not None:
-        tested, interval = "", ""
-        if blessing.gain is not None and blessing.interval is not None:
-            tested = f"{100 * blessing.gain:+.1f}"
-            interval = f"   {interval_in_words(blessing.interval, blessing.confidence)}"
-        lines.append(f"{'gain over the baseline':24}{100 * gain:>+12.1f}{tested:>15}{interval}".rstrip())
+        tested = "" if blessing.gain is None else f"{100 * blessing.gain:+.1f}"
+        lines.append(_row("gain over the baseline", f"{100 * gain:+.1f}", tested, _ends(blessing.interval, "+")))
     own = blessing.artefact
     if own is not None:
-        interval = f"{100 * blessing.confidence:.3g} % interval {100 * own.low:.1f} to {100 * own.high:.1f}"
-        lines.append(f"{'the model that ships':24}{'':12}{100 * own.accuracy:>15.1f}   {interval}")
+        lines.append(_row("the model that ships", "", f"{100 * own.accuracy:.1f}", _ends((own.low, own.high))))
     return lines
+
+
+def _row(title: str, validation: str, test: str = "", interval: str = "") -> str:
+    return f"{title:26}{validation:>12}{test:>14}   {interval}".rstrip()
+
+
+def _ends(interval: tuple[float, float] | None, sign: str = "") -> str:
+    return "" if interval is None else " to ".join(f"{100 * end:{sign}.1f}" for end in interval)
 
 
 def _verdict(blessing: Blessing) -> str:
@@ -99,11 +114,11 @@ def _verdict(blessing: Blessing) -> str:
     return f"{blessing.verdict}: every check of the gate passed" if blessing.blessed else blessing.verdict
 
 
-def _provable() -> list[str]:
-    """The smallest gain that these test images and replicates can show, at the first look."""
-    images = read_record(in_repository("dataset"), Manifest).counts["test"]
+def _provable(images: int, place: int) -> list[str]:
+    """The smallest gain that these test images and the replicates of params.yaml can show."""
     params = load_params(in_repository("params.yaml"))
-    return _wrapped("can prove", provable_in_words(images, len(params.runtime.replicates), params.gate.alpha))
+    said = provable_in_words(images, len(params.runtime.replicates), params.gate.alpha, place)
+    return _wrapped("can prove", said)
 
 
 def _wrapped(label: str, text: str) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.evaluation.calibration import (
@@ -23,6 +24,7 @@ from components.shared.evaluation.calibration import (
     reliability,
 )
 from components.shared.evaluation.evidence import Scores
+from components.shared.evaluation.fairness import RIVALS
 from components.shared.evaluation.gate import NOT_ASKED, Blessing
 from components.shared.evaluation.predictions import HELD_OUT, TEST, Candidate, Truth
 from components.shared.evaluation.statistics import confusion
@@ -227,35 +229,66 @@ def _provable(findings: Findings) -> str:
     return f"{said[0].upper()}{said[1:]}: not blessed is no proof that there is no gain."
 
 
+class _Point(BaseModel):
+    """One training that a search can choose."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    augmentation: str
+    learning_rate: float
+    weight_decay: float
+    epochs: int
+
+    @property
+    def point(self) -> tuple[str, float, float, int]:
+        """What makes it the same training for both sides."""
+        return self.augmentation, self.learning_rate, self.weight_decay, self.epochs
+
+
+class _Trial(_Point):
+    """How it went on held-out images."""
+
+    log_loss: float
+    accuracy: float
+
+
+class _Searched(BaseModel):
+    """What the report tells of a search: trials, choice and sides whose longest training was the best."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    trials: dict[str, list[_Trial]]
+    chosen: dict[str, Any]
+    held_out: str = "validation"
+    capped: list[str] = []
+
+
 def _search(record: Result | None) -> dict[str, Any] | None:
-    """Both grids side by side: a row per point, the best of them first."""
-    if record is None:
+    """Both grids side by side: a row per point, the best first; None where the record does not tell them."""
+    try:
+        found = None if record is None else _Searched.model_validate(record.details)
+        chosen = {} if found is None else {side: _Point.model_validate(found.chosen[side]).point for side in RIVALS}
+    except (ValidationError, KeyError):
         return None
-    trials = record.details["trials"]
-    sides = [side for side in ("baseline", "finetune") if side in trials]
-    points_tried: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for side in sides:
-        for trial in trials[side]:
-            points_tried.setdefault(_point(trial), {})[side] = trial
-    chosen = {side: _point(record.details["chosen"][side]) for side in sides}
+    if found is None or not set(RIVALS) <= set(found.trials):
+        return None
+    tried: dict[tuple[Any, ...], dict[str, _Trial]] = {}
+    for side in RIVALS:
+        for trial in found.trials[side]:
+            tried.setdefault(trial.point, {})[side] = trial
     rows = [
-        {"point": point, "sides": found, "chosen": [side for side in sides if chosen[side] == point]}
-        for point, found in points_tried.items()
+        {"point": point, "sides": sides, "chosen": [side for side in RIVALS if chosen[side] == point]}
+        for point, sides in tried.items()
     ]
-    rows.sort(key=lambda row: min(trial["log_loss"] for trial in row["sides"].values()))
+    rows.sort(key=lambda row: min(trial.log_loss for trial in row["sides"].values()))
     return {
-        "sides": sides,
-        "trials": {side: len(trials[side]) for side in sides},
+        "sides": RIVALS,
+        "trials": {side: len(found.trials[side]) for side in RIVALS},
         "rows": rows,
         "best": [row for row in rows if row["chosen"]],
-        "capped": [TITLES[side] for side in sides if record.details.get("capped", {}).get(side)],
-        "held_out": record.details.get("held_out", "validation"),
-        "probe": record.details["chosen"].get("probe"),
+        "capped": [TITLES[side] for side in RIVALS if side in found.capped],
+        "held_out": found.held_out,
     }
-
-
-def _point(trial: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(trial[name] for name in ("augmentation", "learning_rate", "weight_decay", "epochs"))
 
 
 def _calibration(findings: Findings) -> list[dict[str, Any]]:

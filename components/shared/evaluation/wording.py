@@ -67,8 +67,9 @@ def provable_in_words(images: int, replicates: int, alpha: float, place: int = 1
     """
     if replicates < 2 or images < 2:
         return f"{images:,} test images and {replicates} replicates prove nothing: nobody knows how much they vary"
+    look = "a first look" if place == 1 else f"look {place}"
     gain = smallest_gain(images, replicates, look_alpha(place, alpha), POWER)
     return (
-        f"with {images:,} test images and {replicates} replicates, look {place} shows a true gain of "
+        f"with {images:,} test images and {replicates} replicates, {look} shows a true gain of "
         f"{points(gain)} in {100 * POWER:.0f} of 100 cases, and smaller ones less often"
     )

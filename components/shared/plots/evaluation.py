@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from components.shared.evaluation.calibration import Coverage, Reliability
 from components.shared.evaluation.evidence import Scores
 from components.shared.evaluation.wording import TITLES
-from components.shared.plots.style import COLORS, DASHES, MARKERS, make_figure
+from components.shared.plots.style import COLORS, DASHES, MARKERS, WIDTH, make_figure
 from components.shared.training.curves import Curve
 
 _MAX_NAMES = 40
@@ -87,11 +87,11 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str) -
     """
     classes = len(counts)
     share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = min(2.2 + 0.28 * classes, 12)
+    named = classes <= _MAX_NAMES
+    side = 2.2 + 0.28 * classes if named else WIDTH
     figure, axes = make_figure(side, side + 0.3)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     axes.grid(visible=False)
-    named = classes <= _MAX_NAMES
     ticks = range(classes) if named else []
     names = [_short(name) for name in class_names] if named else []
     axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
