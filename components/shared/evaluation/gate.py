@@ -257,7 +257,7 @@ def judge(
             return closed(shut)
         look = ledger.claim(key, truth.images, options)
     except UserError as error:
-        return closed(f"the ledger of looks can't be asked: {error}")
+        return closed(f"the ledger of looks can't be asked: {error} (`dvc repro -f evaluate`)")
     spent = {"look": look.place, "look_key": key, "options_changed": look.options_changed}
     # another run may have taken the place meanwhile
     shut = closed_by_looks(look.place, replicates, gate)
