@@ -15,7 +15,7 @@ from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, read_champion
 from components.shared.evaluation.evidence import Slice
 from components.shared.evaluation.gate import BLESSING, Blessing, decide, held_out, score
-from components.shared.evaluation.measured import MEASURED, Measured, intervals, mean_recall
+from components.shared.evaluation.measured import MEASURED, Measured, measure
 from components.shared.evaluation.predictions import CANDIDATES, TEST, Candidate, Truth, read_candidate
 from components.shared.evaluation.report import Findings, write_report
 from components.shared.evaluation.statistics import accuracy
@@ -88,11 +88,9 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
         candidates=candidates,
         validated={name: accuracy(right) for name, right in held_out(candidates, truth).items()},
         scores=scores,
-        intervals=intervals(scores, (1 - blessing.confidence) / 2),
         curves=_curves(folders),
         search=search,
-        published=None,
-        budgets={},
+        measured=measure(blessing, candidates, scores, truth, folders) if scores else Measured(),
         lineage=lineage(),
         params=to_plain(work.params),
         run_id=work.run.id,
@@ -133,7 +131,7 @@ def _write(work: Work, findings: Findings) -> None:
     write_curves(work.out / "curves.csv", findings.curves)
     _write_confusion(work.out / "confusion.csv", findings)
     if blessing.judged:
-        (work.out / MEASURED).write_text(_measured(findings).model_dump_json(indent=2) + "\n")
+        (work.out / MEASURED).write_text(findings.measured.model_dump_json(indent=2) + "\n")
     write_report(work.out, findings)
     metrics = _metrics(findings)
     (work.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
@@ -158,16 +156,6 @@ def _metrics(findings: Findings) -> dict[str, float]:
     if blessing.winner is not None:
         metrics["validation_gain"] = means[blessing.winner] - means["baseline"]
     return {**metrics, "judged": int(blessing.judged), "blessed": int(blessing.blessed)}
-
-
-def _measured(findings: Findings) -> Measured:
-    scores = findings.scores
-    return Measured(
-        confidence=findings.blessing.confidence,
-        accuracies={name: found.accuracy.tolist() for name, found in scores.items()},
-        intervals=dict(findings.intervals),
-        recall={name: mean_recall(found) for name, found in scores.items()},
-    )
 
 
 def _write_confusion(path: Path, findings: Findings) -> None:

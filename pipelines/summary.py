@@ -74,22 +74,14 @@ def table(evaluation: Path, registration: Path | None, report: str) -> list[str]
 
 def _accuracies(record: Result, blessing: Blessing, test: Measured) -> list[str]:
     """A line per model: on held-out images and, where the test set was opened, on test."""
-    interval = f"{100 * blessing.confidence:.3g} % interval"
-    lines = [
-        _row("accuracy in per cent", "validation", "test", interval) if blessing.judged else _row("", "validation")
-    ]
+    heads = ("test", f"{100 * blessing.confidence:.3g} % interval") if blessing.judged else ()
+    lines = [_row("accuracy in per cent", "validation", *heads)]
     for name in CANDIDATES:
         known = record.metrics.get(f"{name}_validation_accuracy")
         title = f"{TITLES[name]} (winner)" if name == blessing.winner else TITLES[name]
         tested = mean_and_spread(np.array(test.accuracies[name])) if name in test.accuracies else ""
-        lines.append(
-            _row(
-                title,
-                "not scored" if known is None else f"{100 * known:.1f}",
-                tested,
-                _ends(test.intervals.get(name)),
-            )
-        )
+        validation = "not scored" if known is None else f"{100 * known:.1f}"
+        lines.append(_row(title, validation, tested, _ends(test.intervals.get(name))))
     gain = record.metrics.get("validation_gain")
     if gain is not None:
         tested = "" if blessing.gain is None else f"{100 * blessing.gain:+.1f}"

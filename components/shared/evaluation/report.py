@@ -17,15 +17,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.evaluation.calibration import (
-    brier,
     coverage,
-    expected_calibration_error,
-    log_loss,
     reliability,
 )
 from components.shared.evaluation.evidence import Scores
 from components.shared.evaluation.fairness import RIVALS
 from components.shared.evaluation.gate import NOT_ASKED, Blessing
+from components.shared.evaluation.measured import Measured
 from components.shared.evaluation.predictions import HELD_OUT, TEST, Candidate, Truth
 from components.shared.evaluation.statistics import confusion
 from components.shared.evaluation.wording import (
@@ -59,11 +57,9 @@ class Findings:
         candidates: the models that could be read.
         validated: model → accuracy on held-out images of each replicate, of the models that are sound.
         scores: of the sound models on test; empty where it stayed closed.
-        intervals: name → interval of its accuracy on test, likewise.
         curves: how the models learned.
         search: record of `search`, with both grids; None where there is none to read.
-        published: right answers on test of the published training, bool (replicates, N); None where there is none.
-        budgets: labels per class → right answers of the linear probe on test, bool (replicates, N).
+        measured: the numbers of test, likewise.
         lineage: tags that say which code and data this is.
         params: of the evaluation, plain values.
         run_id: MLflow run of the evaluation.
@@ -75,11 +71,9 @@ class Findings:
     candidates: Mapping[str, Candidate]
     validated: Mapping[str, np.ndarray]
     scores: Mapping[str, Scores]
-    intervals: Mapping[str, tuple[float, float]]
     curves: Sequence[Curve]
     search: Result | None
-    published: np.ndarray | None
-    budgets: Mapping[int, np.ndarray]
+    measured: Measured
     lineage: Mapping[str, str]
     params: Mapping[str, Any]
     run_id: str
@@ -112,7 +106,7 @@ def _figures(findings: Findings) -> Iterator[tuple[str, str, Figure]]:
     winner, predicted = findings.winner, findings.predicted()
     if winner is None or predicted is None:
         return
-    spans = findings.intervals
+    spans = findings.measured.intervals
     rows = [(name, TITLES[name], score.accuracy, spans[name]) for name, score in findings.scores.items()]
     caption = f"Accuracy on test: mean and {100 * blessing.confidence:.3g} % interval; ticks are replicates."
     yield "accuracies", caption, draw.draw_accuracies(rows)
@@ -129,8 +123,8 @@ def _figures(findings: Findings) -> Iterator[tuple[str, str, Figure]]:
     shares = {name: coverage(found, labels, WANTED) for name, found in answers.items()}
     caption = "How often a model is right on the images that it is surest of."
     yield "coverage", caption, draw.draw_coverage(shares, WANTED)
-    if findings.budgets:
-        accuracies = {labels: right.mean(axis=1) for labels, right in findings.budgets.items()}
+    if findings.measured.budgets:
+        accuracies = {number: np.array(values) for number, values in findings.measured.budgets.items()}
         baseline = findings.scores["baseline"].accuracy
         yield "budgets", "The frozen encoder with fewer labels.", draw.draw_budgets(accuracies, baseline)
 
@@ -186,11 +180,9 @@ def _summary(findings: Findings) -> str:
 
 def _models(findings: Findings) -> list[dict[str, Any]]:
     rows = [_row(findings, name) for name in findings.validated]
-    if findings.published is not None and findings.scores:
-        accuracies = findings.published.mean(axis=1)
-        title = "fine-tuned as published (not gated)"
-        known = {"test": mean_and_spread(accuracies), "validation": "", "steps": ""}
-        rows.append({"name": "published", "title": title, **known})
+    if findings.measured.published:
+        known = {"test": mean_and_spread(np.array(findings.measured.published)), "validation": "", "steps": ""}
+        rows.append({"name": "", "title": "fine-tuned as published (not gated)", **known})
     return rows
 
 
@@ -204,7 +196,7 @@ def _row(findings: Findings, name: str) -> dict[str, Any]:
     }
     if name in findings.scores:
         score = findings.scores[name]
-        low, high = findings.intervals[name]
+        low, high = findings.measured.intervals[name]
         row |= {"test": mean_and_spread(score.accuracy), "interval": f"{100 * low:.1f} to {100 * high:.1f}"}
     return row
 
@@ -295,20 +287,11 @@ def _calibration(findings: Findings) -> list[dict[str, Any]]:
     """How far confidence can be trusted, of the files that the winner and the baseline export."""
     if findings.winner is None:
         return []
-    labels, rows = findings.truth.labels[TEST], []
+    rows = []
     for name in (findings.winner.name, "baseline"):
-        candidate = findings.candidates[name]
-        answers = candidate.exported_answers()
-        rows.append(
-            {
-                "title": TITLES[name],
-                "ece": expected_calibration_error(answers, labels),
-                "nll": log_loss(answers, labels),
-                "brier": brier(answers, labels),
-                "temperature": candidate.result.details.get("temperature"),
-                "why": candidate.result.details.get("temperature_why", ""),
-            }
-        )
+        details = findings.candidates[name].result.details
+        known = {"temperature": details.get("temperature"), "why": details.get("temperature_why", "")}
+        rows.append({"title": TITLES[name], **findings.measured.calibration[name], **known})
     return rows
 
 

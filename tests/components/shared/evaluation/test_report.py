@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import re
 from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from components.shared.artifacts import Manifest
-from components.shared.evaluation.evidence import Rivals, Slice, two_sided
+from components.shared.evaluation.evidence import Rivals, Slice
 from components.shared.evaluation.gate import held_out, score
 from components.shared.evaluation.looks import MemoryLedger
+from components.shared.evaluation.measured import Measured, measure
 from components.shared.evaluation.report import Findings, write_report
-from components.shared.evaluation.statistics import accuracy_bound
 from components.shared.training.curves import Curve
 from tests.helpers.gate import NAMES, classes_of, decided, make_result, make_search, make_three, make_truth, rival
 
 TEST_PICTURES = {"accuracies", "recall", "confusion", "reliability", "coverage", "budgets"}
 
 
-def make_findings(truth, candidates, search=None, **more) -> Findings:
+def make_findings(folders, truth, candidates, search=None, **more) -> Findings:
     search = search or make_search(truth)
     blessing = decided(candidates, truth, search=search, **more)
     scores = score(candidates, truth) if blessing.judged else {}
-    alpha = (1 - blessing.confidence) / 2
     table = pd.DataFrame({"accuracy": [0.5, 0.6], "validation_accuracy": [0.4, 0.5], "loss": [2, 1]}, index=[1, 2])
-    rng = np.random.default_rng(3)
     counts = {"unlabelled": 4000, "train": 800, "validation": 800, "test": 800}
     common = make_result("ingest", truth).model_dump(exclude={"dataset_digest", "metrics", "details", "step"})
     return Findings(
@@ -41,15 +40,26 @@ def make_findings(truth, candidates, search=None, **more) -> Findings:
         candidates=candidates,
         validated={name: right.mean(axis=1) for name, right in held_out(candidates, truth).items()},
         scores=scores,
-        intervals={name: two_sided(accuracy_bound(found.right, alpha)) for name, found in scores.items()},
         curves=[Curve("finetune", table, table, table)],
         search=search,
-        published=rng.random((3, 800)) < 0.613,
-        budgets={labels: rng.random((3, 800)) < 0.4 + labels / 100 for labels in (1, 10)},
+        measured=measure(blessing, candidates, scores, truth, folders) if scores else Measured(),
         lineage={"git.commit": "c" * 40},
         params={},
         run_id="f" * 32,
     )  # fmt: skip
+
+
+def write_extras(root, truth) -> dict[str, Path]:
+    """Folders with what is shown and decides nothing; the published training is half right."""
+    folders = {name: root / name for name in ("probe", "baseline", "finetune")}
+    for folder in folders.values():
+        folder.mkdir(exist_ok=True)
+    labels = truth.labels["test"]
+    predicted = np.stack([[np.where(np.arange(800) < share, labels, labels - 1)] * 3 for share in (200, 600)])
+    np.savez(folders["probe"] / "budgets.npz", predicted=predicted, labels_per_class=[1, 10], knn_predicted=predicted[0])
+    half = np.eye(4)[np.where(np.arange(800) < 400, labels, (labels + 1) % 4)]
+    np.savez(folders["finetune"] / "published.npz", test_probabilities=np.stack([half] * 3))
+    return folders
 
 
 def told(folder, findings) -> tuple[str, str]:
@@ -72,7 +82,9 @@ def judged(truth, tmp_path_factory):
     ledger.claim("another", truth.images, {})
     candidates = make_three(truth, temperature=1.31, temperature_why="from 800 images", replicates=5)
     right = np.random.default_rng(0).random(800) < 0.7
+    folder = tmp_path_factory.mktemp("judged")
     findings = make_findings(
+        write_extras(folder, truth),
         truth,
         candidates,
         ledger=ledger,
@@ -81,7 +93,6 @@ def judged(truth, tmp_path_factory):
         search=make_search(truth, capped=["baseline"]),
         min_gain=0.0,
     )
-    folder = tmp_path_factory.mktemp("judged")
     return findings, folder, *told(folder, findings)
 
 
@@ -107,7 +118,7 @@ def test_models_have_mean_and_spread_with_n_minus_1_and_the_file_its_own_accurac
         assert f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" in text
     own = findings.blessing.artefact
     assert f"It answers {own.accuracy:.1%} of the test images right" in text
-    assert "fine-tuned as published (not gated) " + f"{100 * findings.published.mean():.1f}" in text
+    assert "fine-tuned as published (not gated) 50.0 ± 0.0" in text
 
 
 def test_both_grids_stand_side_by_side_with_the_choice_and_the_cap(judged):
@@ -127,6 +138,14 @@ def test_slices_come_worst_first_and_unknown_ones_by_name(judged):
     changes = [float(value) for value in re.findall(r"class \w+ 200 ([+-]\d+\.\d)", part)]
     assert changes == [pytest.approx(100 * drop, abs=0.051) for drop in drops]
     assert "neither passed nor refused: folder odd (9)." in part
+
+
+def test_what_is_not_judged_is_measured_too(judged):
+    measured = judged[0].measured
+    assert measured.budgets == {1: [0.25] * 3, 10: [0.75] * 3}
+    assert measured.knn == [0.25] * 3
+    assert measured.published == [0.5] * 3
+    assert set(measured.calibration) == {"baseline", "probe", "finetune"}
 
 
 def test_champion_and_calibration(judged):
@@ -158,7 +177,7 @@ def test_every_picture_is_within_the_page(judged):
 )
 def test_a_closed_test_set_leaves_no_trace(truth, tmp_path, levels, options, why):
     candidates = make_three(truth, **levels)
-    findings = make_findings(truth, candidates, **options)
+    findings = make_findings(write_extras(tmp_path, truth), truth, candidates, **options)
     _, text = told(tmp_path, findings)
     assert f"Not judged: the test set stayed closed. {why}" in text
     assert {path.stem for path in tmp_path.glob("*.png")} == {"curves"}
@@ -179,7 +198,9 @@ def test_a_search_that_can_not_be_read_is_left_out(truth, tmp_path):
         {"chosen": {}},
         {"trials": {"baseline": [{"a": 1}]}},
     ):
-        findings = make_findings(truth, make_three(truth), search=make_search(truth, **details))
+        findings = make_findings(
+            write_extras(tmp_path, truth), truth, make_three(truth), search=make_search(truth, **details)
+        )
         _, text = told(tmp_path, findings)
         assert "✗ Not blessed" in text or not details.get("trials")
         assert "The search" not in text
@@ -191,7 +212,7 @@ def test_names_of_classes_are_drawn_as_they_are_written(truth, tmp_path, monkeyp
     monkeypatch.setattr("tests.helpers.gate.NAMES", names)
     odd = make_truth()
     object.__setattr__(odd, "class_names", names)
-    findings = make_findings(odd, make_three(odd))
+    findings = make_findings(write_extras(tmp_path, odd), odd, make_three(odd))
     assert findings.blessing.judged
     page, text = told(tmp_path, findings)
     assert "$\\frac{$" in text
