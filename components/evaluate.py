@@ -13,11 +13,11 @@ import pandas as pd
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, read_champion
-from components.shared.evaluation.evidence import Slice
 from components.shared.evaluation.gate import BLESSING, Blessing, decide, held_out, score
 from components.shared.evaluation.measured import MEASURED, Measured, measure
 from components.shared.evaluation.predictions import CANDIDATES, TEST, Candidate, Truth, read_candidate
 from components.shared.evaluation.report import Findings, write_report
+from components.shared.evaluation.slices import find_slices
 from components.shared.evaluation.statistics import accuracy
 from components.shared.evaluation.wording import PRETRAINING_PROBE
 from components.shared.params.schema import Params, to_plain
@@ -79,7 +79,7 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
     truth, gate = Truth.of(data), work.params.gate
     candidates, search, unreadable = _read(folders)
     rivals = partial(ask_rivals, champion, data, gate.skip_champions)
-    blessing = decide(candidates, unreadable, search, truth, gate, RegistryLedger(), rivals, _slices(data))
+    blessing = decide(candidates, unreadable, search, truth, gate, RegistryLedger(), rivals, find_slices(data))
     scores = score(candidates, truth) if blessing.judged else {}
     return Findings(
         manifest=data.manifest,
@@ -109,14 +109,6 @@ def _read(folders: Mapping[str, Path]) -> tuple[dict[str, Candidate], Result | N
         except UserError as error:
             unreadable.append(str(error))
     return candidates, search, unreadable
-
-
-def _slices(data: Dataset) -> list[Slice]:
-    labels = data.labels(TEST)
-    return [
-        Slice("class", name, np.flatnonzero(labels == label))
-        for label, name in enumerate(data.manifest.class_names)
-    ]
 
 
 def _curves(folders: Mapping[str, Path]) -> list[Curve]:

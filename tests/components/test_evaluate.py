@@ -197,6 +197,39 @@ def test_two_replicates_of_one_epoch_are_never_blessed(run, do_evaluate):
     assert do_evaluate("gate.min_replicates=2", "gate.alpha=0.1").judged
 
 
+def write_shown_answers(run):
+    """What the probe and the published training leave to be scored."""
+    labels = Dataset(run / "dataset").labels("test")
+    predicted = np.stack([np.where(np.arange(len(labels)) < count, labels, -1) for count in (150, 300)])
+    predicted = predicted[:, None].repeat(3, axis=1)
+    neighbours = predicted[1].copy()
+    neighbours[:, :60] = -1
+    np.savez(run / "probe" / "budgets.npz", labels_per_class=[1, 5], predicted=predicted, knn_predicted=neighbours)
+    published = np.eye(3)[np.where(np.arange(len(labels)) < 450, labels, (labels + 1) % 3)][None].repeat(3, axis=0)
+    np.savez(run / "finetune" / "published.npz", test_probabilities=published, test_labels=labels)
+
+
+def test_budgets_neighbours_and_the_published_training_are_scored_where_the_test_set_is_open(run, do_evaluate):
+    write_shown_answers(run)
+    do_evaluate("gate.open_test=false")
+    assert read_measured(run / "evaluation") == Measured()
+    do_evaluate()
+    measured = read_measured(run / "evaluation")
+    assert measured.budgets == {1: pytest.approx([0.25] * 3), 5: pytest.approx([0.5] * 3)}
+    assert measured.knn == pytest.approx([0.4] * 3)
+    assert measured.published == pytest.approx([0.75] * 3)
+
+
+@pytest.mark.parametrize("name", ["probe/budgets.npz", "finetune/published.npz"])
+def test_answers_that_decide_nothing_are_left_out_where_they_are_damaged(run, do_evaluate, name):
+    write_shown_answers(run)
+    (run / name).write_bytes((run / name).read_bytes()[:200])
+    assert do_evaluate().blessed
+    measured = read_measured(run / "evaluation")
+    assert (measured.budgets == {}) == (name == "probe/budgets.npz")
+    assert (measured.published == []) == (name == "finetune/published.npz")
+
+
 # --- the test set: who looks, and how often
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ HELD_OUT = VALIDATION
 BOTH = f"{TRAIN}+{VALIDATION}"
 CONTENDERS = ("probe", "finetune")
 CANDIDATES = ("baseline", "probe", "finetune")
+# what reading a damaged .npz raises
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
 # softmax in float32 sums to 1 within about 1e-6 per class; half-precision heads stay below this
 _SUM_TOLERANCE = 1e-3
 
@@ -121,10 +123,44 @@ def read_candidate(name: str, folder: Path) -> Candidate:
             labels = {split: np.asarray(file[f"{split}_labels"]) for split in (HELD_OUT, TEST)}
     except FileNotFoundError:
         raise UserError(f"{path}: missing; run the step that writes {folder.name}/ again") from None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         what = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"{path}: damaged ({what}); run the step that writes {folder.name}/ again") from None
     return Candidate(name, result, probabilities, labels)
+
+
+def read_budgets(probe: Path, truth: Truth) -> tuple[dict[int, np.ndarray], np.ndarray | None]:
+    """What the probe answers on test with fewer labels, and its nearest neighbours; nothing where it can't be read.
+
+    Returns:
+        Labels per class → right answers, bool, shape (replicates, N); and those of the neighbours, or None.
+    """
+    found = _read_optional(probe / "budgets.npz", ("labels_per_class", "predicted", "knn_predicted"))
+    labels = truth.labels[TEST]
+    if found is None or found[1].shape[-1:] != labels.shape or found[2].shape[-1:] != labels.shape:
+        return {}, None
+    sizes, predicted, neighbours = found
+    return {
+        int(size): answers == labels for size, answers in zip(sizes, predicted, strict=False)
+    }, neighbours == labels
+
+
+def read_published(finetune: Path, truth: Truth) -> np.ndarray | None:
+    """Right answers on test of the published training, bool, shape (replicates, N); None where there is none."""
+    found = _read_optional(finetune / "published.npz", ("test_probabilities",))
+    shape = (len(truth.labels[TEST]), len(truth.class_names))
+    if found is None or found[0].ndim != 3 or found[0].shape[1:] != shape:
+        return None
+    return found[0].argmax(axis=2) == truth.labels[TEST]
+
+
+def _read_optional(path: Path, names: Sequence[str]) -> list[np.ndarray] | None:
+    """Arrays that are shown and decide nothing; None where the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return [np.asarray(file[name]) for name in names]
+    except _DAMAGED:
+        return None
 
 
 def faults(candidate: Candidate, truth: Truth) -> list[str]:

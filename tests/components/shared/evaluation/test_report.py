@@ -56,7 +56,9 @@ def write_extras(root, truth) -> dict[str, Path]:
         folder.mkdir(exist_ok=True)
     labels = truth.labels["test"]
     predicted = np.stack([[np.where(np.arange(800) < share, labels, labels - 1)] * 3 for share in (200, 600)])
-    np.savez(folders["probe"] / "budgets.npz", predicted=predicted, labels_per_class=[1, 10], knn_predicted=predicted[0])
+    np.savez(
+        folders["probe"] / "budgets.npz", predicted=predicted, labels_per_class=[1, 10], knn_predicted=predicted[0]
+    )
     half = np.eye(4)[np.where(np.arange(800) < 400, labels, (labels + 1) % 4)]
     np.savez(folders["finetune"] / "published.npz", test_probabilities=np.stack([half] * 3))
     return folders
