@@ -173,15 +173,15 @@ def test_every_picture_is_within_the_page(judged):
 @pytest.mark.parametrize(
     ("levels", "options", "why"),
     [
-        ({}, {"open_test": False}, "Nobody asked for a verdict"),
-        ({"finetune": 0.645, "probe": 0.645}, {}, "On held-out"),
+        ({}, {"open_test": False}, "nobody asked for a verdict"),
+        ({"finetune": 0.645, "probe": 0.645}, {}, "on held-out"),
     ],
 )
 def test_a_closed_test_set_leaves_no_trace(truth, tmp_path, levels, options, why):
     candidates = make_three(truth, **levels)
     findings = make_findings(write_extras(tmp_path, truth), truth, candidates, **options)
     _, text = told(tmp_path, findings)
-    assert f"Not judged: the test set stayed closed. {why}" in text
+    assert f"Not judged: the test set stayed closed. Why: {why}" in text
     assert {path.stem for path in tmp_path.glob("*.png")} == {"curves"}
     for heading in ("Slices", "The champion", "What a confidence is worth", "Fewer labels", "What is claimed"):
         assert heading not in text
