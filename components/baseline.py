@@ -1,6 +1,7 @@
 """The rival: the same network trained on the same labels from random weights.
 
-Reads `dataset/`; writes `baseline/`: `classifier.keras`, `predictions.npz`, `curves.csv`, `result.json`.
+Reads `dataset/` and `search/`; writes `baseline/`: a folder for each seed of `runtime.replicates`, and what they
+are together: `classifier.keras`, `predictions.npz`, `curves.csv`, `result.json`.
 """
 
 from __future__ import annotations
@@ -13,27 +14,32 @@ from components.shared.step import command_line, working
 from components.shared.training.backend import start_backend
 
 
-def baseline(dataset: Path, out: Path, params: Params) -> Result:
-    """Train the supervised baseline, with the learning rate chosen on validation as for fine-tuning.
+def baseline(dataset: Path, search: Path, out: Path, params: Params, seed: int) -> Result:
+    """Train the supervised baseline as the search found best, in the space that fine-tuning was searched in.
 
     Args:
         dataset: folder written by `ingest`.
+        search: folder written by `search`.
         out: folder to write.
         params: reads encoder, supervised and runtime.
+        seed: of the replicate; decides first weights, order and augmentation.
 
     Returns:
         The record that is written to `result.json`.
 
     Raises:
-        UserError: the dataset is not finished, or no learning rate gives a finite loss.
+        UserError: an input is not finished or about another dataset, or the loss is no longer a number.
     """
     start_backend()
     # imported here: Keras, only now that its announcements are muted
+    from components.shared.training.choice import Chosen
     from components.shared.training.supervised import train_supervised
 
     data = Dataset(dataset)
-    with working("baseline", out, params, {"dataset": dataset}, data.manifest.name) as work:
-        return train_supervised(data, params, work, None)
+    chosen = Chosen(search, "baseline", data)
+    inputs = {"dataset": dataset, "search": Path(search) / "baseline.json"}
+    with working("baseline", out, params, inputs, data.manifest.name, seed) as work:
+        return train_supervised(data, chosen, params, seed, work, None)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ def ingest(out: Path, params: Params) -> Manifest:
                 image_size=data.image_size,
                 labels_per_class=data.labels_per_class,
                 seed=data.seed,
+                cuts_validation=not labels["validation"].size,
                 digest=value_digest([files_digest(work.out.glob("*.npy")), source.class_names]),
                 test_digest=files_digest(work.out.glob("test.*.npy")),
             )

@@ -1,8 +1,8 @@
 """Pretrain an encoder by contrast on all images; labels serve only the online probe and label-using methods.
 
-Reads `dataset/`; writes `encoder/`: `encoder.keras` (from uint8 images to features, built-in layers only),
-`curves.csv`, `views.png`, `result.json`. A killed run goes on from its last finished epoch and ends with the same
-result.
+Reads `dataset/`; writes `encoder/`: for each seed of `runtime.replicates` a folder with `encoder.keras` (from
+uint8 images to features, built-in layers only), `curves.csv`, `views.png` and `result.json`, and what they are
+together. A killed run goes on from its last finished epoch and ends with the same result.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from components.shared.training.checkpoints import FOLDER
 from components.shared.training.distributed import initialize
 
 
-def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDER) -> Result:
+def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: Path = FOLDER) -> Result:
     """Train an encoder to recognise two views of the same image.
 
     Args:
         dataset: folder written by `ingest`.
         out: folder to write.
         params: reads method, encoder and runtime.
+        seed: of the replicate; decides first weights, order and views.
         checkpoints: folder of the state kept for interrupted runs.
 
     Returns:
@@ -48,10 +49,10 @@ def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDE
     runtime = params.runtime
     with (
         on_devices("pretrain", runtime.devices, min(runtime.batch_size, images), "runtime.batch_size") as devices,
-        working("pretrain", out, params, {"dataset": dataset}, data.manifest.name, together=True) as work,
+        working("pretrain", out, params, {"dataset": dataset}, data.manifest.name, seed, True) as work,
     ):
         work.run.dataset(data, "training")
-        training = Pretraining(data, params, work, checkpoints)
+        training = Pretraining(data, params, seed, work, checkpoints)
         training.fit()
         training.save()
         metrics = {name: value for name, value in training.last().items() if name != "epoch"}
@@ -59,6 +60,7 @@ def pretrain(dataset: Path, out: Path, params: Params, checkpoints: Path = FOLDE
             data.manifest.digest,
             metrics,
             epoch=params.runtime.epochs,
+            seed=seed,
             method=params.method.name,
             encoder=params.encoder.name,
             epochs=params.runtime.epochs,

@@ -1,7 +1,9 @@
-"""How good the frozen features are: a linear classifier, nearest neighbours, and accuracy over label budgets.
+"""How good the frozen features are: a linear classifier, nearest neighbours, and answers with fewer labels.
 
-Reads `dataset/` and `encoder/`; writes `probe/`: `classifier.keras` (the encoder with the linear layer on top),
-`predictions.npz`, `curves.csv` (the online probe during pretraining), `budgets.csv`, pictures, `result.json`.
+Reads `dataset/`, `encoder/` and `search/`; writes `probe/`: a folder for each seed of `runtime.replicates`, and
+what they are together: `classifier.keras` (the encoder with the linear layer on top), `predictions.npz`,
+`budgets.npz` (answers on test with fewer labels), `curves.csv` (the online probe during pretraining), pictures,
+`result.json`.
 """
 
 from __future__ import annotations
@@ -14,36 +16,39 @@ from components.shared.step import command_line, working
 from components.shared.training.backend import start_backend
 
 
-def probe(dataset: Path, encoder: Path, out: Path, params: Params) -> Result:
+def probe(dataset: Path, encoder: Path, search: Path, out: Path, params: Params, seed: int) -> Result:
     """Evaluate an encoder's features without changing them.
 
-    The penalty of the linear classifier is chosen on validation; the solver `minibatch` has its own weight decay
-    instead. Seeds decide its first weights and, where a budget keeps only some labels, which ones; a convex problem
-    has one best solution, so that with all labels the seeds differ little.
+    The search chose the penalty of the linear classifier; the solver `minibatch` has its own weight decay instead.
+    A convex problem has one best solution: replicates differ because their encoders do.
 
     Args:
         dataset: folder written by `ingest`.
-        encoder: folder written by `pretrain`, from the same dataset.
+        encoder: folder written by `pretrain`, from the same dataset and the same seed.
+        search: folder written by `search`.
         out: folder to write.
-        params: reads probe and runtime.
+        params: reads probe.
+        seed: of the replicate; decides the first weights, and which labels a smaller budget keeps.
 
     Returns:
         The record that is written to `result.json`.
 
     Raises:
-        UserError: an input is not finished, or the encoder belongs to another dataset.
+        UserError: an input is not finished, or belongs to another dataset.
     """
     start_backend()
     # imported here: Keras, only now that its announcements are muted
+    from components.shared.training.choice import Chosen
     from components.shared.training.inputs import load_encoder
     from components.shared.training.probing import Probing
 
     data = Dataset(dataset)
     network = load_encoder(encoder, data)
-    inputs = {"dataset": dataset, "encoder": encoder}
-    with working("probe", out, params, inputs, data.manifest.name) as work:
+    chosen = Chosen(search, "probe", data)
+    inputs = {"dataset": dataset, "encoder": encoder, "search": Path(search) / "probe.json"}
+    with working("probe", out, params, inputs, data.manifest.name, seed) as work:
         work.run.dataset(data, "evaluation")
-        return Probing(data, network, encoder, params, work).run()
+        return Probing(data, network, encoder, chosen, params, seed, work).run()
 
 
 if __name__ == "__main__":

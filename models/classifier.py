@@ -13,8 +13,9 @@ from keras import ops
 from models import encoders
 from models.augmentation import Augmentation, augment, scale
 from models.batches import Batches, filled
-from models.optimizers import exclude_vectors, require_no_decay
+from models.optimizers import AdamW, exclude_vectors, require_no_decay
 from models.options import options, require_items, within
+from models.probes import softmax
 from models.training import (
     EpochRate,
     EpochSeed,
@@ -101,67 +102,130 @@ class Classifier(keras.Model):
 
 
 @options
+class SearchSpace:
+    """What the best training is looked for in, by baseline and fine-tuning alike.
+
+    Args:
+        augmentations: `weak`, as the data asks for, and `views`, as the method's pretraining sees the images.
+        learning_rates, weight_decays: ascending. Where the best lies at an end, the next value beyond it, in the
+            proportion of the last two, is tried too.
+        epochs: lengths, ascending; the others are chosen at the first of them.
+        widen: how often rates, and decays, may be widened.
+        folds: of the cross-validation.
+        cross_validate_below: so many validation images choose by themselves; with fewer, all labelled ones do, by
+            cross-validation.
+    """
+
+    augmentations: tuple[Literal["weak", "views"], ...] = within(min_length=1)
+    learning_rates: tuple[float, ...] = within(min_length=1)
+    weight_decays: tuple[float, ...] = within(min_length=1)
+    epochs: tuple[int, ...] = within(min_length=1)
+    widen: int = within(ge=0, le=2)
+    folds: int = within(ge=2)
+    cross_validate_below: int = within(ge=0)
+
+    def __post_init__(self) -> None:
+        require_items("learning_rates", self.learning_rates, 0, math.inf)
+        for name in ("augmentations", "learning_rates", "weight_decays", "epochs"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values) or (name != "augmentations" and sorted(values) != list(values)):
+                raise ValueError(f"{name} = {list(values)}: must ascend, each value once")
+        if self.weight_decays[0] < 0:
+            raise ValueError(f"weight_decays = {list(self.weight_decays)}: must be numbers ≥ 0")
+        if self.epochs[0] < 1:
+            raise ValueError(f"epochs = {list(self.epochs)}: must be whole numbers ≥ 1")
+
+
+@options
+class Recipe:
+    """One way to train with labels.
+
+    Args:
+        augmentation: of the training images.
+        learning_rate: at the start.
+        weight_decay: of AdamW; biases and normalisations have none.
+        epochs: passes over the labelled images; above 100, rounded up to a multiple of epochs // 50.
+        batch_size: images per step.
+        schedule: of the learning rate, as `models.training.rate_at` takes it.
+        milestones: of the schedule `steps`, fractions of the training.
+    """
+
+    augmentation: Augmentation
+    learning_rate: float = within(gt=0)
+    weight_decay: float = within(ge=0)
+    epochs: int = within(ge=1)
+    batch_size: int = within(ge=2)
+    optimizer: Literal["adam", "adamw"]
+    schedule: Literal["constant", "cosine", "steps"]
+    milestones: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        require_items("milestones", self.milestones, 0, 1)
+        require_no_decay(self.optimizer, self.weight_decay)
+
+
+@options
 class SupervisedOptions:
     """Training with labels, alike for the baseline and for fine-tuning.
 
     Args:
-        epochs: passes over the labelled images; above 100, rounded up to a multiple of epochs // 50.
+        weak: the weak augmentation.
+        search: what the training is chosen from.
+        refit: once it is chosen, train on the validation images too where these were cut from the labels.
         batch_size: images per step.
-        learning_rates: to choose from, on validation.
-        weight_decay: of AdamW; biases and normalisations have none.
         schedule: of the learning rate, as `models.training.rate_at` takes it.
         milestones: of the schedule `steps`, fractions of the training.
         head: the layers on top of the encoder.
         freeze_encoder: train the head alone where there is a pretrained encoder; random weights are trained all the
             same.
-        augmentation: of the training images.
+        published: a recipe that is trained besides, as somebody has published it; None where there is none.
     """
 
-    epochs: int = within(ge=1)
+    weak: Augmentation
+    search: SearchSpace
+    refit: bool
     batch_size: int = within(ge=2)
     optimizer: Literal["adam", "adamw"]
-    learning_rates: tuple[float, ...] = within(min_length=1)
-    weight_decay: float = within(ge=0)
     schedule: Literal["constant", "cosine", "steps"]
     milestones: tuple[float, ...]
     head: ClassifierHead
     freeze_encoder: bool
-    augmentation: Augmentation
+    published: Recipe | None
 
     def __post_init__(self) -> None:
-        require_items("learning_rates", self.learning_rates, 0, math.inf)
         require_items("milestones", self.milestones, 0, 1)
-        require_no_decay(self.optimizer, self.weight_decay)
+        require_no_decay(self.optimizer, self.search.weight_decays[-1])
 
 
 class SupervisedTrainer:
     """Trains the same network several times, compiled once.
 
+    Rate, decay, length and images may change from training to training; what is compiled in may not.
+
     Args:
-        options: how; the learning rate is `fit`'s.
+        augmentation: of the training images.
+        optimizer: adam or adamw.
+        head: the layers on top.
         network: makes the encoder, with fresh weights.
         classes: number of classes.
         precision: float32 or bfloat16.
-        train, validation: (images uint8 (N, H, W, 3), labels int64 (N,)).
-        pretrained: weights of the encoder to start from, or None for random ones.
+        frozen: train the head alone.
     """
 
     def __init__(
         self,
-        options: SupervisedOptions,
+        augmentation: Augmentation,
+        optimizer: str,
+        head: ClassifierHead,
         network: Callable[[], keras.Model],
         classes: int,
         precision: str,
-        train: tuple[np.ndarray, np.ndarray],
-        validation: tuple[np.ndarray, np.ndarray],
-        pretrained: list[np.ndarray] | None = None,
+        frozen: bool = False,
     ):
-        self.options, self.train, self.validation = options, train, validation
-        self._network, self._classes, self._precision, self._pretrained = network, classes, precision, pretrained
-        # some fifty points make a curve
-        self._passes = max(1, options.epochs // 50)
-        self._rounds = -(-options.epochs // self._passes)
-        self.model = self._fresh(0)
+        self._augmentation, self._head, self._network = augmentation, head, network
+        self._classes, self._precision, self._frozen = classes, precision, frozen
+        self._name = optimizer
+        self.model = self._fresh(0, None)
         self.model.compile(
             optimizer=self._optimizer(),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -169,83 +233,100 @@ class SupervisedTrainer:
             weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
             jit_compile=jit(),
         )
-        self.model.optimizer.build(self.model.trainable_variables)
 
-    @property
-    def steps(self) -> int:
-        """Optimisation steps of one training."""
-        return self._rounds * len(self._batches(0))
-
-    def fit(self, learning_rate: float, seed: int, on_epoch: Callable[[int, Mapping[str, float]], None]) -> None:
+    def fit(
+        self,
+        recipe: Recipe,
+        seed: int,
+        train: tuple[np.ndarray, np.ndarray],
+        pretrained: list[np.ndarray] | None = None,
+        validation: tuple[np.ndarray, np.ndarray] | None = None,
+        on_epoch: Callable[[int, Mapping[str, float]], None] | None = None,
+    ) -> int:
         """Train once; the last epoch's weights count, so that no split chooses among epochs.
 
         Args:
-            learning_rate: of the first epoch; it then follows the schedule.
+            recipe: how; its augmentation and optimiser are those that were compiled.
             seed: decides the initial weights, the order of the images, the augmentation and the dropout.
+            train: images uint8 (N, H, W, 3) and labels int64 (N,).
+            pretrained: weights of the encoder to start from, or None for random ones.
+            validation: measured after each epoch, likewise; it changes nothing.
             on_epoch: called with the number of epochs done and the last one's numbers; some fifty times at most.
+
+        Returns:
+            The number of optimisation steps.
 
         Raises:
             FloatingPointError: the loss is no longer a number.
         """
-        options = self.options
-        reset(self.model, self._fresh(seed).get_weights())
-        batches = self._batches(seed)
+        # some fifty points make a curve
+        passes = max(1, recipe.epochs // 50)
+        rounds = -(-recipe.epochs // passes)
+        batches = Batches([train], recipe.batch_size, seed, passes=passes)
+        fresh = self._fresh(seed, pretrained).get_weights()
+        reset(self.model, fresh)
+        if recipe.optimizer == "adamw":
+            self.model.optimizer.weight_decay.assign(recipe.weight_decay)
 
         def rate(done: float) -> float:
-            return rate_at(done, learning_rate, options.schedule, options.milestones)
+            return rate_at(done, recipe.learning_rate, recipe.schedule, recipe.milestones)
 
+        callbacks = [EpochRate(rate, rounds), EpochSeed(seed, batches), StopOnNaN()]
+        if on_epoch is not None:
+            callbacks.append(
+                keras.callbacks.LambdaCallback(on_epoch_end=lambda r, logs: on_epoch((r + 1) * passes, logs or {}))
+            )
         self.model.fit(
             batches,
             shuffle=False,
-            epochs=self._rounds,
-            validation_data=self._filled_validation(),
+            epochs=rounds,
+            validation_data=None if validation is None else _filled(validation),
             validation_batch_size=validation_batch(),
             verbose=0,
-            callbacks=[
-                EpochRate(rate, self._rounds),
-                EpochSeed(seed, batches),
-                StopOnNaN(),
-                keras.callbacks.LambdaCallback(
-                    on_epoch_end=lambda r, logs: on_epoch((r + 1) * self._passes, logs or {})
-                ),
-            ],
+            callbacks=callbacks,
         )
+        return rounds * len(batches)
 
-    def _filled_validation(self) -> tuple[np.ndarray, ...]:
-        """The validation images and labels; where devices share them out unequally, with others of weight 0."""
-        images, labels = (filled(np.asarray(rows), devices()) for rows in self.validation)
-        n = len(self.validation[1])
-        if len(labels) == n:
-            return self.validation
-        # Keras divides a loss by the number of images, those of weight 0 among them
-        weights = np.full(n, len(labels) / n, "float32")
-        return images, labels, filled(weights, devices())
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Class probabilities that the last training gives to uint8 images: float32, shape (N, classes)."""
+        return softmax(predict(self.model, images))
 
-    def _batches(self, seed: int) -> Batches:
-        return Batches([self.train], self.options.batch_size, seed, passes=self._passes)
+    def deployable(self, temperature: float = 1.0) -> keras.Model:
+        """The trained classifier from raw images to class probabilities, in built-in layers only.
 
-    def deployable(self) -> keras.Model:
-        """The trained classifier from raw images to class probabilities, in built-in layers only."""
+        Args:
+            temperature: the logits are divided by it; it is folded into the last layer.
+        """
         encoder = self._network()
         encoder.set_weights(self.model.encoder.get_weights())
-        return encoders.deployable(encoder, softmax_head(*self.model.head_weights()))
+        *before, kernel, bias = self.model.head_weights()
+        return encoders.deployable(encoder, softmax_head(*before, kernel / temperature, bias / temperature))
 
-    def _fresh(self, seed: int) -> Classifier:
+    def _fresh(self, seed: int, pretrained: list[np.ndarray] | None) -> Classifier:
         keras.utils.set_random_seed(seed)
         with precision(self._precision):
             encoder = self._network()
-            if self._pretrained is not None:
-                encoder.set_weights(self._pretrained)
-            options, frozen = self.options, self.options.freeze_encoder and self._pretrained is not None
-            return Classifier(encoder, options.augmentation, options.head, self._classes, seed, frozen)
+            if pretrained is not None:
+                encoder.set_weights(pretrained)
+            return Classifier(encoder, self._augmentation, self._head, self._classes, seed, self._frozen)
 
     def _optimizer(self) -> keras.optimizers.Optimizer:
-        # the rate is set at the start of each epoch
-        if self.options.optimizer == "adam":
-            return keras.optimizers.Adam()
-        optimizer = keras.optimizers.AdamW(weight_decay=self.options.weight_decay)
+        # rate and decay are set by each training
+        optimizer = keras.optimizers.Adam() if self._name == "adam" else AdamW()
         exclude_vectors(optimizer, self.model.trainable_variables)
+        optimizer.build(self.model.trainable_variables)
         return optimizer
+
+
+def _filled(validation: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Validation images and labels; where devices share them out unequally, with others of weight 0."""
+    images, labels = (filled(np.asarray(rows), devices()) for rows in validation)
+    n = len(validation[1])
+    if len(labels) == n:
+        return validation
+    # Keras divides a loss by the number of images, those of weight 0 among them
+    weights = np.full(n, len(labels) / n, "float32")
+    return images, labels, filled(weights, devices())
 
 
 def softmax_head(*weights: np.ndarray) -> keras.Model:

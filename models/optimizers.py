@@ -80,6 +80,17 @@ def is_vector(variable: Any) -> bool:
     return len(variable.shape) <= 1
 
 
+class AdamW(keras.optimizers.AdamW):
+    """AdamW whose weight decay is a variable, so that one compiled training serves several decays."""
+
+    def build(self, variables):
+        """Create the moments and the decay, which is 0 until somebody assigns it."""
+        if self.built:
+            return
+        super().build(variables)
+        self.weight_decay = self.add_variable((), name="weight_decay")
+
+
 class LARS(keras.optimizers.Optimizer):
     """Momentum SGD whose step for each matrix is proportional to the matrix's own norm.
 

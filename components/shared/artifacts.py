@@ -52,8 +52,9 @@ class Manifest(Record):
 
     `name` is that of the data option; it names the MLflow experiment. `source` says where the images were read.
     `counts` maps each split to its number of images, `class_counts` each split to the number of images of each
-    class (in the order of `class_names`); `digest` covers all arrays and the class names, `test_digest` the
-    test split alone; `files` maps each array's file, and `files.parquet`, to its SHA-256.
+    class (in the order of `class_names`); `cuts_validation` tells that the validation split was cut from the
+    labelled images; `digest` covers all arrays and the class names, `test_digest` the test split alone; `files` maps
+    each array's file, and `files.parquet`, to its SHA-256.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Manifest(Record):
     image_size: int
     labels_per_class: int | None
     seed: int
+    cuts_validation: bool
     digest: str
     test_digest: str
     files: dict[str, str] = {}
@@ -329,7 +331,9 @@ def save_predictions(path: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarr
 
 
 def input_digest(folder: Path) -> str:
-    """Digest of a finished input folder: a dataset's own, else that of its record and models."""
+    """Digest of a finished input folder: a dataset's own, else that of its record and models; or of one file."""
+    if Path(folder).is_file():
+        return file_digest(Path(folder))
     if (Path(folder) / "manifest.json").exists():
         return read_record(folder, Manifest).digest
     names = ("encoder.keras", "classifier.keras", "predictions.npz", "blessing.json", CHAMPION_RECORD)

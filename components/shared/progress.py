@@ -48,6 +48,12 @@ class Progress:
         numbers = "".join(f"  {name} {value}" for name, value in formatted.items())
         print(f"{self.label}: {self.unit} {self.done}/{self.total}{numbers}  ({left:.0f} s left)", flush=True)
 
+    def more(self, count: int) -> None:
+        """So many units are to be done besides."""
+        self.total += count
+        if self._bar is not None:
+            self._bar.total = self.total
+
     def note(self, line: str) -> None:
         """Say something on the error stream without tearing the bar."""
         if self._bar is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from components.shared.artifacts import Record, Result, input_digest, output_folder, write_record
 from components.shared.errors import exit_cleanly
-from components.shared.params.schema import Params, load_params, params_digest, to_plain
+from components.shared.params.schema import Params, load_params, load_replicates, params_digest, to_plain
 from components.shared.steps import STEPS
 from components.shared.tracking.run import Run, tracked
 from components.shared.training.distributed import is_chief, require_single
@@ -65,7 +65,13 @@ class Work:
 
 @contextmanager
 def working(
-    step: str, out: Path, params: Params, inputs: Mapping[str, Path], name: str, together: bool = False
+    step: str,
+    out: Path,
+    params: Params,
+    inputs: Mapping[str, Path],
+    name: str,
+    seed: int | None = None,
+    together: bool = False,
 ) -> Iterator[Work]:
     """Surround a step's work: digests of its inputs, a folder written whole or not at all, an MLflow run.
 
@@ -75,6 +81,7 @@ def working(
         params: what the step was handed.
         inputs: name → folder of each input; they must be finished.
         name: the dataset's name.
+        seed: of the replicate that the work is about, None where it is about all of them.
         together: several processes do the work; only the first one's output and run are kept.
 
     Raises:
@@ -91,7 +98,7 @@ def working(
         return
     with (
         output_folder(out) as partial,
-        tracked(step, to_plain(params), params_digest(params), digests, name, partial, out) as run,
+        tracked(step, to_plain(params), params_digest(params), digests, name, seed, partial, out) as run,
     ):
         yield Work(step, partial, run, params, digests)
 
@@ -101,7 +108,8 @@ def command_line(step: str, function: Callable[..., Any]) -> None:
 
     Args:
         step: the step's name.
-        function: called as `function(*input folders, out, params)`; the table of steps names the folders.
+        function: called as `function(*input folders, out, params)`, the table of steps names the folders; with a
+            seed besides for each replicate of a step that has any.
     """
     # TensorFlow reads it when it is imported. Level 2 still shows harmless "E" lines of its own data pipeline when
     # it is made deterministic; real failures are raised, not logged
@@ -118,6 +126,13 @@ def command_line(step: str, function: Callable[..., Any]) -> None:
         parser.add_argument("--out", type=Path, default=Path(out), help=f"default: {out}/")
         options = parser.parse_args()
         params = load_params(options.params, step)
-        function(*(getattr(options, name) for name in inputs), options.out, params)
+        folders = {name: getattr(options, name) for name in inputs}
+        if not STEPS[step].replicates:
+            function(*folders.values(), options.out, params)
+            return
+        # imported here: it surrounds steps itself
+        from components.shared.replicates import train_replicates
+
+        train_replicates(step, function, folders, options.out, params, load_replicates(options.params))
 
     exit_cleanly(main)

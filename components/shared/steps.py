@@ -8,6 +8,7 @@ tests/components/shared/test_steps.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +40,16 @@ class Step(Task):
         out: the folder it writes.
         inputs: folders of earlier steps, in the order of the step function's arguments.
         after: folders of earlier steps that it does not read but that must be there first.
-        reads: the parameters that its result depends on: sections, or single ones such as `runtime.seed`.
+        reads: the parameters that its result depends on: sections, or single ones such as `runtime.epochs`.
+        replicates: how many trainings it is made of: `each` seed of `runtime.replicates` one, the `first` one only,
+            or none. Such a step is a function of a seed, and knows nothing of the others.
     """
 
     out: str
     inputs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    replicates: Literal["", "each", "first"] = ""
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -56,7 +60,9 @@ class Step(Task):
 # Where a training computes changes its result by float32's rounding alone, as another graphics card does, so
 # neither DVC nor a kept state of a training takes notice of it.
 WHERE = ("runtime.devices",)
-_SUPERVISED = ("encoder", "supervised", "runtime.precision", "runtime.seed", "runtime.repeats")
+# the seeds, each of them a whole training: pretraining, probe and fine-tuning, and a baseline beside it
+REPLICATES = "runtime.replicates"
+_SUPERVISED = ("encoder", "supervised", "runtime.precision")
 
 STEPS: dict[str, Step] = {
     step.name: step
@@ -73,35 +79,48 @@ STEPS: dict[str, Step] = {
             out="encoder",
             reads=(
                 *("method", "monitor", "encoder"),
-                *("runtime.epochs", "runtime.batch_size", "runtime.precision", "runtime.seed"),
+                *("runtime.epochs", "runtime.batch_size", "runtime.precision"),
             ),
+            replicates="each",
+            trains=True,
+            gpu=True,
+        ),
+        Step(
+            name="search",
+            title="Search the training",
+            inputs=("dataset", "encoder"),
+            out="search",
+            reads=("method", "probe", *_SUPERVISED),
+            replicates="first",
             trains=True,
             gpu=True,
         ),
         Step(
             name="probe",
             title="Probe the encoder",
-            inputs=("dataset", "encoder"),
+            inputs=("dataset", "encoder", "search"),
             out="probe",
-            reads=("probe", "runtime.seed", "runtime.repeats"),
+            reads=("probe",),
+            replicates="each",
             trains=True,
         ),
         Step(
             name="baseline",
             title="Train the baseline",
-            inputs=("dataset",),
-            after=("validation",),
+            inputs=("dataset", "search"),
             out="baseline",
             reads=_SUPERVISED,
+            replicates="each",
             trains=True,
             gpu=True,
         ),
         Step(
             name="finetune",
             title="Fine-tune",
-            inputs=("dataset", "encoder"),
+            inputs=("dataset", "encoder", "search"),
             out="finetune",
             reads=_SUPERVISED,
+            replicates="each",
             trains=True,
             gpu=True,
         ),

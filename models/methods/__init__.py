@@ -39,10 +39,19 @@ def build(encoder: keras.Model, options: MethodOptions, classes: int, seed: int,
     Raises:
         ValueError: the name is unknown.
     """
-    module = _module(options.name)
+    return _class(options.name)(Setup(encoder, options, classes, seed, steps))
+
+
+def uses_labels(options: MethodOptions) -> bool:
+    """Whether the method's encoder learns from the labels of the training images."""
+    return _class(options.name).uses_labels
+
+
+def _class(name: str) -> type[Method]:
+    module = _module(name)
     own = (value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__)
     found: type[Method] = next(value for value in own if isinstance(value, type) and issubclass(value, Method))
-    return found(Setup(encoder, options, classes, seed, steps))
+    return found
 
 
 def _module(name: str) -> ModuleType:

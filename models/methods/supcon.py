@@ -70,6 +70,7 @@ class Options(ContrastiveOptions):
 class SupCon(Method):
     """Supervised contrastive learning, Khosla et al. 2020, arXiv:2004.11362."""
 
+    uses_labels = True
     advice = "lower method.optimizer.learning_rate, or raise runtime.batch_size"
 
     def __init__(self, setup: Setup[Options]):

@@ -104,6 +104,7 @@ def write_dataset(
             image_size=int(arrays["train"][0].shape[1]),
             labels_per_class=None,
             seed=seed,
+            cuts_validation=False,
             digest=value_digest([files_digest(folder.glob("*.npy")), class_names]),
             test_digest=files_digest(folder.glob("test.*.npy")),
             files={path.name: file_digest(path) for path in sorted(folder.iterdir())},

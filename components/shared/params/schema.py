@@ -23,7 +23,7 @@ from components.shared.errors import UserError
 from components.shared.evaluation import looks
 from components.shared.evaluation.rules import rules
 from components.shared.params.explain import did_you_mean, explain, value_in_words
-from components.shared.params.types import Count, Fraction, Positive, Section
+from components.shared.params.types import Count, Fraction, Positive, Section, Seed
 from components.shared.sources import source_names
 from components.shared.steps import STEPS, WHERE
 from components.shared.training.backend import start_backend
@@ -82,15 +82,23 @@ class RuntimeParams(Section):
     """How long, how large and on what (`conf/runtime/`).
 
     `batch_size`: images of a step on all devices together. `devices`: over how many of one node's each batch is
-    shared out; `auto` takes all graphics cards, or the processor where there is none.
+    shared out; `auto` takes all graphics cards, or the processor where there is none. `replicates`: seeds, each of
+    them a whole training: pretraining, probe and fine-tuning, and a baseline beside it.
     """
 
     epochs: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=2)]
     devices: Literal["auto"] | Count
     precision: Literal["float32", "bfloat16"]
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-    repeats: Annotated[int, Field(ge=1, le=100)]
+    replicates: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100)]
+
+    @model_validator(mode="after")
+    def _each_once(self) -> RuntimeParams:
+        if len(set(self.replicates)) < len(self.replicates):
+            raise ValueError(
+                f"replicates = {list(self.replicates)}: the same seed is the same training; list others"
+            )
+        return self
 
 
 class MonitorParams(Section):
@@ -223,8 +231,15 @@ def load_params(path: Path, step: str | None = None) -> Params:
     Raises:
         UserError: the file is missing, is not YAML, or holds a value that is not allowed.
     """
+    values = _read(path)
+    if step is None:
+        return validate_params(values, str(path))
+    return select(validate_params(values, str(path), _declared(step)), step)
+
+
+def _read(path: Path) -> Any:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; compose it with `contrastive compose`") from None
     except OSError as error:
@@ -234,9 +249,11 @@ def load_params(path: Path, step: str | None = None) -> Params:
         raise UserError(f"{path}: not YAML: {line}{error.problem or error.context}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML: {error}") from None
-    if step is None:
-        return validate_params(values, str(path))
-    return select(validate_params(values, str(path), _declared(step)), step)
+
+
+def load_replicates(path: Path) -> tuple[int, ...]:
+    """The seeds that `params.yaml` lists; raises as `load_params`."""
+    return validate_params(_read(path), str(path), ["runtime"]).runtime.replicates
 
 
 def select(params: Params, step: str) -> Params:

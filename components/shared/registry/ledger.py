@@ -142,7 +142,8 @@ class RegistryLedger:
         def note() -> None:
             client = mlflow.MlflowClient()
             client.set_tag(run_id, PLACE, str(place))
-            client.set_terminated(run_id)
+            # `set_terminated` would print an address
+            client.update_run(run_id, "FINISHED")
 
         _asking(note)
 

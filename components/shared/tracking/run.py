@@ -82,6 +82,7 @@ def tracked(
     digest: str,
     inputs: Mapping[str, str],
     name: str,
+    seed: int | None = None,
     partial: Path | None = None,
     out: Path | None = None,
 ) -> Iterator[Run]:
@@ -93,6 +94,7 @@ def tracked(
         digest: of the parameters.
         inputs: input folder → its digest.
         name: the dataset's name; the experiment is `contrastive-<name>`.
+        seed: of the replicate that the run is about; in its name and its tag `replicate`.
         partial: the step's folder while it is written: `tracking.json` is put there if the server is lost.
         out: what that folder is called in the end.
 
@@ -102,8 +104,10 @@ def tracked(
     patience = _patience()
     connect()
     experiment, started = f"contrastive-{name}", _milliseconds()
+    replicate = {} if seed is None else {"replicate": str(seed)}
+    title = step if seed is None else f"{step} {seed}"
     try:
-        made = mlflow.MlflowClient().create_run(experiment_id(experiment), started, resolve_tags(), step)
+        made = mlflow.MlflowClient().create_run(experiment_id(experiment), started, resolve_tags(), title)
     except MlflowException as error:
         raise UserError(f"MLflow refused to start a run: {first_line(error)}") from None
     run = Run(made.info.run_id, partial or Path())
@@ -114,7 +118,7 @@ def tracked(
                 require_writable(artifacts, "what MLflow keeps of the step")
             run.params(flatten(params))
             inputs_tags = {f"input.{key}": value for key, value in inputs.items()}
-            run.tags({"step": step, "params.digest": digest, **inputs_tags, **lineage()})
+            run.tags({"step": step, **replicate, "params.digest": digest, **inputs_tags, **lineage()})
             yield run
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):

@@ -7,6 +7,7 @@ process 0), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. Without them there is one 
 from __future__ import annotations
 
 import os
+from functools import cache
 
 from components.shared.errors import UserError
 
@@ -41,8 +42,9 @@ def require_single(step: str) -> None:
         raise UserError(f"{COUNT} = {count}: only pretrain runs in several processes; run {step} in one")
 
 
+@cache
 def initialize() -> None:
-    """Join the other processes, before Keras computes anything; waits until all are there.
+    """Join the other processes once, before Keras computes anything; waits until all are there.
 
     Raises:
         UserError: Keras runs on another backend than JAX, or the address is missing.

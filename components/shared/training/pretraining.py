@@ -31,26 +31,26 @@ PARTS = ("unlabelled", "train")
 
 
 class Pretraining:
-    """The model, its batches and its state."""
+    """The model, its batches and its state; `seed` decides first weights, order and views."""
 
-    def __init__(self, data: Dataset, params: Params, work: Work, checkpoints: Path):
-        self.data, self.params, self.work = data, params, work
+    def __init__(self, data: Dataset, params: Params, seed: int, work: Work, checkpoints: Path):
+        self.data, self.params, self.seed, self.work = data, params, seed, work
         runtime, method = params.runtime, params.method
         self.parts = [(data.images(split), _labels(data, split)) for split in PARTS]
         self.images = sum(len(labels) for _, labels in self.parts)
         self.network = network(params.encoder, data)
-        keras.utils.set_random_seed(runtime.seed)
+        keras.utils.set_random_seed(seed)
         try:
             with precision(runtime.precision):
                 self.model = methods.build(
-                    self.network(), method, data.classes, runtime.seed, runtime.epochs * self._steps()
+                    self.network(), method, data.classes, seed, runtime.epochs * self._steps()
                 )
         except ValueError as error:
             raise UserError(f"data.image_size = {data.manifest.image_size}: {error}") from None
         self.model.compile(optimizer=self._optimizer(), jit_compile=jit())
         self.model.optimizer.build(self.model.trainable_variables)
         self.monitor = Monitor(self.model, data, params.monitor, runtime.epochs)
-        self.checkpoint = Checkpoint(_key(data, params), checkpoints)
+        self.checkpoint = Checkpoint(_key(data, params, seed), checkpoints)
         self.curves = Curves(work.run)
 
     def fit(self) -> None:
@@ -92,7 +92,7 @@ class Pretraining:
 
         if epoch < runtime.epochs:
             try:
-                batches = Batches(self.parts, runtime.batch_size, runtime.seed, shard=process_shard())
+                batches = Batches(self.parts, runtime.batch_size, self.seed, shard=process_shard())
                 self.model.fit(
                     batches,
                     shuffle=False,
@@ -102,7 +102,7 @@ class Pretraining:
                     validation_batch_size=validation_batch() // process_shard()[1],
                     verbose=0,
                     callbacks=[
-                        EpochSeed(runtime.seed, batches),
+                        EpochSeed(self.seed, batches),
                         StopOnNaN(),
                         keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch),
                     ],
@@ -163,11 +163,11 @@ class Pretraining:
         return max(1, self.images // min(self.params.runtime.batch_size, self.images))
 
 
-def _key(data: Dataset, params: Params) -> str:
+def _key(data: Dataset, params: Params, seed: int) -> str:
     """Digest of everything that decides the result, the code of the training among it."""
     code = code_digest("pretrain", params)
     return value_digest(
-        [params_digest(params), data.manifest.digest, keras.backend.backend(), keras.version(), code]
+        [params_digest(params), seed, data.manifest.digest, keras.backend.backend(), keras.version(), code]
     )
 
 

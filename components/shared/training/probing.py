@@ -10,26 +10,36 @@ import pandas as pd
 
 from components.shared.artifacts import Dataset, Result, read_record, save_predictions
 from components.shared.errors import UserError
+from components.shared.evaluation.calibration import rescale
 from components.shared.params.schema import Params
 from components.shared.plots.grids import draw_rows
-from components.shared.plots.probe import draw_budgets, nearest_rows
+from components.shared.plots.probe import nearest_rows
 from components.shared.progress import Progress
 from components.shared.step import Work
+from components.shared.training.choice import Chosen, calibrate, validation_metrics
 from components.shared.training.inputs import labelled
-from components.shared.training.supervised import accuracies, summarize
 from models.classifier import predict, softmax_head
 from models.knn import knn_probabilities
-from models.probes import LinearProbe, fit_linear_probe, fit_minibatch_probe
+from models.probes import LinearProbe, fit_probe
 
 Features = dict[str, np.ndarray]
-Splits = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Probing:
-    """Features of the labelled splits, and what is measured on them."""
+    """Features of the labelled splits, and what is measured on them, for one replicate."""
 
-    def __init__(self, data: Dataset, network: keras.Model, encoder: Path, params: Params, work: Work):
-        self.data, self.network, self.encoder, self.params, self.work = data, network, encoder, params, work
+    def __init__(
+        self,
+        data: Dataset,
+        network: keras.Model,
+        encoder: Path,
+        chosen: Chosen,
+        params: Params,
+        seed: int,
+        work: Work,
+    ):
+        self.data, self.network, self.encoder, self.chosen = data, network, encoder, chosen
+        self.options, self.seed, self.work = params.probe, seed, work
         self.labels = {split: labelled(data, split)[1] for split in ("train", "validation", "test")}
         self.features: Features = {}
         progress = Progress("probe", len(self.labels), "split")
@@ -37,90 +47,81 @@ class Probing:
             self.features[split] = predict(network, data.images(split))
             progress.step()
         progress.close()
-        self.seeds = [params.runtime.seed + index for index in range(params.runtime.repeats)]
+        learned = ("train", "validation") if chosen.choice.refit else ("train",)
+        self.known = np.concatenate([self.features[split] for split in learned])
+        self.known_labels = np.concatenate([self.labels[split] for split in learned])
 
     def run(self) -> Result:
         """Fit, measure, and write the folder."""
         out = self.work.out
-        rows = np.arange(len(self.labels["train"]))
-        probes, l2, splits = self._linear([rows] * len(self.seeds))
-        exported = int(accuracies(*splits["validation"]).argmax())
-        self._save_classifier(probes[exported])
+        fitted = self._fit(np.arange(len(self.known_labels)))
+        own = None if self.chosen.choice.refit else fitted.probabilities(self.features["validation"])
+        held_out, labels = self.chosen.held_out(own)
+        calibration = calibrate(held_out[0], labels)
+        head = softmax_head(fitted.kernel / calibration.temperature, fitted.bias / calibration.temperature)
+        classifier = keras.Model(self.network.input, head(self.network.output), name="classifier")
+        classifier.save(out / "classifier.keras")
+        test = rescale(fitted.probabilities(self.features["test"])[None], calibration.temperature)
+        splits = {
+            "validation": (rescale(held_out, calibration.temperature), labels),
+            "test": (test, self.labels["test"]),
+        }
         save_predictions(out / "predictions.npz", splits)
-        budgets = self._budgets()
+        self._save_budgets()
         self._write_curves()
-        self._draw(budgets)
-        for name in ("classifier.keras", "predictions.npz", "curves.csv", "budgets.csv"):
+        rows = nearest_rows(self.data, "validation", self.features["validation"])
+        titles = ["query", *(f"nearest {n}" for n in range(1, 8))]
+        draw_rows(rows, titles=titles).savefig(out / "neighbours.png", dpi=100)
+        self.work.run.file(out / "neighbours.png", "pictures")
+        for name in ("classifier.keras", "predictions.npz", "budgets.npz", "curves.csv"):
             self.work.run.file(out / name)
         pretraining = read_record(self.encoder, Result)
         return self.work.finish(
             self.data.manifest.digest,
-            {**summarize(splits), **self._knn()},
-            exported_seed=exported,
-            solver=self.params.probe.solver,
-            l2=l2,
+            {**validation_metrics(*splits["validation"]), "knn_validation_accuracy": self._knn_accuracy()},
+            seed=self.seed,
+            solver=self.options.solver,
+            l2=self.chosen.choice.l2,
+            held_out=self.chosen.choice.held_out,
+            answers_of_search=self.chosen.choice.answers_of_search,
+            refit=self.chosen.choice.refit,
+            temperature=calibration.temperature,
+            temperature_why=calibration.why,
             method=pretraining.details.get("method"),
             encoder=pretraining.details.get("encoder"),
             pretraining_run=pretraining.mlflow_run_id,
             curves="curves.csv",
         )
 
-    def _linear(self, subsets: list[np.ndarray]) -> tuple[list[LinearProbe], float | None, Splits]:
-        """One probe per seed on that seed's rows, with the penalty that is best on validation (minibatch: none)."""
-        options = self.params.probe
-        best: tuple[float, list[LinearProbe], float | None] | None = None
-        for l2 in options.l2 if options.solver == "full_batch" else [None]:
-            probes = [self._fit(rows, l2, seed) for rows, seed in zip(subsets, self.seeds, strict=True)]
-            found = np.stack([p.probabilities(self.features["validation"]) for p in probes])
-            score = float(accuracies(found, self.labels["validation"]).mean())
-            if best is None or score > best[0]:
-                best = (score, probes, l2)
-        probes, l2 = best[1:] if best else ([], None)
-        splits = {
-            split: (np.stack([p.probabilities(self.features[split]) for p in probes]), self.labels[split])
-            for split in ("validation", "test")
-        }
-        return probes, l2, splits
+    def _fit(self, rows: np.ndarray) -> LinearProbe:
+        known, labels = self.known[rows], self.known_labels[rows]
+        return fit_probe(known, labels, self.data.classes, self.options, self.chosen.choice.l2, self.seed)
 
-    def _fit(self, rows: np.ndarray, l2: float | None, seed: int) -> LinearProbe:
-        options = self.params.probe
-        train = self.features["train"][rows], self.labels["train"][rows], self.data.classes
-        if l2 is not None:
-            return fit_linear_probe(*train, l2, options.steps, seed)
-        return fit_minibatch_probe(*train, options.minibatch, seed)
+    def _save_budgets(self) -> None:
+        """Answers on test with fewer labels per class, and of the nearest neighbours; nobody looks at them here.
 
-    def _budgets(self) -> list[dict[str, float]]:
-        """Test accuracy with fewer labels per class; budgets beyond the labels there are, are left out."""
-        smallest = int(np.unique(self.labels["train"], return_counts=True)[1].min())
-        rows = []
-        for budget in sorted({b for b in self.params.probe.label_budgets if b <= smallest} | {smallest}):
-            subsets = [_subset(self.labels["train"], budget, seed) for seed in self.seeds]
-            _, _, splits = self._linear(subsets)
-            values = accuracies(*splits["test"])
-            rows.append(
-                {"labels_per_class": budget, "accuracy": float(values.mean()), "lowest": float(values.min()),
-                 "highest": float(values.max())}
-            )  # fmt: skip
-            self.work.run.metrics({"accuracy_over_labels": rows[-1]["accuracy"]}, step=budget)
-        pd.DataFrame(rows).to_csv(self.work.out / "budgets.csv", index=False)
-        return rows
-
-    def _knn(self) -> dict[str, float]:
-        options = self.params.probe
-        found = {}
-        for split in ("validation", "test"):
-            votes = knn_probabilities(
-                self.features["train"], self.labels["train"], self.features[split], self.data.classes,
-                options.knn_neighbours, options.knn_temperature,
-            )  # fmt: skip
-            found[f"knn_{split}_accuracy"] = float((votes.argmax(axis=1) == self.labels[split]).mean())
-        return found
-
-    def _save_classifier(self, chosen: LinearProbe) -> None:
-        head = softmax_head(chosen.kernel, chosen.bias)
-        keras.Model(self.network.input, head(self.network.output), name="classifier").save(
-            self.work.out / "classifier.keras"
+        Budgets beyond the labels there are, are left out. The penalty is that of all labels.
+        """
+        smallest = int(np.unique(self.known_labels, return_counts=True)[1].min())
+        budgets = sorted({b for b in self.options.label_budgets if b <= smallest} | {smallest})
+        subsets = [_subset(self.known_labels, budget, self.seed) for budget in budgets]
+        answers = [self._fit(rows).probabilities(self.features["test"]).argmax(axis=1) for rows in subsets]
+        np.savez_compressed(
+            self.work.out / "budgets.npz",
+            labels_per_class=np.array(budgets, np.int64),
+            predicted=np.stack(answers)[:, None].astype(np.int32),
+            knn_predicted=self._knn("test")[None].astype(np.int32),
         )
+
+    def _knn(self, split: str) -> np.ndarray:
+        votes = knn_probabilities(
+            self.features["train"], self.labels["train"], self.features[split], self.data.classes,
+            self.options.knn_neighbours, self.options.knn_temperature,
+        )  # fmt: skip
+        return votes.argmax(axis=1)
+
+    def _knn_accuracy(self) -> float:
+        return float((self._knn("validation") == self.labels["validation"]).mean())
 
     def _write_curves(self) -> None:
         """The online probe's accuracy during pretraining, for the plot that compares all trainings."""
@@ -132,16 +133,6 @@ class Probing:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{path}: can't be read: {reason}; run the pretrain step again") from None
         rows.reindex(columns=columns, fill_value="").to_csv(self.work.out / "curves.csv", index=False)
-
-    def _draw(self, budgets: list[dict[str, float]]) -> None:
-        out = self.work.out
-        draw_budgets(budgets).savefig(out / "budgets.png", dpi=110)
-        rows = nearest_rows(self.data, self.features)
-        draw_rows(rows, titles=["query", *(f"nearest {n}" for n in range(1, 8))]).savefig(
-            out / "neighbours.png", dpi=100
-        )
-        for name in ("budgets.png", "neighbours.png"):
-            self.work.run.file(out / name, "pictures")
 
 
 def _subset(labels: np.ndarray, budget: int, seed: int) -> np.ndarray:

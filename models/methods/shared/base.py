@@ -68,6 +68,8 @@ class Method(keras.Model, ABC):
     """
 
     views = 2
+    # whether the encoder learns from labels; the online probe's gradient does not reach it
+    uses_labels = False
     # what to try when the embeddings collapse
     advice = "lower method.optimizer.learning_rate, or choose stronger views"
 

@@ -161,7 +161,7 @@ def at_once(keys: str, at: np.ndarray) -> list[int]:
 
 
 @pytest.mark.slow
-def test_of_several_at_once_each_counts_at_least_its_place(tmp_path, monkeypatch):
+def test_of_several_at_once_each_counts_at_least_its_place(tmp_path, monkeypatch, capsys):
     with mlflow_server(tmp_path / "server") as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
         for round_ in range(5):
@@ -172,3 +172,4 @@ def test_of_several_at_once_each_counts_at_least_its_place(tmp_path, monkeypatch
             assert max(places) == 4
             assert [look(key, tonight) for key in "abcd"] == [look(key, tonight) for key in "abcd"]
             assert at_once("eeee", tonight) == [5, 5, 5, 5]
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,51 @@
+"""Search: the best training of baseline and fine-tuning, looked for at the same points, on held-out images.
+
+Reads `dataset/` and the first encoder; writes `search/`: for baseline, fine-tuning and probe what was chosen
+(`<step>.json`) and what it answered on the held-out images (`<step>.npz`), and `result.json` with all trials.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from components.shared.artifacts import Dataset, Result
+from components.shared.params.schema import Params
+from components.shared.step import command_line, working
+from components.shared.training.backend import start_backend
+
+
+def search(dataset: Path, encoder: Path, out: Path, params: Params, seed: int) -> Result:
+    """Choose augmentation, rate, decay and length for baseline and fine-tuning, and the probe's penalty.
+
+    Both sides try every point that either of them asks for, so that their spaces and budgets are equal. The
+    baseline's training is never shorter than fine-tuning's. Held-out images decide, by log-loss; test images are
+    not opened.
+
+    Args:
+        dataset: folder written by `ingest`.
+        encoder: folder written by `pretrain`, of the first replicate.
+        out: folder to write.
+        params: reads method (its views, and whether it learns from labels), encoder, supervised, probe and runtime.
+        seed: of the first replicate, and of all trials.
+
+    Returns:
+        The record that is written to `result.json`.
+
+    Raises:
+        UserError: an input is not finished or about another dataset, or the loss of a side is never a number.
+    """
+    start_backend()
+    # imported here: Keras, only now that its announcements are muted
+    from components.shared.training.inputs import load_encoder
+    from components.shared.training.search import run_search
+
+    data = Dataset(dataset)
+    pretrained = load_encoder(encoder, data, params.encoder)
+    inputs = {"dataset": dataset, "encoder": encoder}
+    with working("search", out, params, inputs, data.manifest.name, seed) as work:
+        work.run.dataset(data, "training")
+        return run_search(data, pretrained, params, seed, work)
+
+
+if __name__ == "__main__":
+    command_line("search", search)

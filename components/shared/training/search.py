@@ -1,0 +1,382 @@
+"""How baseline and fine-tuning are best trained: looked for in one space, for both at the same points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from components.shared.artifacts import Dataset, Result
+from components.shared.errors import UserError
+from components.shared.evaluation.calibration import log_loss
+from components.shared.params.schema import Params
+from components.shared.progress import Progress
+from components.shared.step import Work
+from components.shared.training.choice import Choice, write_choice
+from components.shared.training.devices import on_devices
+from components.shared.training.inputs import labelled, network
+from models import methods
+from models.augmentation import Augmentation
+from models.classifier import Recipe, SupervisedTrainer, predict
+from models.probes import ProbeOptions, fit_probe, penalties
+
+SIDES = ("baseline", "finetune")
+# which images answered without having been trained on; predictions.npz and the records call them so
+VALIDATION, BOTH = "validation", "train+validation"
+# a rate or a decay that is widened goes on by the proportion of the last two, and at most by this
+_FACTOR = 10.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one trial of the search is: everything in which trainings differ there.
+
+    Attributes:
+        augmentation: "weak" or "views".
+        learning_rate, weight_decay, epochs: as of a recipe.
+    """
+
+    augmentation: str
+    learning_rate: float
+    weight_decay: float
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one side did at a point, on held-out images.
+
+    Attributes:
+        log_loss: nats; infinite where the training's loss was no number.
+        accuracy: fraction.
+        probabilities: float32, shape (M, classes); None where there are none.
+    """
+
+    log_loss: float
+    accuracy: float
+    probabilities: np.ndarray | None
+
+
+class HeldOut:
+    """Labelled images in folds: each is answered once by a training that did not see it.
+
+    Args:
+        data: the dataset.
+        params: reads `supervised.search`, and `method`: cross-validation would be unfair where the pretraining has
+            seen the labels of train.
+        seed: decides the folds.
+
+    Attributes:
+        name: `VALIDATION`, or `BOTH` where train and then validation were cross-validated.
+        images: those that are held out in turn, and `labels` theirs, int64, shape (M,).
+    """
+
+    def __init__(self, data: Dataset, params: Params, seed: int):
+        space = params.supervised.search
+        train, validation = labelled(data, "train"), labelled(data, VALIDATION)
+        few = len(validation[1]) < space.cross_validate_below
+        if few and not methods.uses_labels(params.method):
+            self.name = BOTH
+            self.images = np.concatenate([np.asarray(train[0]), np.asarray(validation[0])])
+            self.labels = np.concatenate([train[1], validation[1]])
+            self._fold = stratified_folds(self.labels, space.folds, seed)
+            self._train = self.images, self.labels
+        else:
+            self.name = VALIDATION
+            self.images, self.labels = validation
+            self._fold = np.zeros(len(self.labels), np.int64)
+            self._train = train
+
+    @property
+    def count(self) -> int:
+        """Number of folds."""
+        return int(self._fold.max(initial=0)) + 1
+
+    def folds(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows of `train` to learn from and rows of the held-out images to answer, for each fold."""
+        for fold in range(self.count):
+            answered = np.flatnonzero(self._fold == fold)
+            learned = np.flatnonzero(self._fold != fold) if self.name == BOTH else np.arange(len(self._train[1]))
+            yield learned, answered
+
+    def train(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels to learn from."""
+        images, labels = self._train
+        return (images, labels) if len(rows) == len(labels) else (images[rows], labels[rows])
+
+
+def stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of each image, int64, shape (N,): of each class about as many in each, at most one more."""
+    rng = np.random.default_rng((seed, folds))
+    found = np.empty(len(labels), np.int64)
+    start = 0
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        # where one class ends the next one goes on, so that the folds are equally large too
+        found[rows] = (start + np.arange(len(rows))) % folds
+        start += len(rows)
+    return found
+
+
+class Search:
+    """Tries points on both sides at once, so that the two have the same space and the same number of trials.
+
+    Args:
+        data: the dataset.
+        params: reads encoder, supervised, method and runtime.
+        seed: of all trainings.
+        pretrained: weights of the encoder that fine-tuning starts from.
+    """
+
+    def __init__(self, data: Dataset, params: Params, seed: int, pretrained: list[np.ndarray]):
+        self.data, self.params, self.seed = data, params, seed
+        self.options = params.supervised
+        self.held_out = HeldOut(data, params, seed)
+        self.trials: dict[Point, dict[str, Trial]] = {}
+        self._start = {"baseline": None, "finetune": pretrained}
+        self._trainers: dict[tuple[str, bool], SupervisedTrainer] = {}
+        self._progress = Progress("search", 0, "trial")
+
+    def run(self) -> None:
+        """Try all points. Augmentation and rate first, then decay, then length: each at the best so far.
+
+        Raises:
+            UserError: no trial of a side had a finite loss.
+        """
+        space = self.options.search
+        decay, short = space.weight_decays[0], space.epochs[0]
+        self._try(
+            *(
+                Point(augmentation, rate, decay, short)
+                for augmentation in space.augmentations
+                for rate in space.learning_rates
+            )
+        )
+        for side in SIDES:
+            self._require(side)
+        self._widen("learning_rate", space.learning_rates)
+        self._try(*(replace(best, weight_decay=v) for best in self._best_points() for v in space.weight_decays[1:]))
+        self._widen("weight_decay", space.weight_decays)
+        self._try(*(replace(best, epochs=epochs) for best in self._best_points() for epochs in space.epochs[1:]))
+        self._progress.close()
+
+    def chosen(self, side: str) -> Point:
+        """The point with the lowest log-loss; the baseline's is never shorter than fine-tuning's."""
+        if side == "baseline":
+            least = self.chosen("finetune").epochs
+            best = self._best(side, lambda point: point.epochs >= least)
+            # a point of that length was tried, since each is tried on both sides
+            return best if best is not None else self.chosen("finetune")
+        return self._require(side)
+
+    def capped(self, side: str) -> bool:
+        """Whether the longest training that was tried was the best, so that a longer one might be better still."""
+        epochs = self.options.search.epochs
+        return len(epochs) > 1 and self.chosen(side).epochs == epochs[-1]
+
+    def recipe(self, point: Point) -> Recipe:
+        """The whole training of a point."""
+        options = self.options
+        return Recipe(
+            augmentation=self._augmentation(point.augmentation),
+            **{name: value for name, value in asdict(point).items() if name != "augmentation"},
+            **{name: getattr(options, name) for name in ("batch_size", "optimizer", "schedule", "milestones")},
+        )
+
+    def answers(self, side: str) -> np.ndarray:
+        """What the chosen training answered on the held-out images: probabilities, float32, shape (M, classes)."""
+        found = self.trials[self.chosen(side)][side].probabilities
+        assert found is not None  # a chosen trial has a finite loss
+        return found
+
+    def table(self, side: str) -> list[dict[str, Any]]:
+        """A row for each trial of a side, in the order in which they were made."""
+        return [
+            {**asdict(point), "log_loss": trials[side].log_loss, "accuracy": trials[side].accuracy}
+            for point, trials in self.trials.items()
+        ]
+
+    def _augmentation(self, name: str) -> Augmentation:
+        return self.options.weak if name == "weak" else self.params.method.augmentation
+
+    def _try(self, *points: Point) -> None:
+        new = [point for point in points if point not in self.trials]
+        self._progress.more(len(SIDES) * len(new))
+        for point in new:
+            self.trials[point] = {side: self._trial(point, side) for side in SIDES}
+
+    def _trial(self, point: Point, side: str) -> Trial:
+        held_out, recipe = self.held_out, self.recipe(point)
+        trainer = self._trainer(point.augmentation, side)
+        answers = np.zeros((len(held_out.labels), self.data.classes), np.float32)
+        for learned, answered in held_out.folds():
+            try:
+                trainer.fit(recipe, self.seed, held_out.train(learned), self._start[side])
+            except FloatingPointError as error:
+                print(f"search: {side} at {asdict(point)}: {error}; left out", flush=True)
+                trial = Trial(float("inf"), 0.0, None)
+                break
+            answers[answered] = trainer.probabilities(held_out.images[answered])
+        else:
+            right = answers.argmax(axis=1) == held_out.labels
+            trial = Trial(log_loss(answers, held_out.labels), float(right.mean()), answers)
+        shown = {name: value for name, value in asdict(point).items() if name != "augmentation"}
+        self._progress.step({**shown, "log_loss": trial.log_loss})
+        return trial
+
+    def _trainer(self, augmentation: str, side: str) -> SupervisedTrainer:
+        frozen = self.options.freeze_encoder and self._start[side] is not None
+        key = augmentation, frozen
+        if key not in self._trainers:
+            self._trainers[key] = SupervisedTrainer(
+                self._augmentation(augmentation), self.options.optimizer, self.options.head,
+                network(self.params.encoder, self.data), self.data.classes, self.params.runtime.precision, frozen,
+            )  # fmt: skip
+        return self._trainers[key]
+
+    def _best(self, side: str, allowed: Callable[[Point], bool] = lambda point: True) -> Point | None:
+        known = {point: trials[side].log_loss for point, trials in self.trials.items() if allowed(point)}
+        finite = {point: loss for point, loss in known.items() if np.isfinite(loss)}
+        # the first of equals, which is the smaller and shorter one
+        return min(finite, key=finite.__getitem__) if finite else None
+
+    def _require(self, side: str) -> Point:
+        best = self._best(side)
+        if best is None:
+            rates = sorted({point.learning_rate for point in self.trials})
+            raise UserError(
+                f"supervised.search.learning_rates = {rates}: the loss of {side} became NaN with each; add smaller"
+            )
+        return best
+
+    def _best_points(self) -> list[Point]:
+        return list(dict.fromkeys(self._require(side) for side in SIDES))
+
+    def _widen(self, name: str, grid: tuple[float, ...]) -> None:
+        """Go on beyond an end of the grid where the best of a side lies; of a single value nobody knows an end."""
+        tried = sorted(grid)
+        for _ in range(self.options.search.widen if len(grid) > 1 else 0):
+            beyond: dict[Point, float] = {}
+            for best in self._best_points():
+                if (value := next_beyond(tried, getattr(best, name))) is not None:
+                    beyond[best] = value
+            if not beyond:
+                return
+            self._try(*(replace(best, **{name: value}) for best, value in beyond.items()))
+            tried = sorted({*tried, *beyond.values()})
+
+
+def next_beyond(tried: list[float], best: float) -> float | None:
+    """The next value beyond the end at which the best lies, in proportion; None inside, and below 0, a bound.
+
+    Args:
+        tried: values so far, ascending, at least two.
+        best: one of them.
+    """
+    low, high = tried[0], tried[-1]
+    if best == high:
+        return high * (min(high / tried[-2], _FACTOR) if tried[-2] > 0 else _FACTOR)
+    if best == low and low > 0:
+        return low / min(tried[1] / low, _FACTOR)
+    return None
+
+
+@dataclass(frozen=True)
+class ProbeSearch:
+    """The linear probe's penalty by held-out log-loss.
+
+    Attributes:
+        l2: the penalty; None of the solver that has none.
+        trials: a row for each.
+        probabilities: of the chosen one on the held-out images, float32, shape (M, classes).
+    """
+
+    l2: float | None
+    trials: list[dict[str, Any]]
+    probabilities: np.ndarray
+
+
+def search_probe(
+    encoder: keras.Model, held_out: HeldOut, options: ProbeOptions, classes: int, seed: int
+) -> ProbeSearch:
+    """Choose the probe's penalty on the features of a frozen encoder.
+
+    Args:
+        encoder: from uint8 images to features.
+        held_out: the images.
+        options: of the probe.
+        classes: number of classes.
+        seed: of the first weights.
+    """
+    answered = predict(encoder, held_out.images)
+    folds = []
+    for rows, to in held_out.folds():
+        images, labels = held_out.train(rows)
+        features = answered[rows] if held_out.name == BOTH else predict(encoder, images)
+        folds.append((features, labels, to))
+    trials, best = [], None
+    for l2 in penalties(options):
+        found = np.zeros((len(held_out.labels), classes), np.float32)
+        for features, labels, to in folds:
+            fitted = fit_probe(features, labels, classes, options, l2, seed)
+            found[to] = fitted.probabilities(answered[to])
+        loss = log_loss(found, held_out.labels)
+        trials.append(
+            {"l2": l2, "log_loss": loss, "accuracy": float((found.argmax(axis=1) == held_out.labels).mean())}
+        )
+        if best is None or loss < best[0]:
+            best = loss, l2, found
+    assert best is not None  # `l2` has at least one value
+    return ProbeSearch(best[1], trials, best[2])
+
+
+def run_search(data: Dataset, encoder: keras.Model, params: Params, seed: int, work: Work) -> Result:
+    """Search, and write the folder.
+
+    Args:
+        data: the dataset.
+        encoder: the first replicate's, from uint8 images to features.
+        params: reads method, encoder, supervised, probe and runtime.
+        seed: of all trials.
+        work: the step in progress.
+
+    Raises:
+        UserError: a labelled split is empty, the devices can't be used, or no trial of a side had a finite loss.
+    """
+    options = params.supervised
+    batch = min(options.batch_size, data.manifest.counts["train"])
+    with on_devices("search", params.runtime.devices, batch, "supervised.batch_size") as devices:
+        search = Search(data, params, seed, encoder.get_weights())
+        search.run()
+    held_out = search.held_out
+    probed = search_probe(encoder, held_out, params.probe, data.classes, seed)
+    refit = options.refit and data.manifest.cuts_validation
+    common = {"refit": refit, "held_out": held_out.name}
+    chosen = {side: search.chosen(side) for side in SIDES}
+    for side, point in chosen.items():
+        choice = Choice(recipe=search.recipe(point), capped=search.capped(side), **common)
+        write_choice(work.out, side, choice, search.answers(side), held_out.labels)
+    write_choice(work.out, "probe", Choice(l2=probed.l2, **common), probed.probabilities, held_out.labels)
+    for path in sorted(work.out.iterdir()):
+        work.run.file(path)
+    trials = {side: search.table(side) for side in SIDES}
+    best = {side: search.trials[point][side] for side, point in chosen.items()}
+    return work.finish(
+        data.manifest.digest,
+        {
+            **{f"{side}_validation_log_loss": trial.log_loss for side, trial in best.items()},
+            **{f"{side}_validation_accuracy": trial.accuracy for side, trial in best.items()},
+        },
+        seed=seed,
+        trials={**trials, "probe": probed.trials},
+        chosen={**{side: asdict(point) for side, point in chosen.items()}, "probe": {"l2": probed.l2}},
+        capped=[side for side in SIDES if search.capped(side)],
+        held_out=held_out.name,
+        held_out_images=len(held_out.labels),
+        refit=refit,
+        folds=held_out.count,
+        devices=devices,
+    )
