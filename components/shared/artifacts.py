@@ -69,7 +69,7 @@ class Manifest(Record):
     cuts_validation: bool
     digest: str
     test_digest: str
-    files: dict[str, str] = {}
+    files: dict[str, str]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
