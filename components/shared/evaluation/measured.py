@@ -11,14 +11,9 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 from components.shared.artifacts import read_json
 from components.shared.evaluation.calibration import brier, expected_calibration_error, log_loss
 from components.shared.evaluation.evidence import Scores, two_sided
-<<<<<<< HEAD
 from components.shared.evaluation.gate import Blessing
 from components.shared.evaluation.predictions import TEST, Candidate, Truth, read_budgets, read_published
-from components.shared.evaluation.provisional import accuracy_bound
-from components.shared.evaluation.statistics import accuracy
-=======
-from components.shared.evaluation.statistics import accuracy_bound
->>>>>>> f2
+from components.shared.evaluation.statistics import accuracy, accuracy_bound
 
 MEASURED = "test.json"
 
