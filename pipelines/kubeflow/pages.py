@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.artifacts import SPLITS, Manifest, Result, read_record
-from components.shared.evaluation.gate import read_blessing
 from components.shared.templates import Picture, render
 from pipelines.summary import table
 
@@ -74,7 +73,7 @@ def outcome(evaluation: Path, registration: Path | None) -> str:
     """The table that ends every run, as Markdown."""
     registered = read_record(registration, Result) if registration is not None else None
     report = "the artifact `report` of evaluate, and MLflow"
-    lines = table(read_record(evaluation, Result), read_blessing(evaluation), registered, report)
+    lines = table(evaluation, registration, report)
     good = registered is not None and bool(registered.details.get("registered"))
     return render(TEMPLATES / "outcome.md.j2", registered=good, lines=lines)
 
