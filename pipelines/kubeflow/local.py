@@ -48,7 +48,7 @@ def run_here(overrides: Sequence[str], out: Path | None, data_version: str, cach
     root = find_root()
     folder = Path(os.path.relpath(out, root)) if out is not None else FOLDER
     with chdir(root):
-        compose_params(overrides)
+        params, _ = compose_params(overrides)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -59,7 +59,7 @@ def run_here(overrides: Sequence[str], out: Path | None, data_version: str, cach
         with warnings.catch_warnings(), environment({RUN: run_id, "PYTHONPATH": os.pathsep.join(paths)}):
             # that names and resources do nothing here, and that no image is run, is known
             warnings.filterwarnings("ignore", module="kfp")
-            pipeline = build_pipeline()
+            pipeline = build_pipeline(params.runtime.replicates)
             local.init(
                 local.SubprocessRunner(use_venv=False),
                 pipeline_root=str(folder),

@@ -19,8 +19,7 @@ _PICTURES = {
     "probe": (
         "What the frozen encoder knows",
         {
-            "budgets.png": "Accuracy of the linear probe on test images over labels per class.",
-            "neighbours.png": "Test images, each with its nearest other test images in the encoder's features.",
+            "neighbours.png": "Validation images, each with its nearest others in the encoder's features.",
         },
     ),
 }
