@@ -51,9 +51,11 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
         The record that is written to `result.json`.
 
     Raises:
-        UserError: the dataset is missing or damaged, or fails a critical expectation.
+        UserError: the dataset is missing or damaged, a file of it was replaced since it was ingested, or it fails a
+            critical expectation.
     """
     data, out = Dataset(dataset), Path(out)
+    data.check_digests()
     failed = out.with_name(f"{out.name}.failed")
     refuse_foreign(failed, [VERDICT])
     with working("validate", out, params, {"dataset": Path(dataset)}, data.manifest.name) as work:

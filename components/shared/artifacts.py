@@ -53,8 +53,8 @@ class Manifest(Record):
     `name` is that of the data option; it names the MLflow experiment. `source` says where the images were read.
     `counts` maps each split to its number of images, `class_counts` each split to the number of images of each
     class (in the order of `class_names`); `cuts_validation` tells that the validation split was cut from the
-    labelled images; `digest` covers all arrays and the class names, `test_digest` the test split alone; `files` maps
-    each array's file, and `files.parquet`, to its SHA-256.
+    labelled images; `digest` covers all arrays and the class names, `test_digest` the test split alone; `files`
+    maps each array's file, and `files.parquet`, to its SHA-256.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Manifest(Record):
     cuts_validation: bool
     digest: str
     test_digest: str
-    files: dict[str, str] = {}
+    files: dict[str, str]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -26,7 +26,7 @@ from components.shared.digests import files_digest
 from components.shared.errors import UserError, first_line
 from components.shared.params.schema import DataParams
 from components.shared.sources import SPLIT_NAMES, Source
-from components.shared.sources.pixels import decode_all
+from components.shared.sources.pixels import Picture, decode_all
 
 PUBLISHED = False
 ROWS = 256  # read at a time
@@ -71,8 +71,8 @@ class Parquet(Source):
         """Labels of a split: int64, shape (N,)."""
         return self._labels.get(split, np.zeros(0, np.int64))
 
-    def images(self, split: str) -> Iterator[np.ndarray]:
-        """Images of a split, uint8 (size, size, 3), in the order of the rows."""
+    def images(self, split: str) -> Iterator[Picture]:
+        """Images of a split, in the order of the rows."""
         files = self._files.get(split, [])
         return decode_all((row for file in files for row in _read_images(file)), self._size)
 

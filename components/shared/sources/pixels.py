@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -15,13 +17,43 @@ from PIL import Image, ImageOps
 from components.shared.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a source.
+
+    Attributes:
+        pixels: the centre square, resized (see `fit`): uint8, shape (size, size, 3).
+        path: of its file, or what else tells where it is from.
+        width, height: of the whole image, upright, in pixels.
+        digest: SHA-256 of the whole image's pixels and their shape: of two files with the same content it is the
+            same, whatever their names and formats.
+        group: images of a group belong together, such as views of one thing; None: it belongs to none.
+    """
+
+    pixels: np.ndarray
+    path: str
+    width: int
+    height: int
+    digest: str
+    group: str | None = None
+
+    @classmethod
+    def of(cls, image: Image.Image, size: int, path: str) -> Picture:
+        """From an upright RGB image."""
+        digest = hashlib.sha256(f"{image.width}×{image.height}".encode())
+        digest.update(image.tobytes())
+        return cls(fit(image, size), path, image.width, image.height, digest.hexdigest())
+
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 CHUNK = 8  # images a thread decodes of each window: few enough that one of large photographs fits in memory
 
 
-def decode(data: bytes, size: int, name: str) -> np.ndarray:
-    """Decode a JPEG, PNG or WebP file.
+def decode(data: bytes, size: int, name: str) -> Picture:
+    """Decode a JPEG, PNG or WebP file, the whole of it, so that its digest does not depend on the size asked for.
 
     Turned upright as its EXIF data say; transparent parts become white; 16-bit grey is scaled to 8 bits; the first
     frame of an animation counts.
@@ -32,16 +64,14 @@ def decode(data: bytes, size: int, name: str) -> np.ndarray:
         name: of the file, for the error message.
 
     Returns:
-        uint8, shape (size, size, 3): the centre square, resized (see `fit`).
+        The picture.
 
     Raises:
         UserError: the file is not such an image, or is damaged.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            # the JPEG decoder halves large photographs while it decodes; from 3 × the result looks the same
-            image.draft(None, (3 * size, 3 * size))
-            return fit(_rgb(image), size)
+            return Picture.of(_rgb(image), size, name)
     except Exception as error:  # Pillow's decoders answer to damaged files with exceptions of a dozen kinds
         reason = (
             str(error) if not isinstance(error, Image.UnidentifiedImageError) else "not a JPEG, PNG or WebP file"
@@ -66,7 +96,7 @@ def fit(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def decode_all(files: Iterable[tuple[str, bytes]], size: int) -> Iterator[np.ndarray]:
+def decode_all(files: Iterable[tuple[str, bytes]], size: int) -> Iterator[Picture]:
     """Decode (name, content) pairs on all processors, in order, holding only a few at a time; see `decode`."""
     return in_threads(lambda file: decode(file[1], size, file[0]), files)
 

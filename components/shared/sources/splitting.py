@@ -1,17 +1,24 @@
-"""Which images stay labelled, which are set aside for validation and test: stratified, and fixed by one seed.
+"""Which images stay labelled, which are set aside for validation and test: by what they show, so that it stays.
 
 In this order, each step on what the one before left:
 
-1. test: the source's own, else the fraction `data.split.test` of each class, cut from its labelled images;
-2. labels: `data.labels_per_class` images of each class stay labelled, the others become unlabelled;
-3. validation: the source's own, else the fraction `data.split.validation` of each class, cut from what stayed.
+1. test: the source's own, else every labelled image whose hash, as a fraction, is below `data.split.test`;
+2. labels: of each class the `data.labels_per_class` images with the lowest hashes stay labelled, the others become
+   unlabelled;
+3. validation: the source's own, else those below `data.split.validation`; within a budget of labels, that fraction
+   of each class by the order of hashes.
 
-So the budget of labels covers training and a cut validation split together; a validation split that the source
-brings comes on top. A test split never depends on the budget, and a larger budget holds every smaller one.
+An image's hash is of `data.seed`, what it is for, and the image's whole pixels, or its group's name: neither other
+images nor file names move it. So a dataset that grows keeps its test images, copies stay together, and a larger
+budget holds every smaller one. Only where a budget is given can a new image take a labelled one's place, which then
+is unlabelled. The budget covers training and a cut validation split together; a validation split that the source
+brings comes on top.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,6 +28,8 @@ from components.shared.errors import UserError
 from components.shared.params.schema import DataParams
 
 LABELLED = ("train", "validation", "test")
+# how sure "so many images are needed" is
+_SURE = 0.99
 
 
 def check_labels(labels: Mapping[str, np.ndarray], class_names: Sequence[str], location: str) -> None:
@@ -58,59 +67,84 @@ def check_labels(labels: Mapping[str, np.ndarray], class_names: Sequence[str], l
             )
 
 
-def plan_splits(
-    labels: Mapping[str, np.ndarray], class_names: Sequence[str], data: DataParams
-) -> dict[str, np.ndarray]:
-    """Decide to which split of the dataset each image of a source goes.
+def needs_plan(labels: Mapping[str, np.ndarray], data: DataParams) -> bool:
+    """Whether any image of the source's train split may go elsewhere because of what it shows."""
+    return data.labels_per_class is not None or not labels["validation"].size or not labels["test"].size
+
+
+def plan_train(
+    labels: Mapping[str, np.ndarray], keys: Sequence[str], class_names: Sequence[str], data: DataParams
+) -> np.ndarray:
+    """Decide to which split of the dataset each image of the source's train split goes.
 
     Args:
         labels: of each split of the source, as checked by `check_labels`.
+        keys: of each image of train: its group's name, or its digest; equal ones go together.
         class_names: in the order of the labels.
         data: `labels_per_class`, `split` and `seed` are used.
 
     Returns:
-        Split of the source → for each of its images the index in `SPLITS` where it goes, int64, shape (N,).
+        For each image the index in `SPLITS` where it goes, int64, shape (N,).
 
     Raises:
-        UserError: a class is too small for the budget or for the splits to be cut.
+        UserError: a class is too small for the budget, or none of its images falls into a split that is cut.
     """
-    plan = {split: np.full(len(labels[split]), SPLITS.index(split)) for split in SPLITS}
-    train = plan["train"]
-    train[labels["train"] == UNLABELLED] = SPLITS.index("unlabelled")
+    own = labels["train"]
+    plan = np.full(len(own), SPLITS.index("train"))
+    plan[own == UNLABELLED] = SPLITS.index("unlabelled")
     cuts_validation = not labels["validation"].size
 
-    def members(purpose: str) -> list[np.ndarray]:
-        return _shuffled_classes(labels["train"], train, data.seed, purpose)
-
-    def set_aside(split: str, keep: int) -> None:
-        """Of each class the number of images nearest to the fraction that leaves some on both sides."""
-        fraction = getattr(data.split, split)
-        for name, rows in zip(class_names, members(split), strict=True):
-            if len(rows) < keep + 1:
-                raise UserError(
-                    f"data.split.{split} = {fraction}: class {name!r} has {len(rows)} labelled images to cut from; "
-                    f"at least {keep + 1} are needed"
-                )
-            count = min(max(round(fraction * len(rows)), 1), len(rows) - keep)
-            train[rows[:count]] = SPLITS.index(split)
+    def members() -> list[np.ndarray]:
+        here = plan == SPLITS.index("train")
+        return [np.flatnonzero(here & (own == label)) for label in range(len(class_names))]
 
     if not labels["test"].size:
-        set_aside("test", 1 + cuts_validation)
+        chosen = hashes(keys, data.seed, "test") < data.split.test
+        for name, rows in zip(class_names, members(), strict=True):
+            _set_aside(plan, rows, chosen[rows], "test", name, data.split.test)
     if data.labels_per_class is not None:
-        candidates = members("labels")
-        _check_budget(data.labels_per_class, class_names, candidates, cuts_validation)
-        for rows in candidates:
-            train[rows[data.labels_per_class :]] = SPLITS.index("unlabelled")
+        order = hashes(keys, data.seed, "labels")
+        _check_budget(data.labels_per_class, class_names, members(), cuts_validation)
+        for rows in members():
+            plan[rows[~_lowest(order[rows], data.labels_per_class)]] = SPLITS.index("unlabelled")
     if cuts_validation:
-        set_aside("validation", 1)
+        order, fraction = hashes(keys, data.seed, "validation"), data.split.validation
+        for name, rows in zip(class_names, members(), strict=True):
+            if data.labels_per_class is None:
+                chosen = order[rows] < fraction
+            else:
+                chosen = _lowest(order[rows], min(max(round(fraction * len(rows)), 1), len(rows) - 1))
+            _set_aside(plan, rows, chosen, "validation", name, fraction)
     return plan
 
 
-def _shuffled_classes(labels: np.ndarray, destinations: np.ndarray, seed: int, purpose: str) -> list[np.ndarray]:
-    """Rows of each class that are still in train, in an order that depends on seed and purpose only."""
-    rng = np.random.default_rng([seed, *purpose.encode()])
-    here = destinations == SPLITS.index("train")
-    return [rng.permutation(np.flatnonzero(here & (labels == label))) for label in range(labels.max() + 1)]
+def hashes(keys: Sequence[str], seed: int, purpose: str) -> np.ndarray:
+    """A number in [0, 1) for each key that looks random and is always the same: float64, shape (N,)."""
+    found = (hashlib.sha256(f"{seed} {purpose} {key}".encode()).digest()[:8] for key in keys)
+    # 53 bits, which a float holds exactly
+    return np.array([(int.from_bytes(digest, "big") >> 11) / 2**53 for digest in found], np.float64)
+
+
+def _lowest(order: np.ndarray, count: int) -> np.ndarray:
+    """Which have the lowest hashes: bool, shape (N,); more than `count` only where equal ones go together."""
+    return order <= np.sort(order)[count - 1] if count else np.zeros(len(order), bool)
+
+
+def _set_aside(
+    plan: np.ndarray, rows: np.ndarray, chosen: np.ndarray, split: str, name: str, fraction: float
+) -> None:
+    """Move the chosen rows of a class to a split; some must go and some must stay."""
+    moved = int(chosen.sum())
+    if not moved or moved == len(rows):
+        rare = min(fraction, 1 - fraction)
+        needed = math.ceil(math.log(1 - _SURE) / math.log(1 - rare)) if rare > 0 else 0
+        where = split if not moved else "train"
+        raise UserError(
+            f"data.split.{split} = {fraction}: of the {len(rows)} labelled images of class {name!r} none falls "
+            f"into {where}; about {max(needed, 2)} are needed to be sure that one does: add images, bring a {split} "
+            "split of your own, or choose another data.seed"
+        )
+    plan[rows[chosen]] = SPLITS.index(split)
 
 
 def _check_budget(
