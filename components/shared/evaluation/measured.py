@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from components.shared.artifacts import read_json
 from components.shared.evaluation.evidence import Scores, two_sided
-from components.shared.evaluation.provisional import accuracy_bound
+from components.shared.evaluation.statistics import accuracy_bound
 
 MEASURED = "test.json"
 
