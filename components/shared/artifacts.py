@@ -274,16 +274,15 @@ class Dataset:
             raise UserError(f"{path}: can't be read ({why}); run the ingest step again") from None
 
     def check_digests(self) -> None:
-        """Check every file against the manifest.
+        """Check that every array, and `files.parquet`, is what was ingested.
 
         Raises:
-            UserError: one is missing, was replaced since, or the manifest does not tell.
+            UserError: one is missing, was replaced since, or the manifest does not tell its digest.
         """
-        if not self.manifest.files:
-            raise UserError(f"{self.folder}/manifest.json: files: tells no digests; run the ingest step again")
-        for name, digest in self.manifest.files.items():
+        arrays = [f"{split}.{kind}.npy" for split in SPLITS for kind in ("images", "labels")]
+        for name in (*arrays, FILES):
             path = self.folder / name
-            if not path.is_file() or file_digest(path) != digest:
+            if not path.is_file() or file_digest(path) != self.manifest.files.get(name):
                 raise UserError(f"{path}: is not what manifest.json says was ingested; run the ingest step again")
 
     def _load(self, name: str, mmap_mode: Any = None) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -17,6 +17,9 @@ from PIL import Image, ImageOps
 from components.shared.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+CHUNK = 8  # images a thread decodes of each window: few enough that one of large photographs fits in memory
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,11 @@ class Picture:
 
     Attributes:
         pixels: the centre square, resized (see `fit`): uint8, shape (size, size, 3).
-        path: of its file, or what else tells where it is from.
-        width, height: of the whole image, upright, in pixels.
-        digest: SHA-256 of the whole image's pixels and their shape: of two files with the same content it is the
-            same, whatever their names and formats.
-        group: images of a group belong together, such as views of one thing; None: it belongs to none.
+        path: of its file below the source, or what else tells where it is from.
+        width: of the whole image, upright, in pixels.
+        height: likewise.
+        digest: of the whole image, see `content_digest`.
+        group: images of one group belong together, such as views of one thing; None: it belongs to none.
     """
 
     pixels: np.ndarray
@@ -40,19 +43,20 @@ class Picture:
     group: str | None = None
 
     @classmethod
-    def of(cls, image: Image.Image, size: int, path: str) -> Picture:
-        """From an upright RGB image."""
-        digest = hashlib.sha256(f"{image.width}×{image.height}".encode())
-        digest.update(image.tobytes())
-        return cls(fit(image, size), path, image.width, image.height, digest.hexdigest())
+    def of(cls, image: Image.Image, size: int, path: str, group: str | None = None) -> Picture:
+        """From an upright RGB image, to be resized to `size`."""
+        digest = content_digest(np.asarray(image))
+        return cls(fit(image, size), path, image.width, image.height, digest, group)
 
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-CHUNK = 8  # images a thread decodes of each window: few enough that one of large photographs fits in memory
+def content_digest(pixels: np.ndarray) -> str:
+    """SHA-256, hexadecimal, of an image's shape and pixels, uint8 (H, W, 3), whatever its name and format."""
+    digest = hashlib.sha256(f"{pixels.shape[1]}×{pixels.shape[0]}".encode())
+    digest.update(np.ascontiguousarray(pixels))
+    return digest.hexdigest()
 
 
-def decode(data: bytes, size: int, name: str) -> Picture:
+def decode(data: bytes, size: int, name: str, path: str = "", group: str | None = None) -> Picture:
     """Decode a JPEG, PNG or WebP file, the whole of it, so that its digest does not depend on the size asked for.
 
     Turned upright as its EXIF data say; transparent parts become white; 16-bit grey is scaled to 8 bits; the first
@@ -62,6 +66,8 @@ def decode(data: bytes, size: int, name: str) -> Picture:
         data: the file's content.
         size: height and width of the result in pixels.
         name: of the file, for the error message.
+        path: of the picture.
+        group: of the picture.
 
     Returns:
         The picture.
@@ -71,7 +77,7 @@ def decode(data: bytes, size: int, name: str) -> Picture:
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return Picture.of(_rgb(image), size, name)
+            return Picture.of(_rgb(image), size, path, group)
     except Exception as error:  # Pillow's decoders answer to damaged files with exceptions of a dozen kinds
         reason = (
             str(error) if not isinstance(error, Image.UnidentifiedImageError) else "not a JPEG, PNG or WebP file"
@@ -96,9 +102,18 @@ def fit(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def decode_all(files: Iterable[tuple[str, bytes]], size: int) -> Iterator[Picture]:
-    """Decode (name, content) pairs on all processors, in order, holding only a few at a time; see `decode`."""
-    return in_threads(lambda file: decode(file[1], size, file[0]), files)
+class ImageFile(NamedTuple):
+    """An image file still to be decoded: its content, its name for messages, and what `Picture` keeps of it."""
+
+    content: bytes
+    name: str
+    path: str
+    group: str | None = None
+
+
+def decode_all(files: Iterable[ImageFile], size: int) -> Iterator[Picture]:
+    """Decode files on all processors, in order, holding only a few at a time; see `decode`."""
+    return in_threads(lambda file: decode(file.content, size, *file[1:]), files)
 
 
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

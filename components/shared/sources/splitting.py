@@ -1,25 +1,28 @@
-"""Which images stay labelled, which are set aside for validation and test: by what they show, so that it stays.
+"""Which images stay labelled, which are set aside for validation and test: by what each shows, so that it stays.
 
 In this order, each step on what the one before left:
 
 1. test: the source's own, else every labelled image whose hash, as a fraction, is below `data.split.test`;
-2. labels: of each class the `data.labels_per_class` images with the lowest hashes stay labelled, the others become
+2. labels: of each class the `data.labels_per_class` images of the lowest hashes stay labelled, the others become
    unlabelled;
-3. validation: the source's own, else those below `data.split.validation`; within a budget of labels, that fraction
-   of each class by the order of hashes.
+3. validation: the source's own, else every labelled image whose hash is below `data.split.validation`; within a
+   budget of labels, that fraction of each class, those of the lowest hashes.
 
-An image's hash is of `data.seed`, what it is for, and the image's whole pixels, or its group's name: neither other
-images nor file names move it. So a dataset that grows keeps its test images, copies stay together, and a larger
-budget holds every smaller one. Only where a budget is given can a new image take a labelled one's place, which then
-is unlabelled. The budget covers training and a cut validation split together; a validation split that the source
-brings comes on top.
+A hash is of `data.seed`, the split, and the image's whole pixels, or its group's name where it has one (for labels
+always the pixels). Neither file names nor other images change it, so in a dataset that grows each image stays in
+test or out of it, and without a budget in its split. With one, a new image of a lower hash takes the place of a
+labelled one of its class, which becomes unlabelled, and an image may change between train and validation to keep
+the fraction. Groups and exact copies are in test together or not at all, and never in train and validation both;
+copies of an image that stays labelled stay so too, beyond the budget if need be. A larger budget holds every
+smaller one. It covers training and a cut validation split together; a validation split that the source brings comes
+on top.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -28,7 +31,7 @@ from components.shared.errors import UserError
 from components.shared.params.schema import DataParams
 
 LABELLED = ("train", "validation", "test")
-# how sure "so many images are needed" is
+# that a class of so many images as are asked for has some on both sides of a cut
 _SURE = 0.99
 
 
@@ -67,19 +70,19 @@ def check_labels(labels: Mapping[str, np.ndarray], class_names: Sequence[str], l
             )
 
 
-def needs_plan(labels: Mapping[str, np.ndarray], data: DataParams) -> bool:
-    """Whether any image of the source's train split may go elsewhere because of what it shows."""
-    return data.labels_per_class is not None or not labels["validation"].size or not labels["test"].size
-
-
 def plan_train(
-    labels: Mapping[str, np.ndarray], keys: Sequence[str], class_names: Sequence[str], data: DataParams
+    labels: Mapping[str, np.ndarray],
+    digests: Sequence[str],
+    groups: Sequence[str | None],
+    class_names: Sequence[str],
+    data: DataParams,
 ) -> np.ndarray:
-    """Decide to which split of the dataset each image of the source's train split goes.
+    """Decide to which split of the dataset each image of the source's train split goes; all others stay in theirs.
 
     Args:
         labels: of each split of the source, as checked by `check_labels`.
-        keys: of each image of train: its group's name, or its digest; equal ones go together.
+        digests: of the content of each image of train.
+        groups: of each image of train the name of its group, or None.
         class_names: in the order of the labels.
         data: `labels_per_class`, `split` and `seed` are used.
 
@@ -87,11 +90,13 @@ def plan_train(
         For each image the index in `SPLITS` where it goes, int64, shape (N,).
 
     Raises:
-        UserError: a class is too small for the budget, or none of its images falls into a split that is cut.
+        UserError: a class is too small for the budget, or would have no image in a split that is cut, or in train.
     """
     own = labels["train"]
-    plan = np.full(len(own), SPLITS.index("train"))
-    plan[own == UNLABELLED] = SPLITS.index("unlabelled")
+    keys = np.array(
+        [digest if group is None else f"group {group}" for digest, group in zip(digests, groups, strict=True)]
+    )
+    plan = np.where(own == UNLABELLED, SPLITS.index("unlabelled"), SPLITS.index("train"))
     cuts_validation = not labels["validation"].size
 
     def members() -> list[np.ndarray]:
@@ -100,25 +105,26 @@ def plan_train(
 
     if not labels["test"].size:
         chosen = hashes(keys, data.seed, "test") < data.split.test
-        for name, rows in zip(class_names, members(), strict=True):
-            _set_aside(plan, rows, chosen[rows], "test", name, data.split.test)
+        _set_aside(plan, members(), chosen, "test", class_names, data)
     if data.labels_per_class is not None:
-        order = hashes(keys, data.seed, "labels")
         _check_budget(data.labels_per_class, class_names, members(), cuts_validation)
+        order = hashes(digests, data.seed, "labels")
         for rows in members():
             plan[rows[~_lowest(order[rows], data.labels_per_class)]] = SPLITS.index("unlabelled")
     if cuts_validation:
-        order, fraction = hashes(keys, data.seed, "validation"), data.split.validation
-        for name, rows in zip(class_names, members(), strict=True):
-            if data.labels_per_class is None:
-                chosen = order[rows] < fraction
-            else:
-                chosen = _lowest(order[rows], min(max(round(fraction * len(rows)), 1), len(rows) - 1))
-            _set_aside(plan, rows, chosen, "validation", name, fraction)
+        order = hashes(keys, data.seed, "validation")
+        chosen = order < data.split.validation
+        if data.labels_per_class is not None:
+            lowest = [
+                rows[_lowest(order[rows], max(round(data.split.validation * len(rows)), 1))] for rows in members()
+            ]
+            # a group, or copies under two names, may lie in several classes
+            chosen = np.isin(keys, keys[np.concatenate(lowest)])
+        _set_aside(plan, members(), chosen, "validation", class_names, data)
     return plan
 
 
-def hashes(keys: Sequence[str], seed: int, purpose: str) -> np.ndarray:
+def hashes(keys: Iterable[str], seed: int, purpose: str) -> np.ndarray:
     """A number in [0, 1) for each key that looks random and is always the same: float64, shape (N,)."""
     found = (hashlib.sha256(f"{seed} {purpose} {key}".encode()).digest()[:8] for key in keys)
     # 53 bits, which a float holds exactly
@@ -127,24 +133,30 @@ def hashes(keys: Sequence[str], seed: int, purpose: str) -> np.ndarray:
 
 def _lowest(order: np.ndarray, count: int) -> np.ndarray:
     """Which have the lowest hashes: bool, shape (N,); more than `count` only where equal ones go together."""
-    return order <= np.sort(order)[count - 1] if count else np.zeros(len(order), bool)
+    return order <= np.sort(order)[count - 1]
 
 
 def _set_aside(
-    plan: np.ndarray, rows: np.ndarray, chosen: np.ndarray, split: str, name: str, fraction: float
+    plan: np.ndarray,
+    members: Sequence[np.ndarray],
+    chosen: np.ndarray,
+    split: str,
+    class_names: Sequence[str],
+    data: DataParams,
 ) -> None:
-    """Move the chosen rows of a class to a split; some must go and some must stay."""
-    moved = int(chosen.sum())
-    if not moved or moved == len(rows):
-        rare = min(fraction, 1 - fraction)
-        needed = math.ceil(math.log(1 - _SURE) / math.log(1 - rare)) if rare > 0 else 0
-        where = split if not moved else "train"
+    """Move the chosen images to a split; of each class some must go and some must stay."""
+    fraction = getattr(data.split, split)
+    for name, rows in zip(class_names, members, strict=True):
+        if chosen[rows].any() and not chosen[rows].all():
+            plan[rows[chosen[rows]]] = SPLITS.index(split)
+            continue
+        fall = "all" if len(rows) and chosen[rows].all() else "none"
+        needed = max(math.ceil(math.log(1 - _SURE) / math.log1p(-min(fraction, 1 - fraction))), 2)
         raise UserError(
-            f"data.split.{split} = {fraction}: of the {len(rows)} labelled images of class {name!r} none falls "
-            f"into {where}; about {max(needed, 2)} are needed to be sure that one does: add images, bring a {split} "
-            "split of your own, or choose another data.seed"
+            f"data.split.{split} = {fraction}: class {name!r} has {len(rows)} labelled images to cut from, and "
+            f"{fall} of them fall into {split}; {needed} different ones make sure of both sides ({_SURE:.0%}): add "
+            f"images, bring a {split} split, or change data.seed"
         )
-    plan[rows[chosen]] = SPLITS.index(split)
 
 
 def _check_budget(
