@@ -227,7 +227,7 @@ def test_records_tell_validation_and_nothing_of_test(finished, step):
 
 @pytest.mark.parametrize("step", STEPS)
 def test_the_exported_classifier_gives_the_recorded_answers(finished, dataset, step):
-    record, folder = finished[step]
+    folder = finished[step][1]
     model = keras.saving.load_model(folder / "classifier.keras", compile=False)
     answers = np.asarray(model(np.asarray(Dataset(dataset).images("test"))))
     expected = predictions(folder)["test_probabilities"]
