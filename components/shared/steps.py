@@ -69,7 +69,11 @@ STEPS: dict[str, Step] = {
     for step in (
         Step(name="ingest", title="Ingest the images", network=True, out="dataset", reads=("data",)),
         Step(
-            name="validate", title="Validate the data", inputs=("dataset",), out="validation", reads=("validation",)
+            name="validate",
+            title="Validate the data",
+            inputs=("dataset",),
+            out="validation",
+            reads=("validation", "gate.alpha", REPLICATES),
         ),
         Step(
             name="pretrain",

@@ -13,8 +13,7 @@ from components.shared.evaluation.calibration import brier, expected_calibration
 from components.shared.evaluation.evidence import Scores, two_sided
 from components.shared.evaluation.gate import Blessing
 from components.shared.evaluation.predictions import TEST, Candidate, Truth, read_budgets, read_published
-from components.shared.evaluation.provisional import accuracy_bound
-from components.shared.evaluation.statistics import accuracy
+from components.shared.evaluation.statistics import accuracy, accuracy_bound
 
 MEASURED = "test.json"
 

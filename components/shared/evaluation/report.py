@@ -6,6 +6,7 @@ of a test set that stayed closed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,42 +245,33 @@ class _Trial(_Point):
     accuracy: float
 
 
-class _Searched(BaseModel):
-    """What the report tells of a search: trials, choice and sides whose longest training was the best."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    trials: dict[str, list[_Trial]]
-    chosen: dict[str, Any]
-    held_out: str = "validation"
-    capped: list[str] = []
-
-
 def _search(record: Result | None) -> dict[str, Any] | None:
     """Both grids side by side: a row per point, the best first; None where the record does not tell them."""
-    try:
-        found = None if record is None else _Searched.model_validate(record.details)
-        chosen = {} if found is None else {side: _Point.model_validate(found.chosen[side]).point for side in RIVALS}
-    except (ValidationError, KeyError):
+    if record is None:
         return None
-    if found is None or not set(RIVALS) <= set(found.trials):
+    details = record.details
+    try:
+        trials = {side: [_Trial.model_validate(trial) for trial in details["trials"][side]] for side in RIVALS}
+        chosen = {side: _Point.model_validate(details["chosen"][side]).point for side in RIVALS}
+    except (ValidationError, KeyError, TypeError):
         return None
     tried: dict[tuple[Any, ...], dict[str, _Trial]] = {}
     for side in RIVALS:
-        for trial in found.trials[side]:
+        for trial in trials[side]:
             tried.setdefault(trial.point, {})[side] = trial
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"point": point, "sides": sides, "chosen": [side for side in RIVALS if chosen[side] == point]}
         for point, sides in tried.items()
     ]
-    rows.sort(key=lambda row: min(trial.log_loss for trial in row["sides"].values()))
+    # NaN, of a training that failed, comes last
+    rows.sort(key=lambda row: np.nanmin([math.inf, *(trial.log_loss for trial in row["sides"].values())]))
     return {
         "sides": RIVALS,
-        "trials": {side: len(found.trials[side]) for side in RIVALS},
+        "count": {side: len(found) for side, found in trials.items()},
         "rows": rows,
         "best": [row for row in rows if row["chosen"]],
-        "capped": [TITLES[side] for side in RIVALS if side in found.capped],
-        "held_out": found.held_out,
+        "capped": [TITLES[side] for side in RIVALS if side in details.get("capped", [])],
+        "held_out": details.get("held_out"),
     }
 
 

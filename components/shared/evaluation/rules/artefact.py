@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from components.shared.evaluation.evidence import ROUNDING, Answer, Artefact, Check, Evidence, two_sided
-from components.shared.evaluation.provisional import accuracy_bound
-from components.shared.evaluation.statistics import gain_bound
+from components.shared.evaluation.statistics import accuracy_bound, gain_bound
 from components.shared.evaluation.wording import interval_in_words, points
 from components.shared.params.types import Section
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from scipy.special import ndtri
 
 from components.shared.evaluation.evidence import ROUNDING, AgainstChampion, Answer, Check, Evidence
-from components.shared.evaluation.provisional import paired_bound
+from components.shared.evaluation.statistics import paired_bound
 from components.shared.evaluation.wording import points
 from components.shared.params.types import Fraction, Section
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from components.shared.evaluation.evidence import Answer, Check, Evidence, SliceFinding
-from components.shared.evaluation.provisional import holm, slice_p_value
+from components.shared.evaluation.statistics import holm, slice_p_value
 from components.shared.evaluation.wording import points
 from components.shared.params.types import Fraction, Section
 

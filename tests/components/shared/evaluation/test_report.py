@@ -33,6 +33,7 @@ def make_findings(folders, truth, candidates, search=None, **more) -> Findings:
         manifest=Manifest(
             step="ingest", name="insects", source="data/insects.zip", source_digest="5" * 64, class_names=NAMES,
             counts=counts, class_counts={}, image_size=32, labels_per_class=200, seed=0, digest="d" * 64,
+            cuts_validation=True, files={},
             test_digest="t" * 64, **common,
         ),
         truth=truth,

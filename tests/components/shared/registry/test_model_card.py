@@ -49,7 +49,15 @@ def make_subject(class_names: list[str], winner: str = "finetune", **manifest: o
     fields = {
         **dict(name="textures", source="data/textures.zip", source_digest="5" * 64, class_names=class_names),
         **dict(counts={"unlabelled": 4000, "train": 100, "validation": 200, "test": 2000}, class_counts={}),
-        **dict(image_size=32, labels_per_class=10, seed=0, digest="d" * 64, test_digest="e" * 64),
+        **dict(
+            image_size=32,
+            labels_per_class=10,
+            seed=0,
+            cuts_validation=True,
+            files={},
+            digest="d" * 64,
+            test_digest="e" * 64,
+        ),
         **manifest,
     }
     details = {
