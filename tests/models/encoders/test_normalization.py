@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import keras
@@ -16,11 +17,11 @@ from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 from components.shared.training import inputs
 from models import encoders
-from models.classifier import SupervisedTrainer, predict
-from models.encoders.shared.normalization import PixelStatistics, pixel_statistics
+from models.classifier import ClassifierHead, SupervisedTrainer, predict
+from models.encoders.shared.normalization import PixelStatistics, pixel_statistics, settle
 from models.training import precision
 from tests.helpers.datasets import make_arrays, make_dataset, write_dataset
-from tests.helpers.options import augmentation, encoder, network, supervised
+from tests.helpers.options import augmentation, encoder, network, recipe
 
 STATISTICS = PixelStatistics((0.4, 0.5, 0.6), (0.04, 0.09, 0.01))
 
@@ -106,7 +107,8 @@ def test_the_pretrained_encoder_carries_the_statistics(tracking_uri, tmp_path):
         "encoder.width=8", "encoder.normalization=statistics", "method.projection.hidden=8",
         "method.projection.width=8", "runtime.batch_size=16", "runtime.epochs=0",
     )  # fmt: skip
-    pretrain(folder, tmp_path / "encoder", select(compose_params(options)[0], "pretrain"), tmp_path / "states")
+    params = select(compose_params(["encoder=conv", *options])[0], "pretrain")
+    pretrain(folder, tmp_path / "encoder", params, 0, tmp_path / "states")
     deployed = keras.saving.load_model(tmp_path / "encoder" / "encoder.keras")
     data = Dataset(folder)
     images = np.asarray(data.images("validation"))
@@ -124,15 +126,45 @@ def test_a_classifier_starts_from_the_pretrained_encoder_and_is_deployed_with_it
     arrays = make_arrays({"train": 12, "validation": 6}, classes=3)
     build = partial(network, "conv", 32, STATISTICS, width=8, normalization=normalization)
     pretrained = build()
-    options = supervised(augmentation(), epochs=1, batch_size=6, weight_decay=0.0)
-    trainer = SupervisedTrainer(
-        options, build, 3, "float32", arrays["train"], arrays["validation"], pretrained.get_weights()
-    )
+    how = recipe(augmentation(), epochs=1, batch_size=6, weight_decay=0.0)
+    head = ClassifierHead(hidden=0, dropout=0.0)
+    trainer = SupervisedTrainer(how.augmentation, how.optimizer, head, build, 3, "float32")
     images = arrays["validation"][0]
     features = np.asarray(pretrained(images.astype("float32") / 255))
+    trainer.fit(replace(how, learning_rate=1e-30), 0, arrays["train"], pretrained.get_weights())
     np.testing.assert_allclose(np.asarray(trainer.model.encoder(images / 255)), features, rtol=1e-4, atol=1e-5)
-    trainer.fit(1e-3, 0, lambda epoch, logs: None)
+    trainer.fit(how, 0, arrays["train"], pretrained.get_weights())
     logits = np.asarray(trainer.model(images))
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     expected = odds / odds.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(predict(trainer.deployable(), images), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_settled_statistics_are_those_of_plain_images_and_weights_stay():
+    built = network("fast", 16, width=4)
+    images = make_arrays({"train": 37}, image_size=16)["train"][0]
+    before = [v.numpy().copy() for v in built.trainable_variables]
+    inner = built.layers[-1].layers
+    place, normalization = next(
+        (place, layer) for place, layer in enumerate(inner) if isinstance(layer, keras.layers.BatchNormalization)
+    )
+    momentum = normalization.momentum
+    normalization.moving_mean.assign(np.full(4, 7.0))
+    settle(built, images, batch_size=10)
+    assert normalization.momentum == momentum
+    for variable, value in zip(built.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    # what enters the first normalisation depends on no statistics
+    entering = built.layers[0](images.astype("float32") / 255)
+    for layer in inner[:place]:
+        entering = layer(entering)
+    expected = np.asarray(entering).mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(normalization.moving_mean.numpy(), expected, rtol=0.02, atol=1e-3)
+    # in one batch the network answers as in training
+    settle(built, images)
+    plain = images.astype("float32") / 255
+    np.testing.assert_allclose(built(plain), built(plain, training=True), rtol=1e-3, atol=1e-4)
+    # a network without normalisation, and no image
+    settle(network("conv", 32, width=4), images)
+    with pytest.raises(ValueError, match="no image"):
+        settle(built, images[:0])
