@@ -125,8 +125,8 @@ class Pretraining:
         # float32 whatever the training's precision, so that it gives the same features anywhere
         plain = self.network()
         plain.set_weights(self.model.encoder.get_weights())
-        # The moving statistics stay those of the views. Taken anew from plain images (three pretrainings of the fast
-        # encoder, on the sample and CIFAR-10), the probe lost 0.6 to 1.0 points; fine-tuning moves them by itself
+        # The moving statistics stay those of the views: taken anew from plain images, the probe lost 0.6 to 1.0 points
+        # (three pretrainings of the fast encoder, on the sample and CIFAR-10). Fine-tuning moves them by itself
         encoders.deployable(plain).save(out / "encoder.keras")
         self.work.run.file(out / "encoder.keras")
         # a plot fails without a column that it names, and one view of an image has no other to be found
