@@ -18,7 +18,7 @@ from components.shared.params.schema import select
 from components.shared.training import inputs
 from models import encoders
 from models.classifier import ClassifierHead, SupervisedTrainer, predict
-from models.encoders.shared.normalization import PixelStatistics, pixel_statistics, settle
+from models.encoders.shared.normalization import PixelStatistics, pixel_statistics
 from models.training import precision
 from tests.helpers.datasets import make_arrays, make_dataset, write_dataset
 from tests.helpers.options import augmentation, encoder, network, recipe
@@ -138,33 +138,3 @@ def test_a_classifier_starts_from_the_pretrained_encoder_and_is_deployed_with_it
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     expected = odds / odds.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(predict(trainer.deployable(), images), expected, rtol=1e-3, atol=1e-5)
-
-
-def test_settled_statistics_are_those_of_plain_images_and_weights_stay():
-    built = network("fast", 16, width=4)
-    images = make_arrays({"train": 37}, image_size=16)["train"][0]
-    before = [v.numpy().copy() for v in built.trainable_variables]
-    inner = built.layers[-1].layers
-    place, normalization = next(
-        (place, layer) for place, layer in enumerate(inner) if isinstance(layer, keras.layers.BatchNormalization)
-    )
-    momentum = normalization.momentum
-    normalization.moving_mean.assign(np.full(4, 7.0))
-    settle(built, images, batch_size=10)
-    assert normalization.momentum == momentum
-    for variable, value in zip(built.trainable_variables, before, strict=True):
-        np.testing.assert_array_equal(variable.numpy(), value)
-    # what enters the first normalisation depends on no statistics
-    entering = built.layers[0](images.astype("float32") / 255)
-    for layer in inner[:place]:
-        entering = layer(entering)
-    expected = np.asarray(entering).mean(axis=(0, 1, 2))
-    np.testing.assert_allclose(normalization.moving_mean.numpy(), expected, rtol=0.02, atol=1e-3)
-    # in one batch the network answers as in training
-    settle(built, images)
-    plain = images.astype("float32") / 255
-    np.testing.assert_allclose(built(plain), built(plain, training=True), rtol=1e-3, atol=1e-4)
-    # a network without normalisation, and no image
-    settle(network("conv", 32, width=4), images)
-    with pytest.raises(ValueError, match="no image"):
-        settle(built, images[:0])
