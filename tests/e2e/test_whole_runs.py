@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.helpers.pipeline_graph import FOLDERS
-from tests.helpers.project import Project, make_project
+from tests.helpers.project import TINY, Project, make_project
 from tests.helpers.repository import ROOT
 
 pytestmark = pytest.mark.slow
@@ -92,6 +92,14 @@ def test_the_summary_is_printed(project):
 # --- Kubeflow's local runner, on the same commit and parameters
 
 STEPS = {step: folder for step, folder in FOLDERS.items() if step not in ("champion", "register")}
+SEEDS = TINY["runtime"]["replicates"]
+EACH = ("pretrain", "probe", "baseline", "finetune")
+GATHERED = EACH[1:]
+TASKS = {
+    *(step for step in STEPS if step not in EACH),
+    *(f"{step}-{seed}" for step in EACH for seed in SEEDS),
+    *(f"gather-{step}" for step in GATHERED),
+}
 KEPT = Path(".cache/kubeflow")
 RUN = ("python", "-m", "pipelines", "kubeflow", "run", "--local")
 # whatever the models are worth, as long as one is surely better
@@ -100,12 +108,24 @@ LENIENT = ("gate.min_gain=-1", "gate.min_accuracy=0", "gate.max_slice_drop=1", "
 
 def states(printed):
     """Task → done, cached or failed, in the order in which they ended."""
-    return dict(re.findall(r"^(\w+): (done|cached|failed)", printed, re.MULTILINE))
+    return dict(re.findall(r"^([\w-]+): (done|cached|failed)", printed, re.MULTILINE))
 
 
-def artifact(project, step, name):
-    """What a step left in the latest run in which it ran."""
-    return max((project.root / KEPT).glob(f"contrastive-pipeline-*/{step}/{name}"))
+def artifact(project, task, name):
+    """What a task left in the latest run in which it ran."""
+    return max((project.root / KEPT).glob(f"contrastive-pipeline-*/{task}/{name}"))
+
+
+def found(project):
+    """What each step made under DVC, and what its tasks made under Kubeflow."""
+    for step, folder in STEPS.items():
+        if step in EACH:
+            for seed in SEEDS:
+                yield step, project.root / folder / str(seed), artifact(project, f"{step}-{seed}", folder)
+        else:
+            yield step, project.root / folder, artifact(project, step, folder)
+    for step in GATHERED:
+        yield step, project.root / step, artifact(project, f"gather-{step}", "gathered")
 
 
 def metadata(project, step, name):
@@ -122,7 +142,7 @@ def kubeflow(project):
 
 def test_a_refused_run_ends_well_and_says_why(project, kubeflow):
     assert set(states(kubeflow).items()) == {
-        (step, "done") for step in (*STEPS, *ALWAYS, "compose", "refuse", "record")
+        (task, "done") for task in (*TASKS, *ALWAYS, "compose", "refuse", "record")
     }
     assert "floor: the linear probe answers" in kubeflow
     assert "verdict   not blessed" in kubeflow and "registry  not registered" in kubeflow
@@ -137,39 +157,38 @@ def test_it_ends_with_the_table_that_dvc_ends_with(project, kubeflow):
 
 
 def test_what_it_finds_equals_what_dvc_finds(project, kubeflow):
-    for model in ("probe", "baseline", "finetune"):
-        with (
-            np.load(project.root / model / "predictions.npz") as one,
-            np.load(artifact(project, model, model) / "predictions.npz") as other,
+    compared = set()
+    for step, one, other in found(project):
+        for file in (
+            *("digest.txt", "verdict.json", "curves.csv", "baseline.json", "finetune.json", "probe.json"),
+            *("blessing.json", "metrics.json", "confusion.csv"),
         ):
-            assert set(one) == set(other)
-            for name in one:
-                np.testing.assert_array_equal(one[name], other[name], err_msg=f"{model}: {name}")
-    for step, file in (
-        ("ingest", "digest.txt"),
-        ("validate", "verdict.json"),
-        ("pretrain", "curves.csv"),
-        ("evaluate", "blessing.json"),
-        ("evaluate", "metrics.json"),
-        ("evaluate", "confusion.csv"),
-    ):
-        folder = STEPS[step]
-        assert (project.root / folder / file).read_bytes() == (artifact(project, step, folder) / file).read_bytes()
+            if (one / file).exists():
+                assert (one / file).read_bytes() == (other / file).read_bytes(), f"{step}: {one / file}"
+                compared.add(file)
+        if (one / "predictions.npz").exists():
+            with np.load(one / "predictions.npz") as ours, np.load(other / "predictions.npz") as theirs:
+                assert set(ours) == set(theirs)
+                for name in ours:
+                    np.testing.assert_array_equal(ours[name], theirs[name], err_msg=f"{step}: {name}")
+                compared.add("predictions.npz")
+    assert len(compared) == 10
 
 
 def test_each_step_got_the_parameters_that_dvc_gives_it(project, kubeflow):
-    for step, folder in STEPS.items():
+    for step, *places in found(project):
         name = "manifest.json" if step == "ingest" else "result.json"
-        one, other = (
-            json.loads((place / name).read_text())
-            for place in (project.root / folder, artifact(project, step, folder))
-        )
+        one, other = (json.loads((place / name).read_text()) for place in places)
         assert one["params"] == other["params"] and one["params_digest"] == other["params_digest"], step
 
 
 def test_the_page_is_told_the_numbers_the_confusion_and_the_report(project, kubeflow):
     metrics = json.loads((project.root / "evaluation" / "metrics.json").read_text())
     assert metadata(project, "evaluate", "metrics") == metrics
+    for task in ("evaluate", *(f"gather-{step}" for step in GATHERED), *(f"{step}-0" for step in EACH)):
+        # there is nothing to choose by on test
+        assert not [name for name in metadata(project, task, "metrics") if "test" in name]
+    assert "validation_accuracy_std" in metadata(project, "gather-probe", "metrics")
     matrix = metadata(project, "evaluate", "confusion")["confusionMatrix"]
     assert len(matrix["annotationSpecs"]) == 10
     assert np.sum([row["row"] for row in matrix["rows"]]) == 2000
@@ -177,7 +196,7 @@ def test_the_page_is_told_the_numbers_the_confusion_and_the_report(project, kube
     assert artifact(project, "evaluate", "report").read_text() == report.read_text()
     assert metadata(project, "ingest", "counts")["unlabelled_images"] == 4000
     assert "| ✓ | image_dtype_fits | critical |" in artifact(project, "validate", "verdict").read_text()
-    assert artifact(project, "pretrain", "views").read_text().count("data:image/png;base64,") == 1
+    assert artifact(project, "pretrain-0", "views").read_text().count("data:image/png;base64,") == 1
     assert "# Not registered" in artifact(project, "refuse", "outcome").read_text()
 
 
@@ -190,7 +209,7 @@ def again(project, kubeflow):
 def test_the_same_run_again_is_answered_from_the_cache(project, kubeflow, again):
     found = states(again)
     assert {step for step, state in found.items() if state == "done"} == {"compose", *ALWAYS, "record"}
-    assert {step for step, state in found.items() if state == "cached"} == {*STEPS, "refuse"}
+    assert {step for step, state in found.items() if state == "cached"} == {*TASKS, "refuse"}
     assert again.partition("\nbaseline, from")[2] == kubeflow.partition("\nbaseline, from")[2]
 
 
@@ -209,7 +228,21 @@ def test_another_gate_runs_evaluation_and_registration_alone(project, blessed):
 
 
 @pytest.fixture(scope="module")
-def unfit(project, blessed):
+def more(project, blessed):
+    """A run with one replicate more."""
+    return project.run(*RUN, f"runtime.replicates=[{','.join(map(str, [*SEEDS, 9]))}]")
+
+
+def test_another_replicate_trains_alone_and_is_gathered_with_the_others(project, more):
+    ran = {task for task, state in states(more).items() if state == "done"}
+    trained = {f"{step}-9" for step in EACH} | {f"gather-{step}" for step in GATHERED}
+    assert ran - {"register", "refuse"} == {"compose", *trained, *ALWAYS, "evaluate", "record"}
+    gathered = json.loads((artifact(project, "gather-probe", "gathered") / "result.json").read_text())
+    assert gathered["details"]["replicates"] == [*SEEDS, 9]
+
+
+@pytest.fixture(scope="module")
+def unfit(project, more):
     """A run whose dataset does not pass."""
     return project.tried(*RUN, "validation.min_images_per_class=5000")
 
@@ -226,8 +259,8 @@ def test_mlflow_keeps_how_each_run_ended(project, unfit, monkeypatch):
     experiment = client.get_experiment_by_name("contrastive-sample").experiment_id
     runs = client.search_runs([experiment], "tags.step = 'pipeline'", order_by=["attributes.start_time ASC"])
     kept = [(run.data.tags["pipeline.status"], run.info.status) for run in runs]
-    assert kept == [*[("SUCCEEDED", "FINISHED")] * 3, ("FAILED", "FAILED")]
-    assert len({run.data.tags["pipeline.run"] for run in runs}) == 4
+    assert kept == [*[("SUCCEEDED", "FINISHED")] * 4, ("FAILED", "FAILED")]
+    assert len({run.data.tags["pipeline.run"] for run in runs}) == 5
     assert runs[2].data.params["overrides"] == " ".join(LENIENT)
     judged = client.search_runs([experiment], "tags.step = 'evaluate' AND tags.blessed = 'true'")
     assert [run.data.tags["pipeline.run"] for run in judged] == [runs[2].data.tags["pipeline.run"]]

@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 
-from components.shared.steps import STEPS, TASKS
+from components.shared.steps import REPLICATES, STEPS, TASKS
 from pipelines.kubeflow import components
 from pipelines.kubeflow.cluster import compose_cluster
 from tests.helpers.pipeline_graph import covers, load, outs
@@ -30,7 +30,7 @@ def test_a_stage_runs_its_step_on_its_inputs_and_parameters(step):
     assert first == f"python -m components.{step.name}"
     assert others == (["cp evaluation/metrics.json metrics.json"] if step.name == "evaluate" else [])
     assert outs(stage) == [step.out]
-    assert tuple(stage["params"]) == step.reads
+    assert tuple(stage["params"]) == (*step.reads, *([REPLICATES] if step.replicates else []))
     for folder in (*step.inputs, *step.after):
         assert any(covers(folder, dependency) for dependency in stage["deps"]), folder
 
