@@ -64,8 +64,11 @@ def test_a_changed_threshold_of_the_gate_runs_the_gate_and_the_registration_only
     assert changed_by("gate.min_gain") == {"evaluate", "register"}
 
 
-def test_a_changed_temperature_spares_data_check_and_baseline():
-    assert changed_by("method.temperature") == set(FOLDERS) - {"ingest", "validate", "baseline"}
+def test_a_changed_temperature_spares_the_data_check_and_unless_the_search_ends_otherwise_the_baseline():
+    assert changed_by("method.temperature") == set(FOLDERS) - {"ingest", "validate"}
+    inputs = [entry for entry in STAGES["baseline"]["deps"] if entry.split("/")[0] in ("encoder", "search")]
+    # without times and run ids, so that the same choice is the same file
+    assert inputs == ["search/baseline.json"]
 
 
 def test_a_refused_dataset_stops_everything_that_learns():
