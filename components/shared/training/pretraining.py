@@ -125,7 +125,7 @@ class Pretraining:
         # float32 whatever the training's precision, so that it gives the same features anywhere
         plain = self.network()
         plain.set_weights(self.model.encoder.get_weights())
-        # The moving statistics stay those of the views: taken anew from plain images, the probe lost 0.6 to 1.0 points
+        # The moving statistics stay those of the views: with those of plain images the probe lost 0.6 to 1.0 points
         # (three pretrainings of the fast encoder, on the sample and CIFAR-10). Fine-tuning moves them by itself
         encoders.deployable(plain).save(out / "encoder.keras")
         self.work.run.file(out / "encoder.keras")
