@@ -140,7 +140,7 @@ class _Tasks:
         return task
 
     def add_step(self, step: Step, settings: Mapping[str, Any]) -> Any:
-        """Add a step: a task for each replicate that it has, and one that gathers them if a later step reads all."""
+        """Add a step: a task for each replicate it has, and one that gathers them if a later step reads all."""
         if step.replicates != "each":
             return self._add_one(step, settings, self.replicates[0] if step.replicates else None, step.name)
         made = {

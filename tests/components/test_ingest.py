@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -22,6 +24,7 @@ from components.shared.errors import UserError
 from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import select
 from components.shared.sources.folder import Folder
+from components.shared.sources.pixels import content_digest
 from tests.helpers.image_trees import encode, pack_tar, pack_zip, picture, write_tree
 from tests.helpers.repository import ROOT
 
@@ -67,12 +70,12 @@ def test_arrays_and_manifest_agree(ingested):
     tree, dataset, _ = ingested
     manifest = dataset.manifest
     assert manifest.class_names == ["bus", "car", "van"]
-    assert manifest.counts == {"unlabelled": 22, "train": 24, "validation": 6, "test": 13}
+    assert manifest.counts == {"unlabelled": 25, "train": 24, "validation": 6, "test": 10}
     assert manifest.class_counts == {
         "unlabelled": [0, 0, 0],
         "train": [8, 8, 8],
         "validation": [2, 2, 2],
-        "test": [4, 6, 3],
+        "test": [3, 4, 3],
     }
     assert (manifest.labels_per_class, manifest.image_size, manifest.seed) == (10, SIZE, 0)
     assert manifest.source == str(tree)
@@ -93,7 +96,7 @@ def test_arrays_and_manifest_agree(ingested):
 
 def test_the_last_line_says_what_there_is(ingested):
     assert ingested[2].splitlines()[-1] == (
-        "dataset: 22 unlabelled, 24 train, 6 validation, 13 test images of 3 classes, 12×12 pixels"
+        "dataset: 25 unlabelled, 24 train, 6 validation, 10 test images of 3 classes, 12×12 pixels"
     )
 
 
@@ -146,6 +149,67 @@ def test_folder_and_archives_give_the_same_dataset(tree, tmp_path):
     assert digest(pack_tar(tree, tmp_path / "images.tar.gz", "w:gz")) == folder
 
 
+def test_the_list_of_files_tells_where_each_row_is_from(ingested):
+    tree, dataset, _ = ingested
+    for split in SPLITS:
+        files = dataset.files(split)
+        assert files["row"].tolist() == list(range(dataset.manifest.counts[split]))
+        assert files["label"].tolist() == dataset.labels(split).tolist()
+        assert files["path"].tolist() == origins(dataset, split, tree)
+        assert files["digest"].tolist() == [content_digest(image) for image in dataset.images(split)]
+        assert set(files["width"]) == set(files["height"]) == {SIZE}
+        assert files["group"].isna().all()
+
+
+def test_images_that_are_added_or_renamed_leave_the_test_split_as_it_is(tree):
+    ingest(Path("before"), params(tree))
+    write_tree(tree, {"car": 60, "bus": 25, "van": 40})
+    for file in sorted((tree / "van").iterdir()):
+        file.rename(file.with_name(f"z{1000 - int(file.stem)}.png"))
+    ingest(Path("after"), params(tree))
+    before, after = ({s: set(Dataset(Path(f)).files(s)["digest"]) for s in SPLITS} for f in ("before", "after"))
+    for split in ("train", "validation", "test"):
+        assert before[split] < after[split]
+
+
+def test_copies_go_to_the_same_split(tree):
+    for file in sorted((tree / "car").iterdir()):
+        (tree / f"car/copy of {file.name}").write_bytes(
+            encode(picture(f"car/{file.name}", SIZE), "WEBP", lossless=True)
+        )
+    ingest(Path("dataset"), params(tree))
+    files = pd.concat(Dataset(Path("dataset")).files(split) for split in SPLITS)
+    cars = files[files["path"].str.startswith("car/")]
+    assert (cars.groupby("digest").size() == 2).all()
+    assert (cars.groupby("digest")["split"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize("name", ["test.images.npy", "train.labels.npy", "files.parquet"])
+def test_a_file_that_is_replaced_after_ingest_is_named(tree, name):
+    ingest(Path("dataset"), params(tree))
+    dataset = Dataset(Path("dataset"))
+    dataset.check_digests()
+    content = bytearray((dataset.folder / name).read_bytes())
+    content[-1] ^= 1
+    (dataset.folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"^dataset/{name}: is not what manifest.json says was ingested; run"):
+        dataset.check_digests()
+    (dataset.folder / name).unlink()
+    with pytest.raises(UserError, match=rf"^dataset/{name}: is not what manifest.json says"):
+        dataset.check_digests()
+
+
+def test_a_dataset_of_an_earlier_version_is_to_be_ingested_again(tree):
+    ingest(Path("dataset"), params(tree))
+    record = json.loads(Path("dataset/manifest.json").read_text())
+    del record["files"]
+    Path("dataset/manifest.json").write_text(json.dumps(record))
+    with pytest.raises(
+        UserError, match=r"manifest.json: files: field required; run the step that writes dataset/ again"
+    ):
+        Dataset(Path("dataset"))
+
+
 def test_the_run_is_tracked(ingested):
     manifest = ingested[1].manifest
     run = mlflow.get_run(manifest.mlflow_run_id)
@@ -182,9 +246,9 @@ def test_a_damaged_image_leaves_the_earlier_dataset_as_it_was(tree):
 def test_a_full_disk_is_one_line(tree):
     Path("out/.partial").mkdir(parents=True)
     Path("out/.partial/train.images.npy").symlink_to("/dev/full")
-    plan = {split: np.full(65 if split == "train" else 0, SPLITS.index("train")) for split in SPLITS}
+    data = params(tree, "data.image_size=64").data
     with Folder(tree, 64) as source, pytest.raises(UserError, match=r"out: can't write the images: No space left"):
-        _write_images(Path("out/.partial"), source, plan, 64)
+        _write_images(Path("out/.partial"), source, {split: source.labels(split) for split in SPLITS}, data)
 
 
 BAD = {

@@ -20,6 +20,7 @@ from components.shared.artifacts import Dataset, Manifest, Result, read_record
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import select
+from components.shared.replicates import KEPT
 from components.shared.training.checkpoints import FOLDER, Checkpoint
 from components.shared.training.pretraining import _key
 from models.batches import Batches
@@ -30,7 +31,8 @@ from tests.helpers.repository import ROOT
 
 EPOCHS = 12
 SMALL = (
-    "encoder.width=8", "method.projection.hidden=16", "method.projection.width=8", "runtime.batch_size=32",
+    "encoder=conv_small", "encoder.width=8", "method.projection.hidden=16", "method.projection.width=8",
+    "runtime.batch_size=32",
 )  # fmt: skip
 
 
@@ -64,7 +66,7 @@ def finished(dataset, tracking_uri, tmp_path_factory, orders):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Batches, "shuffle", watched)
-        record = pretrain(dataset, folder / "encoder", params(), folder / "states")
+        record = pretrain(dataset, folder / "encoder", params(), 0, folder / "states")
     return record, folder / "encoder"
 
 
@@ -85,7 +87,15 @@ def test_it_writes_an_encoder_curves_pictures_and_a_record(finished, dataset):
     digest = read_record(dataset, Manifest).digest
     assert record.step == "pretrain"
     assert record.dataset_digest == record.inputs["dataset"] == digest
-    expected = {"method": "simclr", "encoder": "conv", "epochs": EPOCHS, "images": 84, "features": 8, "devices": 1}
+    expected = {
+        "seed": 0,
+        "method": "simclr",
+        "encoder": "conv",
+        "epochs": EPOCHS,
+        "images": 84,
+        "features": 8,
+        "devices": 1,
+    }
     assert record.details == expected
     # nothing is kept of a finished training
     assert list((folder.parent / "states").iterdir()) == []
@@ -136,7 +146,7 @@ def test_the_encoder_was_trained_and_takes_raw_images(finished, dataset):
 
 
 def test_no_epoch_leaves_the_random_encoder(dataset, tracking_uri, tmp_path):
-    record = pretrain(dataset, tmp_path / "encoder", params(epochs=0), tmp_path / "states")
+    record = pretrain(dataset, tmp_path / "encoder", params(epochs=0), 0, tmp_path / "states")
     assert record.metrics == {}
     assert (tmp_path / "encoder" / "curves.csv").read_text() == "epoch\n"
     keras.utils.set_random_seed(0)
@@ -156,7 +166,7 @@ def test_the_optimiser_and_the_method_get_what_the_parameters_say(dataset, track
     options = {"name": "sgd", "learning_rate": 0.01, "momentum": 0.0, "weight_decay": 0.5, "warmup_epochs": 1,
                "final_fraction": 0.5}  # fmt: skip
     chosen = params(*(f"method.optimizer.{name}={value}" for name, value in options.items()), epochs=3)
-    pretrain(dataset, tmp_path / "encoder", chosen, tmp_path / "states")
+    pretrain(dataset, tmp_path / "encoder", chosen, 0, tmp_path / "states")
     (model,) = models_seen
     optimizer = model.optimizer
     # 84 images in batches of 32 are two steps an epoch
@@ -174,7 +184,7 @@ def test_the_optimiser_and_the_method_get_what_the_parameters_say(dataset, track
 
 def test_one_view_of_each_image_leaves_what_compares_two_out(dataset, tracking_uri, tmp_path):
     one = params("method=supcon", "method.views=1", "method.unlabelled=leave_out", epochs=1)
-    record = pretrain(dataset, tmp_path / "encoder", one, tmp_path / "states")
+    record = pretrain(dataset, tmp_path / "encoder", one, 0, tmp_path / "states")
     assert not {"contrastive_accuracy", "positive_rank", "correlation_accuracy"} & set(record.metrics)
     assert record.metrics["contrastive_loss"] > 0
     (row,) = curves(tmp_path / "encoder")
@@ -186,7 +196,7 @@ def test_one_view_of_each_image_leaves_what_compares_two_out(dataset, tracking_u
 def test_a_loss_that_is_no_number_is_told_in_one_line_and_leaves_nothing(dataset, tracking_uri, tmp_path):
     wrong = params("method.optimizer.learning_rate=1e30", "method.optimizer.warmup_epochs=0")
     with pytest.raises(UserError, match=r"learning_rate = 1e\+30: .*loss is .* in epoch 1; lower it") as caught:
-        pretrain(dataset, tmp_path / "encoder", wrong, tmp_path / "states")
+        pretrain(dataset, tmp_path / "encoder", wrong, 0, tmp_path / "states")
     assert "\n" not in str(caught.value)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert not (tmp_path / "encoder").exists()
@@ -202,36 +212,36 @@ def test_a_loss_that_is_no_number_is_told_in_one_line_and_leaves_nothing(dataset
 def test_unsuitable_images_are_refused_in_one_line(tracking_uri, tmp_path, options, message):
     dataset = make_dataset(tmp_path / "dataset", name="pretraining", **options)
     with pytest.raises(UserError, match=message) as caught:
-        pretrain(dataset, tmp_path / "encoder", params(), tmp_path / "states")
+        pretrain(dataset, tmp_path / "encoder", params(), 0, tmp_path / "states")
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset"]
 
 
 def test_a_missing_dataset_is_told_in_one_line(tracking_uri, tmp_path):
     with pytest.raises(UserError, match=r"manifest.json: missing; run the step that writes dataset/ first"):
-        pretrain(tmp_path / "dataset", tmp_path / "encoder", params(), tmp_path / "states")
+        pretrain(tmp_path / "dataset", tmp_path / "encoder", params(), 0, tmp_path / "states")
     assert list(tmp_path.iterdir()) == []
 
 
 CHANGES = [
     "method.temperature=0.2", "method.optimizer.learning_rate=0.01", "method.augmentation.hue=0.1",
     "method.projection.width=16", "encoder.normalization=symmetric", "encoder.width=16", "runtime.batch_size=16",
-    "runtime.epochs=13", "runtime.seed=1", "runtime.precision=bfloat16",
+    "runtime.epochs=13", "runtime.precision=bfloat16",
 ]  # fmt: skip
 
 
 def test_anything_that_decides_the_result_gives_a_state_of_its_own(dataset, tmp_path, monkeypatch):
     data = Dataset(dataset)
-    keys = {_key(data, params(change)) for change in CHANGES}
-    keys.add(_key(Dataset(make_dataset(tmp_path / "dataset", seed=1)), params()))
-    plain = _key(data, params())
+    keys = {_key(data, params(change), 0) for change in CHANGES} | {_key(data, params(), 1)}
+    keys.add(_key(Dataset(make_dataset(tmp_path / "dataset", seed=1)), params(), 0))
+    plain = _key(data, params(), 0)
     with monkeypatch.context() as patched:
         patched.setattr("components.shared.training.pretraining.code_digest", lambda step, params: "of other code")
-        keys.add(_key(data, params()))
-    assert len(keys) == len(CHANGES) + 2
+        keys.add(_key(data, params(), 0))
+    assert len(keys) == len(CHANGES) + 3
     assert plain not in keys
     # what other steps read plays no part
-    assert _key(data, params("gate.min_gain=0.5", "runtime.repeats=7", "supervised.epochs=3")) == plain
+    assert _key(data, params("gate.min_gain=0.5", "runtime.replicates=[7]", "supervised.batch_size=3"), 0) == plain
 
 
 def test_a_changed_parameter_starts_anew(dataset, tracking_uri, tmp_path, capsys, monkeypatch):
@@ -242,13 +252,13 @@ def test_a_changed_parameter_starts_anew(dataset, tracking_uri, tmp_path, capsys
     with monkeypatch.context() as patched:
         patched.setattr("components.shared.training.pretraining.draw_rows", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            pretrain(dataset, tmp_path / "encoder", params(epochs=1), states)
+            pretrain(dataset, tmp_path / "encoder", params(epochs=1), 0, states)
     assert not (tmp_path / "encoder").exists()
     assert len(list(states.iterdir())) == 1
-    record = pretrain(dataset, tmp_path / "encoder", params("method.temperature=0.5", epochs=1), states)
+    record = pretrain(dataset, tmp_path / "encoder", params("method.temperature=0.5", epochs=1), 0, states)
     assert "going on" not in capsys.readouterr().out
     assert len(curves(tmp_path / "encoder")) == 1
-    again = pretrain(dataset, tmp_path / "encoder", params(epochs=1), states)
+    again = pretrain(dataset, tmp_path / "encoder", params(epochs=1), 0, states)
     assert "going on after epoch 1" in capsys.readouterr().out
     assert again.metrics["contrastive_loss"] != record.metrics["contrastive_loss"]
     assert list(states.iterdir()) == []
@@ -302,8 +312,8 @@ command_line("pretrain", pretrain)
 def test_a_run_killed_several_times_ends_as_if_nothing_had_happened(
     finished, dataset, tracking_uri, in_tmp, capsys, monkeypatch
 ):
-    write_params(composed()[1], in_tmp / "params.yaml")
-    state = Checkpoint(_key(Dataset(dataset), params()), in_tmp / FOLDER)
+    write_params(composed("runtime.replicates=[0]")[1], in_tmp / "params.yaml")
+    state = Checkpoint(_key(Dataset(dataset), params(), 0), in_tmp / FOLDER)
 
     def epochs_kept():
         if not state.path.exists():
@@ -311,8 +321,11 @@ def test_a_run_killed_several_times_ends_as_if_nothing_had_happened(
         with np.load(state.path) as kept:
             return json.loads(kept["state"].tobytes())["epoch"]
 
+    def half_written():
+        return list((in_tmp / KEPT / "pretrain").glob(".*.partial"))
+
     # during start-up
-    kill_when(start(["-m", "components.pretrain"], in_tmp, dataset), (in_tmp / ".encoder.partial").exists)
+    kill_when(start(["-m", "components.pretrain"], in_tmp, dataset), half_written)
     assert not (in_tmp / "encoder").exists()
     assert epochs_kept() == 0
     # at whatever comes after the first epoch
@@ -326,7 +339,7 @@ def test_a_run_killed_several_times_ends_as_if_nothing_had_happened(
     assert f"going on after epoch {seen}" in output
     assert epochs_kept() == seen + 2
     assert not (in_tmp / "encoder").exists()
-    assert (in_tmp / ".encoder.partial").exists()
+    assert half_written()
 
     # with the training finished and the encoder written, but not yet in its place
     def interrupt(*arguments):
@@ -335,11 +348,11 @@ def test_a_run_killed_several_times_ends_as_if_nothing_had_happened(
     with monkeypatch.context() as patched:
         patched.setattr("components.shared.training.pretraining.draw_rows", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            pretrain(dataset, in_tmp / "encoder", params())
+            pretrain(dataset, in_tmp / "encoder", params(), 0)
     assert epochs_kept() == EPOCHS
     assert not (in_tmp / "encoder").exists()
 
-    record = pretrain(dataset, in_tmp / "encoder", params())
+    record = pretrain(dataset, in_tmp / "encoder", params(), 0)
     assert f"going on after epoch {EPOCHS}" in capsys.readouterr().out
     whole, folder = finished
     for found, expected in zip(load(in_tmp / "encoder").get_weights(), load(folder).get_weights(), strict=True):
@@ -361,5 +374,5 @@ def test_a_cache_that_can_not_be_written_is_refused_before_any_training(dataset,
     """A new volume that belongs to root cost an epoch, which was then lost."""
     (in_tmp / "file").touch()
     with pytest.raises(UserError, match=r"file/pretrain: the state of the training can't be written there"):
-        pretrain(dataset, in_tmp / "encoder", params(), in_tmp / "file" / "pretrain")
+        pretrain(dataset, in_tmp / "encoder", params(), 0, in_tmp / "file" / "pretrain")
     assert not (in_tmp / "encoder").exists()

@@ -53,7 +53,10 @@ def test_a_killed_run_on_jax_ends_as_if_nothing_had_happened(tracking_uri, tmp_p
     small = ("encoder.width=8", "method.projection.hidden=16", "method.projection.width=8", "runtime.batch_size=32")
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-        write_params(compose_params([*small, "runtime.epochs=2"])[1], tmp_path / name / "params.yaml")
+        write_params(
+            compose_params([*small, "runtime.epochs=2", "runtime.replicates=[0]"])[1],
+            tmp_path / name / "params.yaml",
+        )
     step = ["-m", "components.pretrain"]
     whole = run(step, tmp_path / "whole", dataset)
     assert whole.returncode == 0, whole.stdout
@@ -64,7 +67,7 @@ def test_a_killed_run_on_jax_ends_as_if_nothing_had_happened(tracking_uri, tmp_p
     assert again.returncode == 0, again.stdout
     assert "going on after epoch 1" in again.stdout
 
-    folders = [tmp_path / name / "encoder" for name in ("whole", "killed")]
+    folders = [tmp_path / name / "encoder" / "0" for name in ("whole", "killed")]
     curves = [(folder / "curves.csv").read_text() for folder in folders]
     assert len(curves[0].splitlines()) == 3
     assert curves[0] == curves[1]

@@ -12,8 +12,11 @@ import pytest
 
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
+from components.shared.evaluation.predictions import image_digests
+from components.shared.evaluation.wording import provable_in_words
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
+from components.shared.registry.ledger import RegistryLedger
 from components.validate import validate
 from tests.helpers.datasets import PATTERNS, make_arrays, make_dataset, write_dataset
 
@@ -144,6 +147,43 @@ def test_a_dataset_that_is_not_there_is_one_line(tmp_path, step):
 def test_a_damaged_array_is_one_line(tmp_path, step):
     folder = make_dataset(tmp_path / "dataset", image_size=16)
     (folder / "train.images.npy").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"train\.images\.npy: not a NumPy array"):
+    with pytest.raises(UserError, match=r"train\.images\.npy: is not what manifest\.json says was ingested"):
         validate(folder, tmp_path / "validation", step.params)
     assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
+
+
+def test_test_images_that_were_replaced_are_refused(tmp_path, step):
+    folder = make_dataset(tmp_path / "dataset", image_size=16)
+    easier = np.load(folder / "test.images.npy")
+    easier[0] = 0
+    np.save(folder / "test.images.npy", easier)
+    with pytest.raises(UserError, match=r"test\.images\.npy: is not what manifest\.json says was ingested"):
+        validate(folder, tmp_path / "validation", step.params)
+
+
+def test_it_says_what_the_test_images_can_prove_at_this_look(tmp_path, step, tracking_uri, capsys):
+    make_dataset(tmp_path / "dataset", image_size=16, test=60, seed=3)
+    data = Dataset(tmp_path / "dataset")
+    verdicts = []
+    for place in (1, 2):
+        result = validate(data.folder, tmp_path / "validation", step.params)
+        said = provable_in_words(60, 3, 0.05, place)
+        assert result.details["provable"] == said
+        assert capsys.readouterr().out.splitlines()[-1] == f"validate: {said}"
+        verdicts.append((tmp_path / "validation" / "verdict.json").read_bytes())
+        RegistryLedger().claim("a look", image_digests(data, "test"), {})
+    # trainings wait for the verdict, and must not run again because of a look
+    assert verdicts[0] == verdicts[1]
+
+
+def test_without_an_answer_of_the_ledger_it_assumes_the_first_look(tmp_path, step, monkeypatch):
+    def away(*_):
+        raise UserError("MLflow at here: experiment contrastive-looks: may not do this (403)")
+
+    monkeypatch.setattr(RegistryLedger, "expected", away)
+    make_dataset(tmp_path / "dataset", image_size=16)
+    said = validate(tmp_path / "dataset", tmp_path / "validation", step.params).details["provable"]
+    assert said.startswith(provable_in_words(30, 3, 0.05))
+    assert said.endswith(
+        "(assumed: the first look; MLflow at here: experiment contrastive-looks: may not do this (403))"
+    )

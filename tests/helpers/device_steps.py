@@ -24,8 +24,7 @@ EIGHT = 8
 # 12 validation images and batches of 24 labelled ones: what eight devices can and can't share out equally
 SETTINGS = (
     "encoder.width=8", "method.projection.hidden=16", "method.projection.width=8", "runtime.batch_size=32",
-    "runtime.epochs=2", "monitor.every=2", "runtime.repeats=1", "supervised.epochs=2", "supervised.batch_size=24",
-    "supervised.learning_rates=[1e-3]",
+    "runtime.epochs=2", "monitor.every=2", "encoder=conv", "supervised.batch_size=24",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from components.shared.params.composing import compose_settings
 from models import encoders, methods
 from models.augmentation import Augmentation
-from models.classifier import SupervisedOptions
+from models.classifier import Recipe
 from models.encoders.shared.normalization import PixelStatistics
 from models.methods.shared.heads import HeadOptions
 from models.optimizers import OptimizerOptions
@@ -77,7 +77,12 @@ def minibatch(**changes):
     return checked(MiniBatchOptions, {**_read("config")["probe"]["minibatch"], **changes})
 
 
-def supervised(policy, **changes):
-    """Options of training with labels."""
-    values = {**_read("config")["supervised"], "augmentation": TypeAdapter(Augmentation).dump_python(policy)}
-    return checked(SupervisedOptions, {**values, **changes})
+def recipe(policy, **changes):
+    """One training with labels, at the first point of the search where nothing else is said."""
+    values = _read("config")["supervised"]
+    space = values["search"]
+    first = {"learning_rate": space["learning_rates"][0], "weight_decay": space["weight_decays"][0],
+             "epochs": space["epochs"][0]}  # fmt: skip
+    same = {name: values[name] for name in ("batch_size", "optimizer", "schedule", "milestones")}
+    chosen = {"augmentation": TypeAdapter(Augmentation).dump_python(policy), **first, **same, **changes}
+    return checked(Recipe, chosen)

@@ -17,10 +17,12 @@ from tests.helpers.repository import ROOT, tracked_files
 # as small as still lets the pretrained encoder beat the baseline, which is hardly trained
 TINY: dict[str, dict[str, Any]] = {
     "encoder": {"width": 16},
-    "runtime": {"epochs": 4, "repeats": 2},
-    "supervised": {"epochs": 1, "learning_rates": [0.001]},
+    "runtime": {"epochs": 4, "replicates": [0, 1]},
+    "supervised": {
+        "search": {"learning_rates": [0.001], "weight_decays": [0.0001], "epochs": [1], "augmentations": ["weak"]}
+    },
     "probe": {"label_budgets": [1, 2], "l2": [0.01], "steps": 50},
-    "gate": {"resamples": 100},
+    "gate": {"min_replicates": 2},
 }
 
 

@@ -12,13 +12,14 @@ import pytest
 from components.shared.training.backend import start_backend
 from models.batches import Batches
 from models.classifier import ClassifierHead, SupervisedTrainer, predict, softmax_head
-from models.optimizers import is_vector
+from models.optimizers import exclude_vectors, is_vector
 from models.probes import softmax
 from models.training import rate_at, reset
 from tests.helpers.datasets import make_arrays
-from tests.helpers.options import STILL, augmentation, network, supervised
+from tests.helpers.options import STILL, augmentation, network, recipe
 
-OPTIONS = supervised(augmentation(crop_area=(0.5, 1.0), brightness=0.2, hue=0.1), epochs=3, batch_size=12)
+RECIPE = recipe(augmentation(crop_area=(0.5, 1.0), brightness=0.2, hue=0.1), epochs=3, batch_size=12)
+PLAIN = ClassifierHead(hidden=0, dropout=0.0)
 
 
 def tiny(image_size=32, width=8):
@@ -38,8 +39,11 @@ NETWORKS = {"tiny": tiny, "conv": partial(network, "conv", 32, width=8)}
 NETWORKS["wide"] = partial(network, "conv", 32, width=16)
 
 
-def make_trainer(arrays, options=OPTIONS, encoder="tiny", start=None, precision="float32"):
-    return SupervisedTrainer(options, NETWORKS[encoder], 3, precision, arrays["train"], arrays["validation"], start)
+def make_trainer(arrays, how=RECIPE, encoder="tiny", start=None, precision="float32", head=PLAIN, frozen=False):
+    """A trainer that remembers what its trainings are told here."""
+    trainer = SupervisedTrainer(how.augmentation, how.optimizer, head, NETWORKS[encoder], 3, precision, frozen)
+    trainer.told = how, arrays, start
+    return trainer
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +65,13 @@ def trainers(arrays):
     return of
 
 
-def fit(trainer, rate=2e-3, seed=0):
+def fit(trainer, rate=2e-3, seed=0, **changes):
     """Train; the weights and what was reported of each epoch."""
-    reports = []
-    trainer.fit(rate, seed, lambda epoch, logs: reports.append((epoch, dict(logs))))
+    reports, (how, arrays, start) = [], trainer.told
+    trainer.steps = trainer.fit(
+        replace(how, learning_rate=rate, **changes), seed, arrays["train"], start, arrays["validation"],
+        lambda epoch, logs: reports.append((epoch, dict(logs))),
+    )  # fmt: skip
     return [weight.copy() for weight in trainer.model.get_weights()], reports
 
 
@@ -156,8 +163,8 @@ def test_pretrained_weights_are_the_start_and_all_else_is_as_for_the_rival(array
 def frozen(arrays, trainers, **changes):
     """A trainer of the head alone, and the encoder's weights that it starts from."""
     pretrained, _ = fit(trainers("tiny"), seed=7)
-    options = replace(OPTIONS, freeze_encoder=True, **changes)
-    return make_trainer(arrays, options, start=pretrained[:6]), pretrained[:6]
+    trainer = make_trainer(arrays, replace(RECIPE, **changes), start=pretrained[:6], frozen=True)
+    return trainer, pretrained[:6]
 
 
 def test_a_frozen_encoder_keeps_weights_and_moving_statistics(arrays, trainers):
@@ -184,18 +191,12 @@ def test_a_frozen_encoder_works_in_inference_mode_while_the_head_learns(arrays, 
     assert np.abs(np.asarray(trainer.model(images, training=True)) - inference).max() > 1e-2
 
 
-def test_freezing_leaves_the_rival_alone(arrays, trainers):
-    plain = trainers("tiny")
-    rival = make_trainer(arrays, replace(OPTIONS, freeze_encoder=True))
-    assert same(fit(rival)[0], fit(plain)[0])
-
-
 HEAD = ClassifierHead(hidden=16, dropout=0.5)
 
 
 @pytest.fixture(scope="module")
 def headed(arrays):
-    return make_trainer(arrays, replace(OPTIONS, head=HEAD))
+    return make_trainer(arrays, head=HEAD)
 
 
 def test_the_exported_classifier_holds_the_whole_head(headed, arrays):
@@ -261,28 +262,47 @@ def test_an_unknown_schedule_is_refused():
         ("cosine", [5e-4 * (1 + np.cos(np.pi * i / 10)) for i in range(10)]),
     ],
 )
-def test_a_training_follows_its_schedule(trainers, monkeypatch, schedule, rates):
-    trainer = trainers("tiny")
-    monkeypatch.setattr(trainer, "options", replace(OPTIONS, schedule=schedule, milestones=(0.7, 0.9)))
-    monkeypatch.setattr(trainer, "_rounds", 10)
-    seen = []
-    trainer.fit(1e-3, 0, lambda epoch, logs: seen.append(float(trainer.model.optimizer.learning_rate)))
+def test_a_training_follows_its_schedule(trainers, schedule, rates):
+    trainer, seen = trainers("tiny"), []
+    how = replace(RECIPE, epochs=10, schedule=schedule, milestones=(0.7, 0.9), learning_rate=1e-3)
+    trainer.fit(
+        how, 0, trainer.told[1]["train"],
+        on_epoch=lambda epoch, logs: seen.append(float(trainer.model.optimizer.learning_rate)),
+    )  # fmt: skip
     np.testing.assert_allclose(seen, rates, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("optimizer", "kind"), [("adam", keras.optimizers.Adam), ("adamw", keras.optimizers.AdamW)]
 )
-def test_the_optimizer_is_the_chosen_one(trainers, optimizer, kind):
-    options = replace(OPTIONS, optimizer=optimizer, weight_decay=0.0)
-    images = np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, 0])
-    assert type(make_trainer({"train": images, "validation": images}, options).model.optimizer) is kind
+def test_the_optimizer_is_the_chosen_one(arrays, optimizer, kind):
+    assert isinstance(
+        make_trainer(arrays, replace(RECIPE, optimizer=optimizer, weight_decay=0.0)).model.optimizer, kind
+    )
 
 
-def test_weight_decay_pulls_kernels_and_leaves_biases_and_normalisation(trainers):
-    options = replace(OPTIONS, weight_decay=0.5)
-    images = np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, 0])
-    model = make_trainer({"train": images, "validation": images}, options).model
+def test_one_compiled_trainer_serves_several_decays(arrays, trainers):
+    """As a trainer of its own would, whatever came before."""
+    strong, weak = (fit(trainers("tiny"), weight_decay=decay)[0] for decay in (10.0, 0.0))
+    assert np.abs(strong[0]).sum() < 0.9 * np.abs(weak[0]).sum()
+    assert same(fit(make_trainer(arrays), weight_decay=10.0)[0], strong)
+    keras_own = keras.optimizers.AdamW(weight_decay=10.0)
+    trainer = make_trainer(arrays)
+    exclude_vectors(keras_own, trainer.model.trainable_variables)
+    trainer.model.compile(optimizer=keras_own, loss=trainer.model.loss)
+    keras_own.build(trainer.model.trainable_variables)
+    keras_own.weight_decay = keras.Variable(0.0)
+    assert all(
+        np.allclose(a, b, atol=1e-6) for a, b in zip(fit(trainer, weight_decay=10.0)[0], strong, strict=True)
+    )
+
+
+def test_weight_decay_pulls_kernels_and_leaves_biases_and_normalisation(arrays, trainers):
+    trainer = trainers("tiny")
+    fit(trainer, weight_decay=0.5)
+    model = trainer.model
+    reset(model, model.get_weights())
+    model.optimizer.weight_decay.assign(0.5)
     for variable in model.trainable_variables:
         variable.assign(np.ones(variable.shape, "float32"))
     model.optimizer.learning_rate = 0.1
@@ -298,7 +318,7 @@ def test_weight_decay_pulls_kernels_and_leaves_biases_and_normalisation(trainers
 
 
 def test_it_learns_and_reports_some_fifty_times(arrays):
-    trainer = make_trainer(arrays, replace(OPTIONS, epochs=100, batch_size=24), "wide")
+    trainer = make_trainer(arrays, replace(RECIPE, epochs=100, batch_size=24), "wide")
     _, reports = fit(trainer, rate=5e-3)
     assert [epoch for epoch, _ in reports] == list(range(2, 101, 2))
     assert int(trainer.model.optimizer.iterations) == trainer.steps == 100
@@ -318,6 +338,24 @@ def test_the_deployed_classifier_gives_the_softmax_of_the_trained_logits(trainer
     np.testing.assert_allclose(found, softmax(logits), atol=1e-5)
     np.testing.assert_allclose(found.sum(axis=1), np.ones(30), rtol=1e-5)
     assert found.dtype == np.float32
+
+
+def test_a_temperature_is_folded_into_the_last_layer(headed, arrays):
+    fit(headed)
+    logits = np.asarray(headed.model(arrays["test"][0], training=False))
+    cooled = headed.deployable(temperature=2.5)
+    np.testing.assert_allclose(predict(cooled, arrays["test"][0]), softmax(logits / 2.5), atol=1e-5)
+    plain = headed.deployable().get_weights()
+    assert same(cooled.get_weights()[:-2], plain[:-2])
+    np.testing.assert_allclose(headed.probabilities(arrays["test"][0]), softmax(logits), atol=1e-5)
+
+
+def test_other_images_serve_the_same_compiled_trainer(trainers, arrays):
+    trainer = trainers("tiny")
+    first, _ = fit(trainer)
+    fewer = tuple(rows[:13] for rows in arrays["train"])
+    assert trainer.fit(RECIPE, 0, fewer) == 3 * 1
+    assert same(first, fit(trainer)[0])
 
 
 def test_earlier_weights_can_be_put_back(trainers, arrays):
@@ -342,9 +380,11 @@ def test_half_precision_keeps_weights_and_answers_in_full(arrays, trainers):
 
 @pytest.mark.parametrize(("epochs", "rounds", "passes"), [(1, 1, 1), (99, 99, 1), (101, 51, 2), (500, 50, 10)])
 def test_epochs_are_rounded_up_where_there_are_many(arrays, epochs, rounds, passes):
-    trainer = make_trainer(arrays, replace(OPTIONS, epochs=epochs))
-    assert trainer.steps == rounds * passes * 2
-    assert trainer.steps >= epochs * 2
+    rows = {"train": tuple(part[:4] for part in arrays["train"]), "validation": arrays["validation"]}
+    trainer = make_trainer(rows, replace(RECIPE, epochs=epochs, batch_size=2))
+    _, reports = fit(trainer)
+    assert [len(reports), trainer.steps] == [rounds, rounds * passes * 2]
+    assert int(trainer.model.optimizer.iterations) == trainer.steps >= epochs * 2
 
 
 def test_prediction_works_batch_by_batch_on_files_and_on_nothing(trainers, arrays, tmp_path):

@@ -47,7 +47,7 @@ def test_a_step_is_a_function_of_its_folders_and_parameters(step):
     module = import_module(f"components.{step.name}")
     arguments = inspect.signature(getattr(module, step.name)).parameters.values()
     required = [argument.name for argument in arguments if argument.default is inspect.Parameter.empty]
-    assert required == [*step.inputs, "out", "params"]
+    assert required == [*step.inputs, "out", "params", *(["seed"] if step.replicates else [])]
     assert f'command_line("{step.name}", {step.name})' in inspect.getsource(module)
 
 
@@ -58,11 +58,12 @@ def test_a_component_has_the_steps_inputs_and_output(step):
     # the champion travels as text, which KFP compares by its content
     assert [name for name, kind in kinds.items() if "Input" in kind] == [n for n in step.inputs if n != "champion"]
     assert {"settings", *step.inputs} <= set(kinds)
+    assert ("seed" in kinds) == bool(step.replicates)
     assert step.out in kinds or step.name == "champion"
 
 
 def test_compose_has_an_output_for_each_step():
-    assert inspect.signature(components.compose).return_annotation._fields == tuple(STEPS)
+    assert inspect.signature(components.compose).return_annotation._fields == (*STEPS, "gather")
 
 
 def test_a_cluster_has_settings_for_each_task():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import keras
@@ -16,11 +17,11 @@ from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 from components.shared.training import inputs
 from models import encoders
-from models.classifier import SupervisedTrainer, predict
+from models.classifier import ClassifierHead, SupervisedTrainer, predict
 from models.encoders.shared.normalization import PixelStatistics, pixel_statistics
 from models.training import precision
 from tests.helpers.datasets import make_arrays, make_dataset, write_dataset
-from tests.helpers.options import augmentation, encoder, network, supervised
+from tests.helpers.options import augmentation, encoder, network, recipe
 
 STATISTICS = PixelStatistics((0.4, 0.5, 0.6), (0.04, 0.09, 0.01))
 
@@ -106,7 +107,8 @@ def test_the_pretrained_encoder_carries_the_statistics(tracking_uri, tmp_path):
         "encoder.width=8", "encoder.normalization=statistics", "method.projection.hidden=8",
         "method.projection.width=8", "runtime.batch_size=16", "runtime.epochs=0",
     )  # fmt: skip
-    pretrain(folder, tmp_path / "encoder", select(compose_params(options)[0], "pretrain"), tmp_path / "states")
+    params = select(compose_params(["encoder=conv", *options])[0], "pretrain")
+    pretrain(folder, tmp_path / "encoder", params, 0, tmp_path / "states")
     deployed = keras.saving.load_model(tmp_path / "encoder" / "encoder.keras")
     data = Dataset(folder)
     images = np.asarray(data.images("validation"))
@@ -124,14 +126,14 @@ def test_a_classifier_starts_from_the_pretrained_encoder_and_is_deployed_with_it
     arrays = make_arrays({"train": 12, "validation": 6}, classes=3)
     build = partial(network, "conv", 32, STATISTICS, width=8, normalization=normalization)
     pretrained = build()
-    options = supervised(augmentation(), epochs=1, batch_size=6, weight_decay=0.0)
-    trainer = SupervisedTrainer(
-        options, build, 3, "float32", arrays["train"], arrays["validation"], pretrained.get_weights()
-    )
+    how = recipe(augmentation(), epochs=1, batch_size=6, weight_decay=0.0)
+    head = ClassifierHead(hidden=0, dropout=0.0)
+    trainer = SupervisedTrainer(how.augmentation, how.optimizer, head, build, 3, "float32")
     images = arrays["validation"][0]
     features = np.asarray(pretrained(images.astype("float32") / 255))
+    trainer.fit(replace(how, learning_rate=1e-30), 0, arrays["train"], pretrained.get_weights())
     np.testing.assert_allclose(np.asarray(trainer.model.encoder(images / 255)), features, rtol=1e-4, atol=1e-5)
-    trainer.fit(1e-3, 0, lambda epoch, logs: None)
+    trainer.fit(how, 0, arrays["train"], pretrained.get_weights())
     logits = np.asarray(trainer.model(images))
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     expected = odds / odds.sum(axis=1, keepdims=True)

@@ -10,7 +10,7 @@ import yaml
 
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params, options
-from components.shared.steps import TASKS
+from components.shared.steps import STEPS, TASKS
 from pipelines.__main__ import main
 from pipelines.kubeflow.cluster import compose_cluster
 from pipelines.kubeflow.pipeline import compile_pipeline
@@ -18,7 +18,20 @@ from tests.helpers import kubeflow_pods as pods
 from tests.helpers.kubernetes_types import check
 
 COMMIT = "0123456789ab"
-ON_GPU = {"pretrain", "baseline", "finetune"}
+SEEDS = (0, 1, 7)
+GATHERED = ("probe", "baseline", "finetune")
+
+
+def replicates(*names):
+    return {f"{name}-{seed}" for name in names for seed in SEEDS}
+
+
+EACH = ("pretrain", *GATHERED)
+# task → the row of the table of steps that it is made from
+ROWS = {name: row for name, row in TASKS.items() if name not in (*EACH, "gather")}
+ROWS |= {f"{name}-{seed}": STEPS[name] for name in EACH for seed in SEEDS}
+ROWS |= {f"gather-{name}": TASKS["gather"] for name in GATHERED}
+ON_GPU = {"search", *replicates("pretrain", "baseline", "finetune")}
 # every setting that there is
 FULL = [
     "cluster=spot",
@@ -46,7 +59,7 @@ def compiled(tmp_path_factory):
     found = {}
     for name, overrides in VARIANTS.items():
         path = folder / f"{name}.yaml"
-        compile_pipeline(compose_cluster(overrides), path, ["runtime.epochs=20"], "", COMMIT)
+        compile_pipeline(SEEDS, compose_cluster(overrides), path, ["runtime.epochs=20"], "", COMMIT)
         found[name] = (path, *pods.read(path))
     return found
 
@@ -68,8 +81,8 @@ def test_settings_of_a_cluster_change_pods_and_retries_and_nothing_else(compiled
 
 
 def test_a_container_runs_its_function_and_installs_nothing(compiled):
-    for step, container in pods.containers(compiled["default"][1]).items():
-        assert container["args"] == ["--executor_input", "{{$}}", "--function_to_execute", step]
+    for task, container in pods.containers(compiled["default"][1]).items():
+        assert container["args"] == ["--executor_input", "{{$}}", "--function_to_execute", ROWS[task].name]
         assert "pip" not in " ".join(container["command"]).split()
 
 
@@ -77,7 +90,7 @@ def test_a_container_runs_its_function_and_installs_nothing(compiled):
 def test_kubernetes_takes_every_pod(compiled, variant):
     _, pipeline, platform = compiled[variant]
     made = dict(pods.pods(pipeline, platform))
-    assert set(made) == set(TASKS)
+    assert set(made) == set(ROWS)
     for pod in made.values():
         check(pod)
 
@@ -95,11 +108,11 @@ def test_only_the_steps_that_train_get_gpus_and_the_image_with_cuda(compiled):
             shm = [mount for mount in container["volumeMounts"] if mount["mountPath"] == "/dev/shm"]
             assert bool(shm) == (step in ON_GPU)
     assert (
-        pod(compiled, "default", "baseline")["spec"]["containers"][0]["image"]
+        pod(compiled, "default", "baseline-0")["spec"]["containers"][0]["image"]
         == f"contrastive-pipeline:{COMMIT}-gpu"
     )
-    assert pod(compiled, "default", "probe")["spec"]["containers"][0]["image"] == f"contrastive-pipeline:{COMMIT}"
-    assert pod(compiled, "full", "baseline")["spec"]["containers"][0]["image"].endswith("contrastive-cuda:13")
+    assert pod(compiled, "default", "probe-0")["spec"]["containers"][0]["image"] == f"contrastive-pipeline:{COMMIT}"
+    assert pod(compiled, "full", "baseline-7")["spec"]["containers"][0]["image"].endswith("contrastive-cuda:13")
 
 
 @pytest.mark.parametrize(
@@ -112,13 +125,13 @@ def test_only_the_steps_that_train_get_gpus_and_the_image_with_cuda(compiled):
 )
 def test_several_gpus_are_trained_on_with_the_backend_that_can(tmp_path, overrides, backend):
     path = tmp_path / "pipeline.yaml"
-    compile_pipeline(compose_cluster(overrides), path, [], "", COMMIT)
+    compile_pipeline([0, 1, 7], compose_cluster(overrides), path, [], "", COMMIT)
     found = {}
     for step, made in pods.pods(*pods.read(path)):
         env = {each["name"]: each.get("value") for each in made["spec"]["containers"][0]["env"]}
         found[step] = env.get("KERAS_BACKEND")
     assert {found[step] for step in ON_GPU} == {backend}
-    assert found["probe"] == (None if backend == "jax" else backend)
+    assert found["probe-0"] == (None if backend == "jax" else backend)
 
 
 def test_without_gpus_nothing_asks_for_one(compiled):
@@ -127,7 +140,7 @@ def test_without_gpus_nothing_asks_for_one(compiled):
 
 
 def test_every_setting_reaches_the_pods(compiled):
-    spec = pod(compiled, "full", "pretrain")["spec"]
+    spec = pod(compiled, "full", "pretrain-0")["spec"]
     (container,) = spec["containers"]
     assert spec["nodeSelector"] == {"pool": "batch", "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
     assert [each["key"] for each in spec["tolerations"]] == ["spot", "nvidia.com/gpu"]
@@ -177,7 +190,7 @@ def test_what_touches_a_network_is_tried_again_later_and_later(compiled):
             if "retryPolicy" in task
         }
 
-    network = {"ingest", "champion", "register", "record"}
+    network = {"ingest", "champion", "evaluate", "register", "record"}
     assert set(retried("default")) == network
     assert retried("default")["register"] == {
         "maxRetryCount": 3,
@@ -185,8 +198,8 @@ def test_what_touches_a_network_is_tried_again_later_and_later(compiled):
         "backoffFactor": 2.0,
         "backoffMaxDuration": "600s",
     }
-    assert set(retried("full")) == network | ON_GPU | {"probe"}
-    assert retried("full")["pretrain"]["maxRetryCount"] == 5
+    assert set(retried("full")) == network | ON_GPU | replicates("probe")
+    assert retried("full")["pretrain-1"]["maxRetryCount"] == 5
 
 
 def tasks(compiled, within):
@@ -194,14 +207,58 @@ def tasks(compiled, within):
     return pipeline["components"][within]["dag"]["tasks"]
 
 
-def test_the_baseline_is_trained_beside_the_pretraining(compiled):
+def test_replicates_run_side_by_side_and_each_reads_its_own_encoder(compiled):
     body = tasks(compiled, "comp-exit-handler-1")
     after = {name: set(task.get("dependentTasks", [])) for name, task in body.items()}
-    assert after["pretrain"] == after["baseline"] == {"compose", "ingest", "validate"}
-    assert after["finetune"] == after["probe"] == {"compose", "ingest", "pretrain"}
+    for seed in SEEDS:
+        assert after[f"pretrain-{seed}"] == {"compose", "ingest", "validate"}
+        assert after[f"baseline-{seed}"] == {"compose", "ingest", "search"}
+        for step in ("probe", "finetune"):
+            assert after[f"{step}-{seed}"] == {"compose", "ingest", "search", f"pretrain-{seed}"}
+    # the search is about the first replicate
+    assert after["search"] == {"compose", "ingest", "pretrain-0"}
+    for step in GATHERED:
+        assert after[f"gather-{step}"] == {"compose", "ingest", *replicates(step)}
+    gathered = {f"gather-{step}" for step in GATHERED}
     # who is champion is asked for when the trainings have ended
-    assert after["champion"] == {"compose", "probe", "baseline", "finetune"}
-    assert after["evaluate"] == {"compose", "ingest", "probe", "baseline", "finetune", "champion"}
+    assert after["champion"] == {"compose", *gathered}
+    assert after["evaluate"] == {"compose", "ingest", "search", "champion", *gathered}
+
+
+def test_a_replicate_is_told_its_seed_and_nothing_of_the_others(compiled):
+    body = tasks(compiled, "comp-exit-handler-1")
+    for step in EACH:
+        for seed in SEEDS:
+            given = body[f"{step}-{seed}"]["inputs"]["parameters"]
+            assert given["seed"]["runtimeValue"]["constant"] == seed
+            assert given["settings"]["taskOutputParameter"]["outputParameterKey"] == step
+    assert body["search"]["inputs"]["parameters"]["seed"]["runtimeValue"]["constant"] == SEEDS[0]
+    assert body["compose"]["inputs"]["parameters"]["replicates"]["runtimeValue"]["constant"] == "[0, 1, 7]"
+
+
+def test_what_gathers_has_an_input_for_each_replicate(compiled):
+    body = tasks(compiled, "comp-exit-handler-1")
+    for step in GATHERED:
+        read = body[f"gather-{step}"]["inputs"]["artifacts"]
+        from_ = {name: source["taskOutputArtifact"] for name, source in read.items()}
+        assert from_.pop("dataset")["producerTask"] == "ingest"
+        assert from_ == {
+            f"replicate_{seed}": {"producerTask": f"{step}-{seed}", "outputArtifactKey": step} for seed in SEEDS
+        }
+
+
+def test_more_replicates_leave_the_tasks_of_the_others_as_they_were(compiled, tmp_path):
+    path = tmp_path / "pipeline.yaml"
+    compile_pipeline((*SEEDS, 8), compose_cluster([]), path, ["runtime.epochs=20"], "", COMMIT)
+    more, _ = pods.read(path)
+    few = compiled["default"][1]
+    added = {f"{step}-8" for step in EACH}
+    assert set(pods.steps(more)) == set(pods.steps(few)) | added
+    changed = {name for name, task in pods.steps(few).items() if task != pods.steps(more)[name]}
+    # what reads them all, and compose, which is never cached
+    assert changed == {"compose", *(f"gather-{step}" for step in GATHERED)}
+    for name, container in pods.containers(few).items():
+        assert name.startswith("gather-") or container == pods.containers(more)[name]
 
 
 def test_registration_and_refusal_are_two_branches_of_one_answer(compiled):
@@ -226,7 +283,7 @@ def test_the_end_is_recorded_whatever_happens(compiled):
 def test_what_must_not_be_replayed_is_not_cached(compiled):
     found = pods.steps(compiled["default"][1])
     cached = {name for name, task in found.items() if task["cachingOptions"].get("enableCache")}
-    assert set(found) - cached == {name for name, task in TASKS.items() if not task.cached}
+    assert set(found) - cached == {name for name, row in ROWS.items() if not row.cached}
 
 
 def test_nothing_that_differs_from_run_to_run_is_in_the_key_of_the_cache(compiled):
@@ -242,10 +299,13 @@ def test_nothing_that_differs_from_run_to_run_is_in_the_key_of_the_cache(compile
 
 def test_everything_has_a_name_and_a_description_on_the_page(compiled):
     _, pipeline, _ = compiled["default"]
-    assert {name: task["taskInfo"]["name"] for name, task in pods.steps(pipeline).items()} == {
-        name: task.title for name, task in TASKS.items()
+    titles = {name: task["taskInfo"]["name"] for name, task in pods.steps(pipeline).items()}
+    assert titles == {
+        **{name: row.title for name, row in ROWS.items()},
+        **{f"{step}-{seed}": f"{STEPS[step].title}, seed {seed}" for step in EACH for seed in SEEDS},
+        **{f"gather-{step}": f"Gather the replicates, {step}" for step in GATHERED},
     }
-    for step in TASKS:
+    for step in ROWS:
         component = pipeline["components"][f"comp-{step}"]
         for side in ("inputDefinitions", "outputDefinitions"):
             for kind, found in component.get(side, {}).items():
@@ -280,8 +340,8 @@ def test_options_are_the_default_of_one_parameter(compiled):
         (
             "cluster.resources.pretran={cpu: 8}",
             "cluster.resources.pretran = \"pretran\": must be 'compose', 'ingest', 'validate', 'pretrain', "
-            "'probe', 'baseline', 'finetune', 'champion', 'evaluate', 'register', 'refuse' or 'record' "
-            "(did you mean pretrain?)",
+            "'search', 'probe', 'baseline', 'finetune', 'champion', 'evaluate', 'register', 'gather', 'refuse' or "
+            "'record' (did you mean pretrain?)",
         ),
         (
             "cluster.resources.probe.memory=8GB",
@@ -342,6 +402,12 @@ def test_the_command_compiles(in_tmp, capsys):
     overrides = pipeline["root"]["inputDefinitions"]["parameters"]["overrides"]
     assert overrides["defaultValue"] == ["gate=strict", "runtime.epochs=3"]
     assert [path.name for path in in_tmp.iterdir()] == ["pipeline.yaml"]
+
+
+def test_the_command_compiles_for_the_replicates_of_the_options(in_tmp):
+    main(["kubeflow", "compile", "cluster.image=a:1", "runtime.replicates=[3,5]"])
+    found = set(pods.steps(pods.read(in_tmp / "pipeline.yaml")[0]))
+    assert {name for name in found if name.startswith("pretrain-")} == {"pretrain-3", "pretrain-5"}
 
 
 @pytest.mark.parametrize(

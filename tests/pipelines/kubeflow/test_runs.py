@@ -83,6 +83,14 @@ def test_times_that_did_not_come():
     assert task.seconds is None
 
 
+def test_replicates_are_steps_in_the_order_of_their_seeds():
+    names = ["evaluate", "gather-probe", "probe-10", "probe-2", "baseline-0", "search", "pretrain-2"]
+    nodes = [node(f"{name}{end}", "RUNNING", hash(name + end)) for name in names for end in ("-driver", "")]
+    assert [task.name for task in found(*nodes)] == [
+        *("pretrain-2", "search", "probe-2", "probe-10", "gather-probe", "baseline-0", "evaluate")
+    ]
+
+
 def test_groups_and_the_whole_are_no_steps():
     names = ["root", "exit-handler-1", "condition-branches-1", "condition-2", "for-loop-3", "probe"]
     nodes = [node(f"{name}{end}", "RUNNING", hash(name + end)) for name in names for end in ("-driver", "")]

@@ -49,8 +49,8 @@ class Status:
 def composed(tracking_uri):
     """A function that composes options; step → settings."""
 
-    def _composed(*overrides, data=""):
-        found = runtime.settings_of_steps(overrides, data)
+    def _composed(*overrides, data="", replicates="[0, 1, 2]"):
+        found = runtime.settings_of_steps(overrides, data, replicates)
         return {step: json.loads(settings) for step, settings in found.items()}
 
     return _composed
@@ -63,8 +63,9 @@ def changed(one, other):
 def test_each_step_gets_the_parameters_that_it_declares(composed):
     params, _ = compose_params(["runtime.epochs=7"])
     found = composed("runtime.epochs=7")
-    assert list(found) == list(STEPS)
-    for step, settings in found.items():
+    assert list(found) == [*STEPS, "gather"]
+    for step in STEPS:
+        settings = found[step]
         assert settings["params"] == to_plain(select(params, step))
         restored = runtime.from_plain(settings["params"], step)
         assert params_digest(restored) == params_digest(select(params, step))
@@ -74,9 +75,10 @@ def test_each_step_gets_the_parameters_that_it_declares(composed):
     ("override", "steps_changed"),
     [
         ("gate.min_gain=0.5", {"evaluate"}),
-        ("method.temperature=0.3", {"pretrain"}),
+        # its views are what the search may augment with
+        ("method.temperature=0.3", {"pretrain", "search"}),
         ("validation.min_pixel_std=2.0", {"validate"}),
-        ("supervised.epochs=3", {"baseline", "finetune"}),
+        ("supervised.batch_size=30", {"search", "baseline", "finetune"}),
         ("registry.model_name=other", {"champion", "register"}),
     ],
 )
@@ -88,11 +90,27 @@ def test_the_state_of_the_data_is_part_of_ingest_alone(composed):
     assert changed(composed(data="a"), composed(data="b")) == {"ingest"}
 
 
-def test_a_wrong_option_ends_the_step_with_one_line(capsys):
+def test_more_replicates_change_nothing_of_the_others(composed):
+    more = composed("runtime.replicates=[0,1,2,3,4]", replicates="[0, 1, 2, 3, 4]")
+    assert changed(composed(), more) == set()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("runtime.epochs=x", 'runtime.epochs = "x": must be a valid integer'),
+        (
+            "runtime.replicates=[0,1,2,3,4]",
+            "runtime.replicates = [0, 1, 2, 3, 4]: this pipeline was compiled for [0, 1, 2]; compile it again with "
+            "runtime.replicates=[0,1,2,3,4], or run it with runtime.replicates=[0,1,2]",
+        ),
+    ],
+)
+def test_a_wrong_option_ends_the_step_with_one_line(override, message, capsys):
     with pytest.raises(SystemExit) as ended:
-        runtime.settings_of_steps(["runtime.epochs=x"], "")
+        runtime.settings_of_steps([override], "", "[0, 1, 2]")
     assert ended.value.code == 2
-    assert capsys.readouterr().err == 'error: runtime.epochs = "x": must be a valid integer\n'
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
 def test_kubernetes_is_told_the_reason(monkeypatch, tmp_path):
@@ -149,11 +167,9 @@ def trained(tmp_path_factory, tracking_uri):
     root = tmp_path_factory.mktemp("trained")
     folders = {"dataset": make_dataset(root / "dataset")}
     folders |= write_all(root, folders["dataset"], baseline=0.6, probe=0.7, finetune=0.65)
-    params = select(compose_params(["gate.min_accuracy=0.9", "gate.resamples=100"])[0], "evaluate")
+    params = select(compose_params(["gate.min_accuracy=0.9"])[0], "evaluate")
     folders["evaluation"] = root / "evaluation"
-    evaluate(
-        *(folders[name] for name in ("dataset", "probe", "baseline", "finetune", "champion", "evaluation")), params
-    )
+    evaluate(*(folders[name] for name in (*STEPS["evaluate"].inputs, "evaluation")), params)
     return folders
 
 
@@ -190,11 +206,11 @@ def test_a_step_writes_its_folder_where_kubeflow_wants_it(trained, shown):
 def test_the_champion_reaches_the_evaluation_as_text(trained, shown, tracking_uri):
     said = runtime.champion(settings("champion", "registry.model_name=nobody"))
     assert json.loads(said) == {**dict.fromkeys(Champion.model_fields), "schema_version": 1, "model": "nobody"}
-    inputs = [Artifact(trained[name]) for name in ("dataset", "probe", "baseline", "finetune")]
+    inputs = [Artifact(trained[name]) for name in STEPS["evaluate"].inputs if name != "champion"]
     better = Champion(model="nobody", unavailable="no answer").model_dump_json()
     for champion, passed in ((said, True), (better, False)):
         out = shown("evaluation")
-        blessing = runtime.evaluate(settings("evaluate", "gate.resamples=100"), inputs, champion, out)
+        blessing = runtime.evaluate(settings("evaluate"), inputs, champion, out)
         assert blessing.checks[-1].passed is passed
         assert blessing == read_blessing(Path(out.path))
 
@@ -212,15 +228,17 @@ def test_a_refused_dataset_ends_the_step(trained, shown, capsys):
 def test_pretraining_keeps_its_state_where_the_cluster_says(trained, shown, monkeypatch, tmp_path):
     asked = {}
 
-    def pretrain(dataset, out, params, checkpoints):
-        asked["checkpoints"] = checkpoints
+    def pretrain(dataset, out, params, seed, checkpoints):
+        asked.update(seed=seed, checkpoints=checkpoints)
         raise UserError("enough")
 
     monkeypatch.setattr(components.pretrain, "pretrain", pretrain)
     monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
     with pytest.raises(SystemExit):
-        runtime.run("pretrain", settings("pretrain"), [Artifact(trained["dataset"])], shown("encoder"))
-    assert asked == {"checkpoints": tmp_path / "cache" / "pretrain"}
+        # as KFP hands a whole number on
+        runtime.run("pretrain", settings("pretrain"), [Artifact(trained["dataset"])], shown("encoder"), 7.0)
+    assert asked == {"seed": 7, "checkpoints": tmp_path / "cache" / "pretrain"}
+    assert isinstance(asked["seed"], int)
 
 
 # --- the page
@@ -269,14 +287,13 @@ def test_class_names_can_not_break_the_table(trained, shown, tmp_path):
 
 
 def test_the_captions_of_the_probe_say_what_is_drawn(tmp_path, shown):
-    for name in ("budgets.png", "neighbours.png"):
-        (tmp_path / name).write_bytes(b"png")
+    (tmp_path / "neighbours.png").write_bytes(b"png")
     page = shown("pictures")
     pages.show("probe", tmp_path, [], page=page)
     text = Path(page.path).read_text()
-    assert text.count('src="data:image/png;base64,cG5n"') == 2
-    # nearest_rows draws test images alone
-    assert "nearest other test images" in text and "training" not in text
+    assert text.count('src="data:image/png;base64,cG5n"') == 1
+    # nearest_rows draws validation images alone
+    assert "Validation images" in text and "test" not in text
 
 
 # --- the end

@@ -15,18 +15,11 @@ from pipelines.kubeflow.runs import PATIENCE
 from tests.helpers.kfp_commands import COMMIT
 from tests.helpers.repository import ROOT
 
+EACH = ("pretrain", "probe", "baseline", "finetune")
 STEPS = [
-    "compose",
-    "ingest",
-    "validate",
-    "pretrain",
-    "baseline",
-    "probe",
-    "finetune",
-    "champion",
-    "evaluate",
-    "register",
-    "record",
+    *("compose", "ingest", "validate", "search", "champion", "evaluate", "register", "record"),
+    *(f"{step}-{seed}" for step in EACH for seed in (0, 1, 2)),
+    *(f"gather-{step}" for step in EACH[1:]),
 ]
 
 
@@ -36,7 +29,7 @@ def run_id(done):
 
 def told(done):
     """What was told of each step, in order, without the time of day."""
-    return re.findall(r"^\d\d:\d\d:\d\d  (\w+): (.*)$", done.out, re.MULTILINE)
+    return re.findall(r"^\d\d:\d\d:\d\d  ([\w-]+): (.*)$", done.out, re.MULTILINE)
 
 
 def test_a_run_is_followed_to_its_end(kubeflow):
@@ -82,6 +75,20 @@ def test_an_unchanged_version_is_used_again_and_other_settings_make_another(kube
     names = [version["display_name"] for version in kubeflow.api.all("pipeline_versions")]
     assert len(set(names)) == 2 and all(name.startswith(COMMIT) for name in names)
     assert len(kubeflow.api.all("pipelines")) == len(kubeflow.api.all("experiments")) == 1
+
+
+def test_other_replicates_make_another_version(kubeflow):
+    assert kubeflow("submit", "--detach").status == 0
+    assert ", uploaded before" not in kubeflow("submit", "--detach", "runtime.replicates=[0,1,2,3,4]").out
+    few, more = kubeflow.api.all("pipeline_versions")
+    both = [
+        {name for name in version["pipeline_spec"]["pipeline_spec"]["components"] if "pretrain" in name}
+        for version in (few, more)
+    ]
+    assert both[1] - both[0] == {"comp-pretrain-3", "comp-pretrain-4"}
+    assert kubeflow.api.all("runs")[-1]["runtime_config"]["parameters"]["overrides"] == [
+        "runtime.replicates=[0,1,2,3,4]"
+    ]
 
 
 @pytest.mark.parametrize("path", ["pipelines$", "upload_version", "experiments$"])

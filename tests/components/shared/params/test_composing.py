@@ -73,7 +73,7 @@ def test_the_registered_model_is_named_after_the_data():
         ),
         (
             ["epochs=3"],
-            "epochs=3: the chosen options have no parameter epochs (did you mean supervised.epochs or "
+            "epochs=3: the chosen options have no parameter epochs (did you mean supervised.search.epochs or "
             "runtime.epochs or probe.minibatch.epochs?); see conf/",
         ),
         (["+runtime.foo=1"], "runtime.foo: no such parameter; see conf/ for the names"),

@@ -15,6 +15,7 @@ from components.baseline import baseline
 from components.finetune import finetune
 from components.pretrain import pretrain
 from components.probe import probe
+from components.search import search
 from components.shared.artifacts import Dataset
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params, options
@@ -37,8 +38,8 @@ CONDITIONS = {
 ADAM = {"name": "adam", "learning_rate": 1e-3, "weight_decay": 0.0, "schedule": "constant", "warmup_epochs": 0}
 CONV = {"name": "conv", "width": 128, "normalization": "none"}
 LINEAR = {"head": {"hidden": 0, "dropout": 0.0}, "freeze_encoder": False}
-KERAS_SUPERVISED = {"batch_size": 25, "optimizer": "adam", "learning_rates": (1e-3,), "weight_decay": 0.0,
-                    "schedule": "constant", **LINEAR}  # fmt: skip
+KERAS_SUPERVISED = {"batch_size": 25, "optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0,
+                    "schedule": "constant"}  # fmt: skip
 STL10 = {"source": "stl10", "image_size": 96, "labels_per_class": None}
 BUDGETS = (10, 20, 50, 100, 200, 500)
 
@@ -54,7 +55,8 @@ RECIPES = {
                   "affine_jitter": 0.2},
         "runtime": {"epochs": 20, "batch_size": 525},
         "probe": {"solver": "full_batch", "label_budgets": BUDGETS},
-        "supervised": {"epochs": 20, **KERAS_SUPERVISED},
+        "supervised": LINEAR,
+        "published": {"epochs": 20, **KERAS_SUPERVISED},
         "pictures": {"flip": True, "crop": "translated", "crop_area": (0.75, 1.0), "affine_brightness": 0.3,
                      "affine_jitter": 0.1},
     },
@@ -69,7 +71,8 @@ RECIPES = {
                   "jitter_probability": 1.0},
         "runtime": {"epochs": 25, "batch_size": 525},
         "probe": {"solver": "full_batch", "label_budgets": BUDGETS},
-        "supervised": {"epochs": 25, **KERAS_SUPERVISED},
+        "supervised": LINEAR,
+        "published": {"epochs": 25, **KERAS_SUPERVISED},
         "pictures": {"flip": True, "crop_area": (0.5, 1.0), "crop_ratio": RATIO, "brightness": 0.2,
                      "jitter_probability": 1.0},
     },
@@ -87,9 +90,9 @@ RECIPES = {
         "probe": {"solver": "minibatch", "label_budgets": BUDGETS,
                   "minibatch": {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-3,
                                 "milestones": (0.6, 0.8)}},
-        "supervised": {"epochs": 100, "batch_size": 64, "optimizer": "adamw", "learning_rates": (1e-3,),
-                       "weight_decay": 2e-4, "schedule": "steps", "milestones": (0.7, 0.9),
-                       **LINEAR},
+        "supervised": LINEAR,
+        "published": {"epochs": 100, "batch_size": 64, "optimizer": "adamw", "learning_rate": 1e-3,
+                       "weight_decay": 2e-4, "schedule": "steps", "milestones": (0.7, 0.9)},
         "pictures": {"flip": True, "crop_area": (0.8, 1.0), "crop_ratio": RATIO, "grey_probability": 0.2,
                      "blur_probability": 1.0, "blur_kernel": 9, "blur_sigma": (0.1, 0.5)},
     },
@@ -102,8 +105,8 @@ RECIPES = {
         "views": {"flip": True, "rotation": 0.02},
         "runtime": {"epochs": 50, "batch_size": 265},
         "probe": {"solver": "full_batch"},
-        "supervised": {**KERAS_SUPERVISED, "epochs": 50, "batch_size": 265,
-                       "head": {"hidden": 512, "dropout": 0.5}, "freeze_encoder": True},
+        "supervised": {"head": {"hidden": 512, "dropout": 0.5}, "freeze_encoder": True},
+        "published": {**KERAS_SUPERVISED, "epochs": 50, "batch_size": 265},
         "pictures": {"flip": True, "rotation": 0.02},
     },
 }  # fmt: skip
@@ -140,6 +143,17 @@ def test_a_preset_has_the_published_numbers(name, section):
 
 
 @pytest.mark.parametrize("name", RECIPES)
+def test_the_published_training_with_labels_is_kept_beside_a_fair_search(name):
+    supervised, expected = composed(f"preset={name}").supervised, RECIPES[name]["published"]
+    found = values(supervised.published)
+    assert {key: found[key] for key in expected} == expected
+    # the rival may see the images as the pretraining does, and is never trained shorter than as published
+    assert set(supervised.search.augmentations) == {"weak", "views"}
+    assert max(supervised.search.epochs) >= supervised.published.epochs
+    assert composed().supervised.published is None
+
+
+@pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("part", ["projection", "optimizer"])
 def test_a_preset_has_the_published_head_and_optimizer(name, part):
     expected = RECIPES[name][part]
@@ -150,7 +164,10 @@ def test_a_preset_has_the_published_head_and_optimizer(name, part):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_preset_augments_as_published_and_not_otherwise(name):
     params = composed(f"preset={name}")
-    for found, part in ((params.method.augmentation, "views"), (params.supervised.augmentation, "pictures")):
+    for found, part in (
+        (params.method.augmentation, "views"),
+        (params.supervised.published.augmentation, "pictures"),
+    ):
         expected = {**STILL, **RECIPES[name][part]}
         assert effective(found) == {key: v for key, v in expected.items() if key in effective(found)}
         assert set(RECIPES[name][part]) <= set(effective(found))
@@ -160,8 +177,7 @@ def test_a_preset_augments_as_published_and_not_otherwise(name):
 def test_a_preset_corrects_what_a_recipe_should_not_have_done(name):
     params = composed(f"preset={name}")
     assert params.data.split.validation == 0.1
-    assert params.runtime.repeats >= 3
-    assert len(params.supervised.learning_rates) == 1
+    assert len(params.runtime.replicates) >= 3
     assert params.runtime.precision == "float32"
 
 
@@ -196,17 +212,17 @@ def test_the_projection_head_is_the_published_one(name):
 def test_the_published_set_is_two_hundred_batches_of_five_hundred_and_twenty_five():
     batch = composed("preset=simclr-keras").runtime.batch_size
     assert divmod(100_000 + 5_000, batch) == (200, 0)
-    assert 5_000 // composed("preset=simclr-keras").supervised.batch_size == 200
+    assert 5_000 // composed("preset=simclr-keras").supervised.published.batch_size == 200
 
 
 def test_what_is_said_after_a_preset_wins():
-    overrides = ("data=parquet", "data.path=somewhere", "method.temperature=0.2", "supervised.epochs=3")
+    overrides = ("data=parquet", "data.path=somewhere", "method.temperature=0.2", "supervised.published.epochs=3")
     for order in ((*overrides, "preset=simclr-keras"), ("preset=simclr-keras", *overrides)):
         params = composed(*order)
         assert (params.data.source, params.data.path) == ("parquet", "somewhere")
-        assert (params.method.temperature, params.supervised.epochs) == (0.2, 3)
+        assert (params.method.temperature, params.supervised.published.epochs) == (0.2, 3)
         assert params.method.negatives == "cross_view"
-        assert params.supervised.batch_size == 25
+        assert params.supervised.published.batch_size == 25
 
 
 @pytest.mark.parametrize(
@@ -222,8 +238,8 @@ def test_what_is_said_after_a_preset_wins():
             "probe.solver = \"newton\": must be 'full_batch' or 'minibatch'",
         ),
         (
-            ["preset=simclr-keras", "supervised.weight_decay=0.1"],
-            "supervised.weight_decay = 0.1: adam has none; set it to 0 or take adamw",
+            ["preset=simclr-keras", "supervised.published.weight_decay=0.1"],
+            "supervised.published.weight_decay = 0.1: adam has none; set it to 0 or take adamw",
         ),
     ],
 )
@@ -239,9 +255,10 @@ def test_the_readme_says_how_to_run_a_preset(name):
 
 
 # as short as it gets; what a preset says of the network, the augmentation, the optimiser and the loss stays
-SHORT = ("runtime.epochs=1", "runtime.repeats=1", "runtime.batch_size=12", "supervised.epochs=1",
-         "supervised.batch_size=6", "probe.steps=20", "probe.l2=[1e-3]", "probe.minibatch.epochs=2",
-         "probe.knn_neighbours=3")  # fmt: skip
+SHORT = ("runtime.epochs=1", "runtime.batch_size=12", "supervised.search.augmentations=[views]",
+         "supervised.search.epochs=[1]", "supervised.search.cross_validate_below=0", "supervised.batch_size=6",
+         "supervised.published.epochs=1", "supervised.published.batch_size=6", "probe.steps=20",
+         "probe.l2=[1e-3]", "probe.minibatch.epochs=2", "probe.knn_neighbours=3")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -279,14 +296,16 @@ def test_a_preset_runs_through_all_steps_that_learn(name, eager, datasets, track
     params = composed(f"preset={name}", *SHORT)
     dataset = datasets[params.data.image_size]
     data, encoder = Dataset(dataset), tmp_path / "encoder"
-    trained = pretrain(dataset, encoder, select(params, "pretrain"), tmp_path / "states")
+    trained = pretrain(dataset, encoder, select(params, "pretrain"), 0, tmp_path / "states")
     assert trained.details["method"] == params.method.name
     assert math.isfinite(trained.metrics["contrastive_loss"])
     assert len(finite_rows(encoder / "curves.csv")) == 1
+    searched = tmp_path / "search"
+    search(dataset, encoder, searched, select(params, "search"), 0)
     records = {
-        "baseline": baseline(dataset, tmp_path / "baseline", select(params, "baseline")),
-        "finetune": finetune(dataset, encoder, tmp_path / "finetune", select(params, "finetune")),
-        "probe": probe(dataset, encoder, tmp_path / "probe", select(params, "probe")),
+        "baseline": baseline(dataset, searched, tmp_path / "baseline", select(params, "baseline"), 0),
+        "finetune": finetune(dataset, encoder, searched, tmp_path / "finetune", select(params, "finetune"), 0),
+        "probe": probe(dataset, encoder, searched, tmp_path / "probe", select(params, "probe"), 0),
     }
     images = np.asarray(data.images("test"))
     loaded = {"encoder": keras.saving.load_model(encoder / "encoder.keras", compile=False)}
@@ -300,9 +319,10 @@ def test_a_preset_runs_through_all_steps_that_learn(name, eager, datasets, track
             assert np.isfinite(kept["probabilities"]).all()
             np.testing.assert_allclose(np.asarray(loaded[step](images)), kept["probabilities"][0], atol=1e-4)
         finite_rows(tmp_path / step / "curves.csv")
-        assert 0 <= record.metrics["test_accuracy"] <= 1
+        assert 0 <= record.metrics["validation_accuracy"] <= 1
+        assert (tmp_path / step / "published.npz").exists() == (step != "probe")
         assert record.params == to_plain(select(params, step))
-    assert records["baseline"].details["learning_rate"] == params.supervised.learning_rates[0]
+    assert records["baseline"].details["learning_rate"] == params.supervised.search.learning_rates[0]
     assert records["probe"].details["solver"] == params.probe.solver
     assert (records["probe"].details["l2"] is None) == (params.probe.solver == "minibatch")
     start, end = loaded["encoder"].get_weights(), loaded["finetune"].get_weights()

@@ -56,8 +56,8 @@ def test_reading_an_undeclared_section_raises():
 
 
 def test_reading_an_undeclared_field_of_a_declared_section_raises_too():
-    runtime = select(PARAMS, "probe").runtime
-    assert runtime.seed == 0
+    runtime = select(PARAMS, "search").runtime
+    assert runtime.precision == "float32"
     with pytest.raises(AttributeError):
         _ = runtime.epochs
     with pytest.raises(AttributeError):

@@ -25,7 +25,7 @@ def contents(path):
     """Labels and images of all splits."""
     with Folder(path, SIZE) as source:
         return source.class_names, {
-            split: (source.labels(split).tolist(), [image.tobytes() for image in source.images(split)])
+            split: (source.labels(split).tolist(), [image.pixels.tobytes() for image in source.images(split)])
             for split in SPLITS
         }
 
@@ -43,6 +43,14 @@ def test_splits_classes_and_pixels(tree):
     assert [len(splits[split][0]) for split in ("validation", "test")] == [2, 4]
     assert splits["train"][1][4] == picture("train/dog/0001.png", SIZE).tobytes()
     assert splits["unlabelled"][1][2] == picture("unlabelled/0002.png", SIZE).tobytes()
+
+
+def test_a_picture_tells_its_file_and_size(tree):
+    (tree / "test/dog/0001.png").write_bytes(encode(picture("wide", (30, 50))))
+    with Folder(tree, SIZE) as source:
+        found = [(image.path, image.width, image.height, image.group) for image in source.images("test")]
+    names = ["test/cat/0000.png", "test/cat/0001.png", "test/dog/0000.png", "test/dog/0001.png"]
+    assert found == [*((name, 12, 12, None) for name in names[:3]), (names[3], 50, 30, None)]
 
 
 def test_classes_alone_are_all_training_images(tmp_path):

@@ -44,9 +44,23 @@ def test_splits_names_and_pixels(tmp_path):
     assert source.labels("unlabelled").tolist() == [-1, -1, -1]
     assert source.labels("validation").tolist() == []
     for index, image in enumerate(source.images("train")):
-        np.testing.assert_array_equal(image, picture(f"train.parquet {index}", SIZE))
+        np.testing.assert_array_equal(image.pixels, picture(f"train.parquet {index}", SIZE))
+        assert (image.path, image.group) == (f"train.parquet: row {index}", None)
     assert index == 4
     assert list(source.images("validation")) == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "names"),
+    [(["a", None, "a", "b", "b"], ["a", None, "a", "b", "b"]), ([7, 7, 8, 8, None], ["7", "7", "8", "8", None])],
+)
+def test_a_column_says_which_images_belong_together(tmp_path, groups, names):
+    path = write(tmp_path / "train.parquet", [0, 1, 1, 0, 1])
+    pq.write_table(pq.read_table(path).append_column("group", pa.array(groups)), path, row_group_size=2)
+    assert [image.group for image in Parquet(tmp_path, SIZE).images("train")] == names
+    pq.write_table(pq.read_table(path).set_column(2, "group", pa.array([0.5] * 5)), path)
+    with pytest.raises(UserError, match=r"train.parquet: column 'group' is double; expected string or int64"):
+        Parquet(tmp_path, SIZE)
 
 
 def test_shards_follow_their_numbers(tmp_path):
@@ -54,7 +68,9 @@ def test_shards_follow_their_numbers(tmp_path):
         write(tmp_path / f"train-{shard:05d}-of-00003.parquet", [0, 1] * (shard + 1))
     source = Parquet(tmp_path, SIZE)
     assert len(source.labels("train")) == 12
-    np.testing.assert_array_equal(list(source.images("train"))[2], picture("train-00001-of-00003.parquet 0", SIZE))
+    np.testing.assert_array_equal(
+        list(source.images("train"))[2].pixels, picture("train-00001-of-00003.parquet 0", SIZE)
+    )
 
 
 def test_without_metadata_the_numbers_are_the_names(tmp_path):
@@ -167,7 +183,7 @@ def test_real_cifar10():
     assert ",".join(source.class_names) == "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck"
     assert np.bincount(source.labels("train")).tolist() == [5000] * 10
     assert np.bincount(source.labels("test")).tolist() == [1000] * 10
-    images = np.stack(list(source.images("test")))
+    images = np.stack([image.pixels for image in source.images("test")])
     assert images.shape == (10_000, 32, 32, 3)
     # published means of the red, green and blue channels of CIFAR-10 (training part): 125.3, 123.0, 113.9
     np.testing.assert_allclose(images.mean(axis=(0, 1, 2)), [125.3, 123.0, 113.9], atol=2)

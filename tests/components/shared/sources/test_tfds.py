@@ -107,7 +107,9 @@ def read(source):
     """Images and labels of all splits, sorted by content (TensorFlow Datasets shuffles when it prepares)."""
     found = {}
     for split in ("train", "validation", "test", "unlabelled"):
-        rows = zip([image.tobytes() for image in source.images(split)], source.labels(split).tolist(), strict=True)
+        rows = zip(
+            [image.pixels.tobytes() for image in source.images(split)], source.labels(split).tolist(), strict=True
+        )
         found[split] = sorted(rows)
     return found
 
@@ -133,8 +135,11 @@ def test_an_archive_put_there_by_hand_is_used_offline(tmp_path, cache, no_networ
     assert again.class_names == NAMES
     assert again.labels("train").tolist() == source.labels("train").tolist()
     for one, other in zip(source.images("train"), again.images("train"), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert next(TensorFlowDataset(name, path.parent, 16).images("test")).shape == (16, 16, 3)
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+        assert (one.digest, one.path) == (other.digest, other.path)
+    small, whole = (next(TensorFlowDataset(name, path.parent, side).images("test")) for side in (16, size))
+    assert small.pixels.shape == (16, 16, 3)
+    assert (small.digest, small.path, small.width) == (whole.digest, "test/0", size)
 
 
 @pytest.mark.slow
