@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from components.shared.artifacts import Manifest, Result, read_record
+from components.shared.artifacts import Result, read_record
 from components.shared.evaluation.gate import Blessing, read_blessing
 from components.shared.evaluation.measured import Measured, read_measured
 from components.shared.evaluation.predictions import CANDIDATES
@@ -15,9 +15,7 @@ from components.shared.evaluation.wording import (
     TITLES,
     look_in_words,
     mean_and_spread,
-    provable_in_words,
 )
-from components.shared.params.schema import load_params
 from components.shared.repository import in_repository
 
 WIDTH = 78
@@ -27,18 +25,16 @@ REPORT = "evaluation/report.html; `make ui` opens the MLflow page on all runs"
 def print_summary() -> None:
     """Print the table of the repository's evaluation/ and registration/, and what the test images can prove.
 
-    Before anything was evaluated, what the test images can prove is all there is to say.
+    The latter is what `validate` found, and all there is to say before anything was trained.
 
     Raises:
         UserError: a folder is missing or damaged.
     """
-    evaluation, dataset = in_repository("evaluation"), in_repository("dataset")
-    lines = []
-    if evaluation.exists() or not dataset.exists():
-        lines = table(evaluation, in_repository("registration"), REPORT)
-    if dataset.exists():
-        place = read_blessing(evaluation).look if lines else None
-        lines += _provable(read_record(dataset, Manifest).counts["test"], place or 1)
+    evaluation, validation = in_repository("evaluation"), in_repository("validation")
+    provable = read_record(validation, Result).details.get("provable") if validation.exists() else None
+    lines = [] if provable is None else _wrapped("can prove", str(provable))
+    if evaluation.exists() or not lines:
+        lines = [*table(evaluation, in_repository("registration"), REPORT), *lines]
     print("\n".join(lines))
 
 
@@ -104,13 +100,6 @@ def _verdict(blessing: Blessing) -> str:
     if blessing.closed:
         return f"{blessing.verdict}: the test set stayed closed: {blessing.closed}"
     return f"{blessing.verdict}: every check of the gate passed" if blessing.blessed else blessing.verdict
-
-
-def _provable(images: int, place: int) -> list[str]:
-    """The smallest gain that these test images and the replicates of params.yaml can show."""
-    params = load_params(in_repository("params.yaml"))
-    said = provable_in_words(images, len(params.runtime.replicates), params.gate.alpha, place)
-    return _wrapped("can prove", said)
 
 
 def _wrapped(label: str, text: str) -> list[str]:
