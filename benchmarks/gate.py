@@ -173,8 +173,8 @@ def one_look(world: World, pairs: int, seed: int, look: int = 1) -> dict[str, fl
     Returns:
         `bound`: the lower bound of fine-tuning's gain at one-sided 5 %, nobody having chosen, lies above 0;
         `chosen`: that of the winner does; `gate`: the gate promotes where a first look may spend 5 % and any gain
-        will do; `night`: as it is by default, `night_any_gain` with min_gain = 0; `covered`: fine-tuning's true gain is in
-        the 95 % interval, `covered_shown`: in the one shown at this look.
+        will do; `night_any_gain`: as it is by default, but any gain will do; `night`: as it is by default;
+        `covered`: fine-tuning's true gain is in the 95 % interval, `covered_shown`: in that of this look.
     """
     # undoes what later looks will spend
     whole = gate_options("gate.min_gain=0").model_copy(update={"alpha": ALPHA / look_alpha(1, 1.0)})
@@ -442,7 +442,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             row, seconds = future.result()
             rows.append(row)
             passed = time.perf_counter() - start
-            print(f"{done} of {len(work)} cells, {passed:.0f} s: {row['table']} {seconds:.0f} s", flush=True)
+            print(f"{done} of {len(work)} cells, {passed:.0f} s: {_in_short(row)} ({seconds:.0f} s)", flush=True)
     broken = [f"{row['table']}: {', '.join(found)} at {row}" for row in rows if (found := too_often(row))]
     if options.out is not None:
         lines = ",\n".join(json.dumps(_rounded(row)) for row in rows)
@@ -451,6 +451,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("\n" + ("\n".join(broken) if broken else "every error rate is within Monte Carlo error of its limit"))
     if broken:
         raise SystemExit(1)
+
+
+def _in_short(row: dict[str, Any]) -> str:
+    _, cell, rates = TABLES[row["table"]]
+    known = " ".join(f"{key}={row[key]:g}" for key in cell)
+    return f"{row['table']} {known}: {' '.join(f'{key} {100 * row[key]:.1f} %' for key in rates)}"
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:

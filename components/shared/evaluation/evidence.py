@@ -155,6 +155,7 @@ class Evidence:
         bound: of the gain, over replicates and images.
         slices: of the test images.
         rivals: champions.
+        contested: whether the other contender is about as good on held-out images, so that `alpha` was halved.
     """
 
     winner: str
@@ -165,6 +166,7 @@ class Evidence:
     bound: GainBound
     slices: Sequence[Slice]
     rivals: Rivals
+    contested: bool = False
 
     @property
     def shipped(self) -> np.ndarray:

@@ -54,6 +54,8 @@ BLESSING = "blessing.json"
 SCHEMA_VERSION = 1
 # whether the inputs are sound comes first: without that, nothing else is asked
 CHECKS = ("inputs", *rules())
+# one-sided error of the claim that the winner was no chance choice
+CHOICE_ALPHA = 0.05
 NOT_ASKED = "not asked, because the inputs are not sound"
 CLOSED = "not asked, because the test set stayed closed"
 
@@ -64,7 +66,8 @@ class Blessing(BaseModel):
     `winner` is "probe" or "finetune", None where none could be chosen. `judged` says whether the test set was
     opened; `closed` why it was not, in words, None where the inputs are not sound. `gain` is the winner's mean
     accuracy on test minus the baseline's, `standard_error` and `df` its own, `interval` two-sided at
-    `confidence` = 1 − 2·`alpha`, and `alpha` what look number `look`, whose key is `look_key`, may spend.
+    `confidence` = 1 − 2·`alpha`, and `alpha` what look number `look`, whose key is `look_key`, may spend: half
+    of it where probe and fine-tuning are about as good as each other on held-out images.
     `replicates` are those of the side that has fewer. `policy` holds the gate's options, `weaker` those that ask
     less than conf/gate/default.yaml, in words; `options_changed` that this look was judged before with others.
 
@@ -263,7 +266,8 @@ def judge(
     shut = closed_by_looks(look.place, replicates, gate)
     if shut:
         return closed(shut, **spent)
-    alpha = look_alpha(look.place, gate.alpha)
+    contested = is_contested(winner, validated)
+    alpha = look_alpha(look.place, gate.alpha) / (len(CONTENDERS) if contested else 1)
     evidence = Evidence(
         winner=winner,
         right=right,
@@ -273,6 +277,7 @@ def judge(
         bound=gain_bound(right, baseline, alpha),
         slices=slices,
         rivals=rivals(),
+        contested=contested,
     )
     answers = [rule.check(evidence, gate) for rule in rules().values()]
     found = {key: value for answer in answers for key, value in answer.found.items()}
@@ -292,6 +297,23 @@ def judge(
         **spent,
         **found,
     )
+
+
+def is_contested(winner: str, validated: Mapping[str, np.ndarray]) -> bool:
+    """Whether the winner may owe its place to luck, and so may not be worth what it seems to be on test either.
+
+    Held-out images choose between trainings that the test images judge. Where the contenders are about as good as
+    each other, the one whose trainings happened to turn out well is chosen: of two without any gain, 8 % instead of
+    5 % then passed with eight replicates, and each may spend but its share of the error (Bonferroni). Where one is
+    ahead by more than luck there is no choice, and it may spend all.
+
+    Args:
+        winner: name of the contender that was chosen.
+        validated: model → right answers to held-out images, bool, shape (replicates or 1, M).
+    """
+    right = validated[winner]
+    others = (validated[name] for name in CONTENDERS if name != winner)
+    return right.shape[1] < 2 or any(gain_bound(right, other, CHOICE_ALPHA).low <= 0 for other in others)
 
 
 def policy_of(gate: GateParams) -> dict[str, Any]:

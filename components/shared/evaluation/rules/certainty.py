@@ -20,4 +20,6 @@ def check(evidence: Evidence, options: Options) -> Answer:
     passed = bound.low > ROUNDING
     verdict = "lies above 0" if passed else "does not lie above 0"
     why = f"the gain's {interval_in_words(two_sided(bound), confidence)} points {verdict}"
+    if evidence.contested:
+        why += "; at half of this look's error, as held-out images can't tell probe and fine-tuning apart"
     return Answer(Check(name="certainty", value=bound.low, threshold=0, passed=passed, why=why))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from components.shared.evaluation.gate import is_contested
 from components.shared.evaluation.predictions import Candidate
-from components.shared.evaluation.statistics import correct, gain_bound
+from components.shared.evaluation.statistics import correct, gain_bound, look_alpha
 from tests.helpers.gate import decided, make_candidate, make_three, make_truth, the
 
 
@@ -32,3 +34,36 @@ def test_the_bound_is_that_of_the_statistics_at_what_the_look_may_spend():
     assert the(blessing, "certainty").value == blessing.interval[0] == bound.low
     assert blessing.interval[1] - bound.gain == pytest.approx(bound.gain - bound.low)
     assert (blessing.standard_error, blessing.df) == (bound.standard_error, bound.df)
+
+
+def test_a_winner_that_may_have_been_chosen_by_luck_spends_half():
+    truth = make_truth()
+    clear, close = make_three(truth, probe=0.5), make_three(truth, probe=0.85)
+    certain = decided(clear, truth)
+    assert certain.alpha == look_alpha(1)
+    assert "half" not in the(certain, "certainty").why
+    halved = decided(close, truth)
+    assert halved.alpha == look_alpha(1) / 2
+    assert halved.confidence == 1 - look_alpha(1)
+    assert "half of this look's error" in the(halved, "certainty").why
+    right = {name: correct(found.probabilities["test"], truth.labels["test"]) for name, found in close.items()}
+    assert halved.interval[0] == gain_bound(right[halved.winner], right["baseline"], halved.alpha).low
+
+
+def null_night(rng, replicates=8, images=2000, seed_spread=0.02):
+    """Right answers of three models without any true difference, to held-out and to test images."""
+    levels = {name: 0.7 + rng.normal(0, seed_spread, (replicates, 1)) for name in ("baseline", "probe", "finetune")}
+    return [{name: rng.random((replicates, images)) < level for name, level in levels.items()} for _ in range(2)]
+
+
+def test_choosing_the_luckier_of_two_without_a_gain_is_paid_for():
+    rng = np.random.default_rng(77)
+    free, paid, nights = 0, 0, 800
+    for _ in range(nights):
+        validated, tested = null_night(rng, images=1000)
+        winner = max(("probe", "finetune"), key=lambda name: validated[name].mean())
+        free += gain_bound(tested[winner], tested["baseline"], 0.05).low > 0
+        alpha = 0.05 / (2 if is_contested(winner, validated) else 1)
+        paid += gain_bound(tested[winner], tested["baseline"], alpha).low > 0
+    assert free / nights > 0.055
+    assert paid / nights <= 0.05
