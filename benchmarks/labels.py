@@ -1,8 +1,8 @@
 """Where does pretraining pay? The fair rival beside probe and fine-tuned model, over labels per class.
 
 The encoders are pretrained once, with the most labels, and serve all budgets: the images that pretraining sees are
-the same but for the few that are held out, and it does not see their labels. Search, probe, baseline, fine-tuning and
-gate are the pipeline's own, with a ledger of looks for each budget.
+the same but for the few that are held out, and it does not see their labels. Search, probe, baseline, fine-tuning
+and gate are the pipeline's own, with a ledger of looks for each budget.
 
     python -m benchmarks.labels --data ../shared/data/cifar10 --labels 10 25 50 100 250 500 --out cifar10.json \\
         --set data=parquet data.name=cifar10-jpeg augmentation=photographs runtime.epochs=10

@@ -22,7 +22,7 @@ JUDGED = ("ingest", "validate", "pretrain", "search", "probe", "baseline", "fine
 def run(
     overrides: Sequence[str], folder: Path, given: Mapping[str, Path] | None = None, until: str = JUDGED[-1]
 ) -> dict[str, Any]:
-    """Run the steps, by default up to the verdict, with a tracking server and a ledger of looks of the folder's own.
+    """Run the steps, by default up to the verdict, with tracking and a ledger of looks of the folder's own.
 
     What was trained in the folder before with the same options is not trained again.
 
