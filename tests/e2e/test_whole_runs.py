@@ -236,7 +236,7 @@ def more(project, blessed):
 def test_another_replicate_trains_alone_and_is_gathered_with_the_others(project, more):
     ran = {task for task, state in states(more).items() if state == "done"}
     trained = {f"{step}-9" for step in EACH} | {f"gather-{step}" for step in GATHERED}
-    assert ran - {"register", "refuse"} == {"compose", *trained, *ALWAYS, "evaluate", "record"}
+    assert ran - {"register", "refuse"} == {"compose", "validate", *trained, *ALWAYS, "evaluate", "record"}
     gathered = json.loads((artifact(project, "gather-probe", "gathered") / "result.json").read_text())
     assert gathered["details"]["replicates"] == [*SEEDS, 9]
 
