@@ -125,12 +125,14 @@ def _write_images(folder: Path, source: Source, labels: Mapping[str, np.ndarray]
             for split in SPLITS:
                 first = len(about)
                 for picture in source.images(split):
-                    (queue if split == "train" else files[SPLITS.index(split)]).write(picture.pixels)
+                    (queue if split == "train" else files[SPLITS.index(split)]).write(picture.pixels.tobytes())
                     about.append(tuple(getattr(picture, name) for name in ABOUT))
                     progress.step()
                 if split == "train":
-                    told = pd.DataFrame(about[first:], columns=ABOUT)
-                    goes[split] = plan_train(labels, told["digest"], told["group"], source.class_names, data)
+                    digests, groups = (
+                        [row[ABOUT.index(name)] for row in about[first:]] for name in ("digest", "group")
+                    )
+                    goes[split] = plan_train(labels, digests, groups, source.class_names, data)
                     queue.seek(0)
                     for destination in goes[split]:
                         files[destination].write(queue.read(3 * size**2))

@@ -52,7 +52,7 @@ class Picture:
 def content_digest(pixels: np.ndarray) -> str:
     """SHA-256, hexadecimal, of an image's shape and pixels, uint8 (H, W, 3), whatever its name and format."""
     digest = hashlib.sha256(f"{pixels.shape[1]}×{pixels.shape[0]}".encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(pixels.tobytes())
     return digest.hexdigest()
 
 
