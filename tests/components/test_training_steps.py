@@ -189,13 +189,14 @@ def rows_of(path):
 def test_each_step_leaves_a_model_predictions_curves_and_a_record(finished, dataset, encoder, step):
     record, folder = finished[step]
     names = {"classifier.keras", "predictions.npz", "curves.csv", "result.json"}
-    pictures = {"budgets.csv", "budgets.png", "neighbours.png"} if step == "probe" else set()
-    assert {path.name for path in folder.iterdir()} == names | pictures
+    more = {"budgets.npz", "neighbours.png"} if step == "probe" else set()
+    assert {path.name for path in folder.iterdir()} == names | more
     assert read_record(folder, Result) == record
     assert record.step == step
     assert record.dataset_digest == record.inputs["dataset"] == read_record(dataset, Manifest).digest
     assert ("encoder" in record.inputs) == (step != "baseline")
-    assert record.params_digest == params_digest(params(step))
+    assert record.params_digest == params_digest(params(step, OWN))
+    assert record.details["seed"] == SEED
     assert record.details["curves"] == "curves.csv"
     assert record.details["encoder"] == "conv"
     assert 0 < record.seconds < 600

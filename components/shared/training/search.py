@@ -265,8 +265,12 @@ class Search:
                     beyond[best] = value
             if not beyond:
                 return
-            self._try(*(replace(best, **{name: value}) for best, value in beyond.items()))
+            self._try(*(_with(best, name, value) for best, value in beyond.items()))
             tried = sorted({*tried, *beyond.values()})
+
+
+def _with(point: Point, name: str, value: Any) -> Point:
+    return replace(point, **{name: value})
 
 
 def next_beyond(tried: list[float], best: float) -> float | None:
