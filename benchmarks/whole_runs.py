@@ -5,65 +5,74 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
+from components.shared.replicates import train_replicates
 from components.shared.steps import STEPS
 
-# those whose result counts; validate has passed on this data, and nothing is registered
-JUDGED = ("ingest", "pretrain", "search", "probe", "baseline", "finetune", "champion", "evaluate")
+# those whose result counts; nothing is registered
+JUDGED = ("ingest", "validate", "pretrain", "search", "probe", "baseline", "finetune", "champion", "evaluate")
 
 
-def run(overrides: Sequence[str], folder: Path, kept: dict[str, Path] | None = None) -> dict[str, Any]:
-    """Run the steps up to the verdict, with a tracking server and a ledger of looks of their own.
+def run(
+    overrides: Sequence[str], folder: Path, given: Mapping[str, Path] | None = None, until: str = JUDGED[-1]
+) -> dict[str, Any]:
+    """Run the steps, by default up to the verdict, with a tracking server and a ledger of looks of the folder's own.
+
+    What was trained in the folder before with the same options is not trained again.
 
     Args:
         overrides: options of the run.
-        folder: to work in, made here; trainings that were finished there before are not repeated.
-        kept: folders that earlier runs wrote and that this one takes instead: step's folder → where it lies.
+        folder: to work in.
+        given: step's folder → one that lies elsewhere and is taken instead.
+        until: the last step to run.
 
     Returns:
-        What the blessing, the validation numbers and the test numbers say, and seconds per step.
+        `seconds` of each step; and where the verdict was reached, it, the held-out and the test numbers.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     params, _ = compose_params(overrides)
-    made = {name: Path(place) for name, place in (kept or {}).items()}
-    seconds = {}
+    places = {step.out: folder / step.out for step in STEPS.values()} | dict(given or {})
+    seconds: dict[str, float] = {}
     with contextlib.chdir(folder):
-        for name in JUDGED:
+        for name in JUDGED[: JUDGED.index(until) + 1]:
             step = STEPS[name]
-            if step.out in made:
+            if given and step.out in given:
                 continue
-            module = import_module(f"components.{name}")
-            made[step.out] = folder / step.out
-            inputs = [made[folder_name] for folder_name in step.inputs]
-            module.main_for(inputs, made[step.out], select(params, name))
-            record = made[step.out] / ("manifest.json" if name == "ingest" else "result.json")
-            if record.exists():
-                seconds[name] = json.loads(record.read_text())["seconds"]
-    return outcome(made["evaluation"]) | {"seconds": seconds}
+            function = getattr(import_module(f"components.{name}"), name)
+            inputs = {each: places[each] for each in step.inputs}
+            own = select(params, name)
+            if step.replicates:
+                train_replicates(name, function, inputs, places[step.out], own, params.runtime.replicates)
+            else:
+                function(*inputs.values(), places[step.out], own)
+            seconds[name] = _seconds(places[step.out])
+    return {**(outcome(places["evaluation"]) if until == "evaluate" else {}), "seconds": seconds}
 
 
 def outcome(evaluation: Path) -> dict[str, Any]:
-    """Verdict, validation numbers and, where the test images were asked, test numbers of an evaluation."""
+    """Verdict, held-out numbers and, where the test set was opened, test numbers of an evaluation."""
     blessing = json.loads((evaluation / "blessing.json").read_text())
-    found = {
-        "blessed": blessing["blessed"],
-        "judged": blessing["judged"],
-        "winner": blessing["winner"],
-        "gain": blessing["gain"],
-        "interval": blessing["interval"],
-        "standard_error": blessing["standard_error"],
-        "df": blessing["df"],
-        "refused_by": [check["name"] for check in blessing["checks"] if not check["passed"]],
-    }
-    for name in ("metrics.json", "test.json"):
-        if (evaluation / name).exists():
-            found[name.partition(".")[0]] = json.loads((evaluation / name).read_text())
+    names = ("blessed", "judged", "closed", "winner", "gain", "interval", "standard_error", "df", "look")
+    found = {name: blessing[name] for name in names}
+    found["refused_by"] = [check["name"] for check in blessing["checks"] if not check["passed"]]
+    for name in ("metrics", "test"):
+        path = evaluation / f"{name}.json"
+        found[name] = json.loads(path.read_text()) if path.exists() else {}
     return found
+
+
+def _seconds(folder: Path) -> float:
+    """Of a step, from its record; of replicates, of all of them."""
+    record = next((path for name in ("manifest", "result") if (path := folder / f"{name}.json").exists()), None)
+    if record is None:
+        return 0.0
+    values = json.loads(record.read_text())
+    return float(sum(values.get("details", {}).get("replicate_seconds", [values["seconds"]])))

@@ -14,16 +14,8 @@ from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, read_champion
 from components.shared.evaluation.gate import BLESSING, Blessing, decide, held_out, score
-from components.shared.evaluation.measured import MEASURED, Measured, intervals, mean_recall
-from components.shared.evaluation.predictions import (
-    CANDIDATES,
-    TEST,
-    Candidate,
-    Truth,
-    read_budgets,
-    read_candidate,
-    read_published,
-)
+from components.shared.evaluation.measured import MEASURED, Measured, measure
+from components.shared.evaluation.predictions import CANDIDATES, TEST, Candidate, Truth, read_candidate
 from components.shared.evaluation.report import Findings, write_report
 from components.shared.evaluation.slices import find_slices
 from components.shared.evaluation.statistics import accuracy
@@ -89,7 +81,6 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
     rivals = partial(ask_rivals, champion, data, gate.skip_champions)
     blessing = decide(candidates, unreadable, search, truth, gate, RegistryLedger(), rivals, find_slices(data))
     scores = score(candidates, truth) if blessing.judged else {}
-    budgets, knn = read_budgets(folders["probe"], truth) if blessing.judged else ({}, None)
     return Findings(
         manifest=data.manifest,
         truth=truth,
@@ -97,12 +88,9 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
         candidates=candidates,
         validated={name: accuracy(right) for name, right in held_out(candidates, truth).items()},
         scores=scores,
-        intervals=intervals(scores, (1 - blessing.confidence) / 2),
         curves=_curves(folders),
         search=search,
-        published=read_published(folders["finetune"], truth) if blessing.judged else None,
-        budgets=budgets,
-        knn=knn,
+        measured=measure(blessing, candidates, scores, truth, folders) if scores else Measured(),
         lineage=lineage(),
         params=to_plain(work.params),
         run_id=work.run.id,
@@ -135,7 +123,7 @@ def _write(work: Work, findings: Findings) -> None:
     write_curves(work.out / "curves.csv", findings.curves)
     _write_confusion(work.out / "confusion.csv", findings)
     if blessing.judged:
-        (work.out / MEASURED).write_text(_measured(findings).model_dump_json(indent=2) + "\n")
+        (work.out / MEASURED).write_text(findings.measured.model_dump_json(indent=2) + "\n")
     write_report(work.out, findings)
     metrics = _metrics(findings)
     (work.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
@@ -160,23 +148,6 @@ def _metrics(findings: Findings) -> dict[str, float]:
     if blessing.winner is not None:
         metrics["validation_gain"] = means[blessing.winner] - means["baseline"]
     return {**metrics, "judged": int(blessing.judged), "blessed": int(blessing.blessed)}
-
-
-def _measured(findings: Findings) -> Measured:
-    scores = findings.scores
-    return Measured(
-        confidence=findings.blessing.confidence,
-        accuracies={name: found.accuracy.tolist() for name, found in scores.items()},
-        intervals=dict(findings.intervals),
-        recall={name: mean_recall(found) for name, found in scores.items()},
-        published=_accuracies(findings.published),
-        budgets={size: _accuracies(right) for size, right in findings.budgets.items()},
-        knn=_accuracies(findings.knn),
-    )
-
-
-def _accuracies(right: np.ndarray | None) -> list[float]:
-    return [] if right is None else right.mean(axis=1).tolist()
 
 
 def _write_confusion(path: Path, findings: Findings) -> None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Manifest, save_array
-from components.shared.digests import files_digest, value_digest
+from components.shared.artifacts import FILES, SPLITS, UNLABELLED, Dataset, Manifest, save_array
+from components.shared.digests import file_digest, files_digest, value_digest
 from components.shared.errors import UserError
-from components.shared.params.schema import Params
+from components.shared.params.schema import DataParams, Params
 from components.shared.plots.grids import draw_rows
 from components.shared.progress import Progress
 from components.shared.sources import Source, open_source
-from components.shared.sources.splitting import check_labels, plan_splits
+from components.shared.sources.splitting import check_labels, plan_train
 from components.shared.step import command_line, working
 
 GRID_ROWS, GRID_COLUMNS = 20, 8
+# what files.parquet keeps of each picture
+ABOUT = ("path", "width", "height", "digest", "group")
 
 
 def ingest(out: Path, params: Params) -> Manifest:
@@ -28,8 +33,9 @@ def ingest(out: Path, params: Params) -> Manifest:
 
     Args:
         out: output folder `dataset/`: `<split>.images.npy` (uint8, N×H×W×3, RGB) and `<split>.labels.npy` (int64,
-            −1 = unlabelled) for unlabelled, train, validation and test, and `manifest.json`. A split that the
-            source does not have and that is not cut from another one is empty.
+            −1 = unlabelled) for unlabelled, train, validation and test, `files.parquet` (a row for each image:
+            split, row, label, path, width, height, digest, group; see `Picture`) and `manifest.json`. A split that
+            the source does not have and that is not cut from another one is empty.
         params: the section `data`; see `components.shared.sources.splitting` for how labels and splits interact.
 
     Returns:
@@ -42,24 +48,30 @@ def ingest(out: Path, params: Params) -> Manifest:
     with open_source(data) as source:
         labels = {split: source.labels(split) for split in SPLITS}
         check_labels(labels, source.class_names, source.location)
-        plan = plan_splits(labels, source.class_names, data)
+        cuts_validation = not labels["validation"].size
         with working("ingest", out, params, {}, data.name) as work:
-            _write_images(work.out, source, plan, data.image_size)
-            classes = _write_labels(work.out, labels, plan, len(source.class_names))
+            files = _write_images(work.out, source, labels, data)
+            files.to_parquet(work.out / FILES, index=False)
+            labels = {split: files.loc[files["split"] == split, "label"].to_numpy() for split in SPLITS}
+            for split, values in labels.items():
+                save_array(work.out / f"{split}.labels.npy", values)
             manifest = Manifest(
                 **work.common(),
                 name=data.name,
                 source=source.location,
                 source_digest=source.digest(),
                 class_names=source.class_names,
-                counts=_counts(plan),
-                class_counts=classes,
+                counts={split: len(values) for split, values in labels.items()},
+                class_counts={split: _class_counts(values, source.class_names) for split, values in labels.items()},
                 image_size=data.image_size,
                 labels_per_class=data.labels_per_class,
                 seed=data.seed,
-                cuts_validation=not labels["validation"].size,
+                cuts_validation=cuts_validation,
                 digest=value_digest([files_digest(work.out.glob("*.npy")), source.class_names]),
                 test_digest=files_digest(work.out.glob("test.*.npy")),
+                files={
+                    path.name: file_digest(path) for path in sorted([*work.out.glob("*.npy"), work.out / FILES])
+                },
             )
             work.record(manifest)
             dataset = Dataset(work.out)
@@ -86,52 +98,69 @@ def sample_grid(dataset: Dataset) -> Figure:
     return draw_rows(rows)
 
 
-def _counts(plan: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Number of images that go to each split."""
-    destinations = np.concatenate(list(plan.values()))
-    return {split: int(np.sum(destinations == index)) for index, split in enumerate(SPLITS)}
+def _class_counts(labels: np.ndarray, class_names: Sequence[str]) -> list[int]:
+    found: list[int] = np.bincount(labels[labels != UNLABELLED], minlength=len(class_names)).tolist()
+    return found
 
 
-def _write_images(folder: Path, source: Source, plan: Mapping[str, np.ndarray], size: int) -> None:
-    """Write the images one by one to where the plan says, in the order in which the source gives them."""
-    counts = _counts(plan)
+def _write_images(folder: Path, source: Source, labels: Mapping[str, np.ndarray], data: DataParams) -> pd.DataFrame:
+    """Read each image once and write it to where it goes.
+
+    Only those of the source's train split may go elsewhere, by what they and others show. They wait in a file of
+    their own until all have been seen, so that memory holds few images, and the disk these twice for a while.
+
+    Returns:
+        What `files.parquet` tells, sorted by split and row.
+    """
+    about: list[tuple[Any, ...]] = []
+    goes = {split: np.full(len(labels[split]), SPLITS.index(split)) for split in SPLITS}
+    total, size = sum(map(len, labels.values())), data.image_size
     try:
-        with closing(Progress("ingest", sum(counts.values()), "image")) as progress, ExitStack() as stack:
-            # not a memory map: with these the process stays small, and a full disk is an error instead of a crash
-            files = [
-                stack.enter_context(_image_file(folder / f"{split}.images.npy", counts[split], size))
-                for split in SPLITS
-            ]
+        with closing(Progress("ingest", total, "image")) as progress, ExitStack() as stack:
+            # not memory maps: with these the process stays small, and a full disk is an error instead of a crash
+            files = [stack.enter_context((folder / f"{split}.images.npy").open("wb")) for split in SPLITS]
+            for file in files:
+                file.write(_head(0, size))
+            queue = stack.enter_context(tempfile.TemporaryFile(dir=folder))
             for split in SPLITS:
-                for image, destination in zip(source.images(split), plan[split], strict=True):
-                    files[destination].write(image.tobytes())
+                first = len(about)
+                for picture in source.images(split):
+                    (queue if split == "train" else files[SPLITS.index(split)]).write(picture.pixels)
+                    about.append(tuple(getattr(picture, name) for name in ABOUT))
                     progress.step()
+                if split == "train":
+                    told = pd.DataFrame(about[first:], columns=ABOUT)
+                    goes[split] = plan_train(labels, told["digest"], told["group"], source.class_names, data)
+                    queue.seek(0)
+                    for destination in goes[split]:
+                        files[destination].write(queue.read(3 * size**2))
+            counts = np.bincount(np.concatenate(list(goes.values())), minlength=len(SPLITS))
+            for file, count in zip(files, counts, strict=True):
+                # as long as the first one: NumPy leaves room for any number of images
+                file.seek(0)
+                file.write(_head(int(count), size))
     except OSError as error:
         raise UserError(
             f"{folder.parent}: can't write the images: {error.strerror}; make room and run again"
         ) from None
+    return _table(about, np.concatenate([labels[split] for split in SPLITS]), np.concatenate(list(goes.values())))
 
 
-def _image_file(path: Path, count: int, size: int) -> BinaryIO:
-    """A new file that holds the head of an array uint8 (count, size, size, 3); the pixels are to follow."""
-    file = path.open("wb")
+def _head(count: int, size: int) -> bytes:
+    """The beginning of a file that holds an array uint8 (count, size, size, 3); the pixels follow."""
+    head = io.BytesIO()
     shape = (count, size, size, 3)
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return file
+    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return head.getvalue()
 
 
-def _write_labels(
-    folder: Path, labels: Mapping[str, np.ndarray], plan: Mapping[str, np.ndarray], classes: int
-) -> dict[str, list[int]]:
-    """Write the labels in the order of the images; returns the number of images of each class of each split."""
-    counts = {}
-    for index, split in enumerate(SPLITS):
-        here = np.concatenate([labels[origin][plan[origin] == index] for origin in SPLITS])
-        if split == "unlabelled":
-            here = np.full(len(here), UNLABELLED, np.int64)
-        save_array(folder / f"{split}.labels.npy", here)
-        counts[split] = np.bincount(here[here != UNLABELLED], minlength=classes).tolist()
-    return counts
+def _table(about: list[tuple[Any, ...]], labels: np.ndarray, goes: np.ndarray) -> pd.DataFrame:
+    """What `files.parquet` tells of images in the order of the source."""
+    table = pd.DataFrame(about, columns=ABOUT).astype({"width": "int64", "height": "int64", "group": "string"})
+    table.insert(0, "split", np.array(SPLITS)[goes])
+    table.insert(1, "row", table.groupby("split").cumcount().astype("int64"))
+    table.insert(2, "label", np.where(goes == SPLITS.index("unlabelled"), UNLABELLED, labels))
+    return table.iloc[np.argsort(goes, kind="stable")].reset_index(drop=True)
 
 
 if __name__ == "__main__":

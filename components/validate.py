@@ -3,7 +3,8 @@
 Reads `dataset/`; writes `validation/`: `verdict.json` (what holds and what does not), `statistics.json`,
 `schema.json` (classes, sizes, ranges, all expectations with their bounds), `docs/` (Data Docs: open
 `docs/index.html`), a picture of the classes and `result.json`. Of a dataset that fails, the same files but the
-record lie in `validation.failed/`, until the next one that passes.
+record lie in `validation.failed/`, until the next one that passes. The last line printed says what the test images
+can prove with the replicates that are asked for.
 
 `verdict.json` holds no times, ids or bounds: it changes only with what was found in the images, so that a loosened
 bound does not make the stages that wait for the verdict train again.
@@ -31,8 +32,11 @@ from components.shared.checks.image_table import (
     split_table,
 )
 from components.shared.errors import UserError
+from components.shared.evaluation.predictions import TEST, image_digests
+from components.shared.evaluation.wording import provable_in_words
 from components.shared.params.schema import Params, ValidationParams
 from components.shared.plots.grids import draw_rows
+from components.shared.registry.ledger import RegistryLedger
 from components.shared.step import Work, command_line, working
 
 MAX_CLASSES_DRAWN = 20
@@ -45,15 +49,17 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
     Args:
         dataset: folder written by `ingest`.
         out: folder to write. Beside it, `<out>.failed/` keeps what was found when the dataset fails.
-        params: reads validation.
+        params: reads validation, and gate.alpha and runtime.replicates to tell what the test images can prove.
 
     Returns:
         The record that is written to `result.json`.
 
     Raises:
-        UserError: the dataset is missing or damaged, or fails a critical expectation.
+        UserError: the dataset is missing or damaged, a file of it was replaced since it was ingested, or it fails a
+            critical expectation.
     """
     data, out = Dataset(dataset), Path(out)
+    data.check_digests()
     failed = out.with_name(f"{out.name}.failed")
     refuse_foreign(failed, [VERDICT])
     with working("validate", out, params, {"dataset": Path(dataset)}, data.manifest.name) as work:
@@ -75,11 +81,26 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
             raise UserError(f"{dataset}: {critical[0].line()}{more}; see {failed / 'docs' / 'index.html'}")
         passed = len(outcomes) - len(warnings)
         metrics = {"expectations": len(outcomes), "passed": passed, "warnings": len(warnings), "critical": 0}
-        result = work.finish(data.manifest.digest, metrics, expectations=[o.verdict() for o in outcomes])
+        provable = _provable(data, params)
+        result = work.finish(
+            data.manifest.digest, metrics, expectations=[o.verdict() for o in outcomes], provable=provable
+        )
     if failed.exists():
         shutil.rmtree(failed)
     print(f"{out}: {passed} of {len(outcomes)} expectations hold, none critical fails", flush=True)
+    print(f"validate: {provable}", flush=True)
     return result
+
+
+def _provable(data: Dataset, params: Params) -> str:
+    """What these test images can prove, in words, before anything is trained."""
+    place, assumed = 1, ""
+    try:
+        place = RegistryLedger().expected("not trained yet", image_digests(data, TEST))
+    except UserError as error:
+        assumed = f" (assumed: the first look; {error})"
+    alpha, replicates = params.gate.alpha, len(params.runtime.replicates)
+    return provable_in_words(len(data.labels(TEST)), replicates, alpha, place) + assumed
 
 
 def examine(

@@ -155,6 +155,32 @@ def fit_minibatch_probe(
     return LinearProbe(kernel, bias)
 
 
+def penalties(options: ProbeOptions) -> tuple[float | None, ...]:
+    """What the penalty is chosen from; the solver `minibatch` has none."""
+    return options.l2 if options.solver == "full_batch" else (None,)
+
+
+def fit_probe(
+    features: np.ndarray, labels: np.ndarray, classes: int, options: ProbeOptions, l2: float | None, seed: int
+) -> LinearProbe:
+    """Fit a linear classifier with the solver that the options name.
+
+    Args:
+        features: float32, shape (N, D).
+        labels: int64, shape (N,), in [0, classes).
+        classes: number of classes.
+        options: how.
+        l2: one of `penalties(options)`.
+        seed: decides the initial weights, and of mini-batches the order.
+
+    Raises:
+        ValueError: there is no image, or a label outside [0, classes).
+    """
+    if l2 is None:
+        return fit_minibatch_probe(features, labels, classes, options.minibatch, seed)
+    return fit_linear_probe(features, labels, classes, l2, options.steps, seed)
+
+
 class Adam:
     """Adam on NumPy arrays, updated in place.
 

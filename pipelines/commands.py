@@ -35,17 +35,22 @@ def write_params_file(
 def experiment(
     overrides: Overrides = None,
     name: Annotated[str | None, typer.Option(help="of the experiment; DVC makes one up without it")] = None,
+    judge: Annotated[bool, typer.Option("--judge", help="open the test set; this counts as a look")] = False,
 ) -> int:
     """Check options, then run them as a DVC experiment.
 
     $ contrastive experiment data=cifar10 runtime.epochs=200
 
     is `dvc exp run -S data=cifar10 -S runtime.epochs=200`, but a wrong option
-    or value is told in one line before DVC touches params.yaml.
+    or value is told in one line before DVC touches params.yaml, and whatever
+    fails later leaves params.yaml and the stages' folders as they were.
+
+    The test set stays closed unless asked with --judge: each look at it makes
+    the next one worth less.
     """
     from pipelines.experiment import run_experiment
 
-    return run_experiment(overrides or [], name)
+    return run_experiment(overrides or [], name, judge)
 
 
 @app.command()

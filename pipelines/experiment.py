@@ -8,9 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
+from components.shared.artifacts import replace_file
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params, write_params
 from components.shared.repository import find_root, in_repository
+
+_OPEN_TEST = "gate.open_test"
 
 
 def write_composed(overrides: Sequence[str], out: Path | None = None) -> None:
@@ -32,21 +37,77 @@ def write_composed(overrides: Sequence[str], out: Path | None = None) -> None:
     print(f"{out}: composed from {' '.join(overrides) or 'the defaults'}")
 
 
-def run_experiment(overrides: Sequence[str], name: str | None = None) -> int:
+def run_experiment(overrides: Sequence[str], name: str | None = None, judge: bool = False) -> int:
     """Check the options and hand them to DVC; returns DVC's exit status.
+
+    An experiment that fails or is stopped leaves params.yaml, dvc.lock and the folders of the stages as they were.
 
     Args:
         overrides: such as `data=cifar10` or `runtime.epochs=200`.
         name: of the experiment; None lets DVC make one up.
+        judge: open the test set, which counts as a look; otherwise validation numbers are all there is.
 
     Raises:
         UserError: an override is not allowed.
     """
     root = find_root()
+    if any(_OPEN_TEST in override for override in overrides):
+        raise UserError(f"{_OPEN_TEST}: an experiment opens the test set with --judge, and only so")
+    overrides = [*overrides, f"{_OPEN_TEST}={str(judge).lower()}"]
     compose_params(overrides, root / "conf")
     named = ["--name", name] if name else []
     chosen = [part for override in overrides for part in ("-S", override)]
+    before = _Workspace(root)
+    status = _dvc(root, "exp", "run", *named, *chosen)
+    if status:
+        before.restore()
+    elif not judge:
+        print("not judged: the test set stayed closed; the same command with --judge opens it and counts as a look")
+    return status
+
+
+class _Workspace:
+    """What an experiment changes, to be put back if it fails: two files of DVC's, and the outputs of the stages."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        lock = root / "dvc.lock"
+        stages = yaml.safe_load(lock.read_bytes())["stages"].values() if lock.exists() else []
+        outputs = [root / out["path"] for stage in stages for out in stage.get("outs", [])]
+        self.folders = {path: _identity(path) for path in outputs if path.is_dir()}
+        files = [root / "params.yaml", lock, *(path for path in outputs if path.is_file())]
+        self.files = {path: path.read_bytes() if path.exists() else None for path in files}
+
+    def restore(self) -> None:
+        """Put back the files; folders that were replaced or removed come from DVC's cache."""
+        for path, content in self.files.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            elif not path.exists() or path.read_bytes() != content:
+                replace_file(path, content)
+        changed = [path for path, identity in self.folders.items() if _identity(path) != identity]
+        names = [str(path.relative_to(self.root)) for path in changed]
+        if names and _dvc(self.root, "checkout", "--quiet", "--force", *names):
+            print(f"not in DVC's cache, so not as before: some of {', '.join(names)}", file=sys.stderr)
+        print("params.yaml, dvc.lock and the stages' outputs are as before the experiment", file=sys.stderr)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Another one after a step has replaced its folder; None without the folder."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def _dvc(root: Path, *arguments: str) -> int:
     # the stages call `python`: this environment's, also where it is not activated
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    command = [sys.executable, "-m", "dvc", "exp", "run", *named, *chosen]
-    return subprocess.run(command, cwd=root, env={**os.environ, "PATH": path}, check=False).returncode
+    command = [sys.executable, "-m", "dvc", *arguments]
+    with subprocess.Popen(command, cwd=root, env={**os.environ, "PATH": path}) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                # DVC got the signal too, and ends its stage
+                continue

@@ -52,9 +52,9 @@ class Manifest(Record):
 
     `name` is that of the data option; it names the MLflow experiment. `source` says where the images were read.
     `counts` maps each split to its number of images, `class_counts` each split to the number of images of each
-    class (in the order of `class_names`); `cuts_validation` tells
-    that the validation split was cut from the labelled images; `digest` covers all arrays and the class names, `test_digest` the
-    test split alone; `files` maps each array's file, and `files.parquet`, to its SHA-256.
+    class (in the order of `class_names`); `cuts_validation` tells that the validation split was cut from the
+    labelled images; `digest` covers all arrays and the class names, `test_digest` the test split alone; `files`
+    maps each array's file, and `files.parquet`, to its SHA-256.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Manifest(Record):
     cuts_validation: bool
     digest: str
     test_digest: str
-    files: dict[str, str] = {}
+    files: dict[str, str]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -274,16 +274,15 @@ class Dataset:
             raise UserError(f"{path}: can't be read ({why}); run the ingest step again") from None
 
     def check_digests(self) -> None:
-        """Check every file against the manifest.
+        """Check that every array, and `files.parquet`, is what was ingested.
 
         Raises:
-            UserError: one is missing, was replaced since, or the manifest does not tell.
+            UserError: one is missing, was replaced since, or the manifest does not tell its digest.
         """
-        if not self.manifest.files:
-            raise UserError(f"{self.folder}/manifest.json: files: tells no digests; run the ingest step again")
-        for name, digest in self.manifest.files.items():
+        arrays = [f"{split}.{kind}.npy" for split in SPLITS for kind in ("images", "labels")]
+        for name in (*arrays, FILES):
             path = self.folder / name
-            if not path.is_file() or file_digest(path) != digest:
+            if not path.is_file() or file_digest(path) != self.manifest.files.get(name):
                 raise UserError(f"{path}: is not what manifest.json says was ingested; run the ingest step again")
 
     def _load(self, name: str, mmap_mode: Any = None) -> np.ndarray:

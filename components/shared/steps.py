@@ -69,7 +69,11 @@ STEPS: dict[str, Step] = {
     for step in (
         Step(name="ingest", title="Ingest the images", network=True, out="dataset", reads=("data",)),
         Step(
-            name="validate", title="Validate the data", inputs=("dataset",), out="validation", reads=("validation",)
+            name="validate",
+            title="Validate the data",
+            inputs=("dataset",),
+            out="validation",
+            reads=("validation", "gate.alpha", REPLICATES),
         ),
         Step(
             name="pretrain",
@@ -156,10 +160,12 @@ STEPS: dict[str, Step] = {
     )
 }
 
-# what Kubeflow runs besides: compose looks at the data, record is about one run alone
+# what Kubeflow runs besides: compose looks at the data, gather puts the replicates of a step together, record is
+# about one run alone
 TASKS: dict[str, Task] = {
     "compose": Task(name="compose", title="Compose the options", cached=False),
     **STEPS,
+    "gather": Task(name="gather", title="Gather the replicates"),
     "refuse": Task(name="refuse", title="Do not register"),
     "record": Task(name="record", title="Record how it ended", network=True, cached=False),
 }

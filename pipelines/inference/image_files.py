@@ -123,7 +123,7 @@ def _read(path: Path, size: int) -> np.ndarray:
             raise UserError(f"{path}: not a file; remove it")
         if status.st_size > LARGEST_FILE:
             raise UserError(f"{path}: too large: {status.st_size >> 20} MiB, at most {LARGEST_FILE >> 20} are read")
-        return decode(path.read_bytes(), size, str(path))
+        return decode(path.read_bytes(), size, str(path)).pixels
     except UnicodeEncodeError:
         raise UserError(f"{path}: its name is not UTF-8; rename it") from None
     except OSError as error:

@@ -13,40 +13,46 @@ from kfp import dsl
 def compose(
     overrides: list[str],
     data_version: str,
+    replicates: str,
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Steps",
     ingest=str,
     validate=str,
     pretrain=str,
+    search=str,
     probe=str,
     baseline=str,
     finetune=str,
     champion=str,
     evaluate=str,
     register=str,
+    gather=str,
 ):
     """Check the options, and hand each step only what its result depends on.
 
     Args:
         overrides: Options such as data=cifar10 or runtime.epochs=200.
         data_version: Names the state of the data; empty = found by looking at the source.
+        replicates: The seeds that the pipeline was compiled for, as JSON; the options must mean the same.
 
     Returns:
         ingest: Parameters and code of ingest, and the state of the data.
         validate: Parameters and code of validate.
         pretrain: Parameters and code of pretrain.
+        search: Parameters and code of search.
         probe: Parameters and code of probe.
         baseline: Parameters and code of baseline.
         finetune: Parameters and code of finetune.
         champion: Parameters and code of champion.
         evaluate: Parameters and code of evaluate.
         register: Parameters and code of register.
+        gather: Code that gathers replicates.
     """
     from collections import namedtuple
 
     from pipelines.kubeflow import runtime
 
-    found = runtime.settings_of_steps(overrides, data_version)
+    found = runtime.settings_of_steps(overrides, data_version, replicates)
     return namedtuple("Steps", found)(**found)
 
 
@@ -96,6 +102,7 @@ def validate(
 
 def pretrain(
     settings: str,
+    seed: int,
     dataset: dsl.Input[dsl.Dataset],
     encoder: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
@@ -105,6 +112,7 @@ def pretrain(
 
     Args:
         settings: Parameters and code version.
+        seed: Of the replicate.
         dataset: Images and labels; the labels serve only the online probe and methods that use them.
 
     Returns:
@@ -114,13 +122,40 @@ def pretrain(
     """
     from pipelines.kubeflow import runtime
 
-    runtime.run("pretrain", settings, [dataset], encoder, metrics=metrics, page=views)
+    runtime.run("pretrain", settings, [dataset], encoder, seed, metrics=metrics, page=views)
+
+
+def search(
+    settings: str,
+    seed: int,
+    dataset: dsl.Input[dsl.Dataset],
+    encoder: dsl.Input[dsl.Model],
+    search: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Look for the best training of baseline and fine-tuning in the same space, on held-out images.
+
+    Args:
+        settings: Parameters and code version.
+        seed: Of the first replicate, and of all trials.
+        dataset: Images and labels.
+        encoder: The first replicate's encoder.
+
+    Returns:
+        search: What was chosen for baseline, fine-tuning and probe, and all trials.
+        metrics: Log-loss and accuracy of what was chosen, on held-out images.
+    """
+    from pipelines.kubeflow import runtime
+
+    runtime.run("search", settings, [dataset, encoder], search, seed, metrics=metrics)
 
 
 def probe(
     settings: str,
+    seed: int,
     dataset: dsl.Input[dsl.Dataset],
     encoder: dsl.Input[dsl.Model],
+    search: dsl.Input[dsl.Artifact],
     probe: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     pictures: dsl.Output[dsl.HTML],
@@ -129,22 +164,26 @@ def probe(
 
     Args:
         settings: Parameters and code version.
+        seed: Of the replicate.
         dataset: Images and labels.
-        encoder: The pretrained encoder.
+        encoder: The replicate's encoder.
+        search: What was chosen for the probe.
 
     Returns:
-        probe: A linear classifier on the frozen encoder, its predictions, and accuracy over labels per class.
-        metrics: Accuracies of the linear probe and of nearest neighbours.
-        pictures: Accuracy over labels per class, and nearest neighbours.
+        probe: A linear classifier on the frozen encoder, and its predictions, also with fewer labels.
+        metrics: Accuracies of the linear probe and of nearest neighbours, on validation images.
+        pictures: Nearest neighbours.
     """
     from pipelines.kubeflow import runtime
 
-    runtime.run("probe", settings, [dataset, encoder], probe, metrics=metrics, page=pictures)
+    runtime.run("probe", settings, [dataset, encoder, search], probe, seed, metrics=metrics, page=pictures)
 
 
 def baseline(
     settings: str,
+    seed: int,
     dataset: dsl.Input[dsl.Dataset],
+    search: dsl.Input[dsl.Artifact],
     baseline: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
@@ -152,21 +191,25 @@ def baseline(
 
     Args:
         settings: Parameters and code version.
+        seed: Of the replicate.
         dataset: Images and labels.
+        search: What was chosen for the baseline.
 
     Returns:
-        baseline: The classifier of the best seed, the predictions of all, and curves.
-        metrics: Accuracy on validation and test images, mean and standard deviation over seeds.
+        baseline: The classifier, its predictions, and curves.
+        metrics: Accuracy and log-loss on validation images.
     """
     from pipelines.kubeflow import runtime
 
-    runtime.run("baseline", settings, [dataset], baseline, metrics=metrics)
+    runtime.run("baseline", settings, [dataset, search], baseline, seed, metrics=metrics)
 
 
 def finetune(
     settings: str,
+    seed: int,
     dataset: dsl.Input[dsl.Dataset],
     encoder: dsl.Input[dsl.Model],
+    search: dsl.Input[dsl.Artifact],
     finetune: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
@@ -174,16 +217,18 @@ def finetune(
 
     Args:
         settings: Parameters and code version.
+        seed: Of the replicate.
         dataset: Images and labels.
-        encoder: The pretrained encoder.
+        encoder: The replicate's encoder.
+        search: What was chosen for fine-tuning.
 
     Returns:
-        finetune: The classifier of the best seed, the predictions of all, and curves.
-        metrics: Accuracy on validation and test images, mean and standard deviation over seeds.
+        finetune: The classifier, its predictions, and curves.
+        metrics: Accuracy and log-loss on validation images.
     """
     from pipelines.kubeflow import runtime
 
-    runtime.run("finetune", settings, [dataset, encoder], finetune, metrics=metrics)
+    runtime.run("finetune", settings, [dataset, encoder, search], finetune, seed, metrics=metrics)
 
 
 def champion(settings: str) -> str:
@@ -204,6 +249,7 @@ def evaluate(
     settings: str,
     champion: str,
     dataset: dsl.Input[dsl.Dataset],
+    search: dsl.Input[dsl.Artifact],
     probe: dsl.Input[dsl.Model],
     baseline: dsl.Input[dsl.Model],
     finetune: dsl.Input[dsl.Model],
@@ -218,20 +264,21 @@ def evaluate(
         settings: Parameters and code version.
         champion: What the registry said of the model in use, as JSON.
         dataset: Images and labels.
-        probe: The linear probe.
-        baseline: The supervised baseline.
-        finetune: The fine-tuned model.
+        search: All trials of both sides.
+        probe: All replicates of the linear probe.
+        baseline: All replicates of the supervised baseline.
+        finetune: All replicates of the fine-tuned model.
 
     Returns:
         evaluation: The verdict (blessing.json), numbers, pictures and the report.
-        metrics: Accuracies, the gain over the baseline and its interval, and the verdict as 0 or 1.
-        confusion: Confusion matrix of the exported model on the test images.
+        metrics: Accuracies and gain on validation images, and the verdict as 0 or 1.
+        confusion: Confusion matrix of the exported model on the test images, if they were opened.
         report: The page for a reviewer: verdict, reasons, numbers and pictures.
         Output: The verdict, blessed or refused.
     """
     from pipelines.kubeflow import runtime
 
-    inputs = [dataset, probe, baseline, finetune]
+    inputs = [dataset, search, probe, baseline, finetune]
     blessing = runtime.evaluate(
         settings, inputs, champion, evaluation, metrics=metrics, confusion=confusion, page=report
     )
@@ -253,8 +300,8 @@ def register(
         settings: Parameters and code version.
         dataset: Images and labels.
         evaluation: The verdict.
-        probe: The linear probe.
-        finetune: The fine-tuned model.
+        probe: All replicates of the linear probe.
+        finetune: All replicates of the fine-tuned model.
 
     Returns:
         registration: The version and its alias, or why there is none.

@@ -19,11 +19,9 @@ from kfp.local import subprocess_task_handler
 from kfp.local.orchestrator import task_executor
 from kfp.local.status import Status
 
-from components.shared.artifacts import Result, read_record
 from components.shared.code import ROOT
 from components.shared.environment import environment
 from components.shared.errors import UserError
-from components.shared.evaluation.gate import read_blessing
 from components.shared.params.composing import compose_params
 from components.shared.repository import find_root
 from pipelines.kubeflow import RUN
@@ -50,7 +48,7 @@ def run_here(overrides: Sequence[str], out: Path | None, data_version: str, cach
     root = find_root()
     folder = Path(os.path.relpath(out, root)) if out is not None else FOLDER
     with chdir(root):
-        compose_params(overrides)
+        params, _ = compose_params(overrides)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -61,7 +59,7 @@ def run_here(overrides: Sequence[str], out: Path | None, data_version: str, cach
         with warnings.catch_warnings(), environment({RUN: run_id, "PYTHONPATH": os.pathsep.join(paths)}):
             # that names and resources do nothing here, and that no image is run, is known
             warnings.filterwarnings("ignore", module="kfp")
-            pipeline = build_pipeline()
+            pipeline = build_pipeline(params.runtime.replicates)
             local.init(
                 local.SubprocessRunner(use_venv=False),
                 pipeline_root=str(folder),
@@ -79,12 +77,11 @@ def run_here(overrides: Sequence[str], out: Path | None, data_version: str, cach
         if tasks.failure:
             raise UserError(tasks.failure)
         evaluation = Path(tasks.outputs["evaluate"]["evaluation"].path)
-        registered = None
+        registration = None
         if "register" in tasks.outputs:
-            registered = read_record(Path(tasks.outputs["register"]["registration"].path), Result)
+            registration = Path(tasks.outputs["register"]["registration"].path)
         page = os.path.relpath(evaluation / "report.html")
-        lines = table(read_record(evaluation, Result), read_blessing(evaluation), registered, page)
-        print("\n".join(["", *lines]))
+        print("\n".join(["", *table(evaluation, registration, page)]))
 
 
 class _Tasks:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.artifacts import SPLITS, Manifest, Result, read_record
-from components.shared.evaluation.gate import read_blessing
 from components.shared.templates import Picture, render
 from pipelines.summary import table
 
@@ -20,8 +19,7 @@ _PICTURES = {
     "probe": (
         "What the frozen encoder knows",
         {
-            "budgets.png": "Accuracy of the linear probe on test images over labels per class.",
-            "neighbours.png": "Test images, each with its nearest other test images in the encoder's features.",
+            "neighbours.png": "Validation images, each with its nearest others in the encoder's features.",
         },
     ),
 }
@@ -74,7 +72,7 @@ def outcome(evaluation: Path, registration: Path | None) -> str:
     """The table that ends every run, as Markdown."""
     registered = read_record(registration, Result) if registration is not None else None
     report = "the artifact `report` of evaluate, and MLflow"
-    lines = table(read_record(evaluation, Result), read_blessing(evaluation), registered, report)
+    lines = table(evaluation, registration, report)
     good = registered is not None and bool(registered.details.get("registered"))
     return render(TEMPLATES / "outcome.md.j2", registered=good, lines=lines)
 

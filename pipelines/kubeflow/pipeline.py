@@ -4,29 +4,35 @@ Without `from __future__ import annotations`, which KFP can't read.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfp import compiler, dsl
 
 from components.shared.steps import STEPS, TASKS, Step
 from pipelines.kubeflow import NAME, components
 from pipelines.kubeflow.cluster import Cluster
+from pipelines.kubeflow.gathering import ABOUT, gather_component, input_of
+from pipelines.kubeflow.names import gather_name, replicate_name
 from pipelines.kubeflow.placement import apply_cluster_settings, pipeline_config
 
 # of an image that no task is ever run in
 LOCAL_IMAGE = "python"
 
-Component = Callable[..., dsl.PipelineTask]
-
 
 def build_pipeline(
-    cluster: Cluster | None = None, overrides: Sequence[str] = (), data_version: str = "", commit: str | None = None
+    replicates: Sequence[int],
+    cluster: Cluster | None = None,
+    overrides: Sequence[str] = (),
+    data_version: str = "",
+    commit: str | None = None,
 ) -> Any:
     """Make the pipeline for a cluster, or for running it here.
 
     Args:
+        replicates: seeds; the pipeline has tasks for each, and runs with no others.
         cluster: its settings; None is for a local run: no resources, no retries.
         overrides: default of the pipeline's parameter of the same name.
         data_version: default of the pipeline's parameter of the same name.
@@ -40,7 +46,7 @@ def build_pipeline(
     Raises:
         UserError: an image has no tag and there is no commit.
     """
-    tasks = _Tasks(cluster, commit)
+    tasks = _Tasks(cluster, commit, replicates)
     config = pipeline_config(cluster) if cluster is not None else None
 
     @dsl.pipeline(
@@ -61,14 +67,15 @@ def build_pipeline(
         """
         end = tasks.add("record", overrides=overrides)
         with dsl.ExitHandler(end, name="Steps"):
-            settings = tasks.add("compose", overrides=overrides, data_version=data_version).outputs
-            made: dict[str, dsl.PipelineTask] = {}
+            compiled = json.dumps(list(replicates))
+            composing = tasks.add("compose", overrides=overrides, data_version=data_version, replicates=compiled)
+            settings = composing.outputs
             for step in STEPS.values():
-                if step.name != "register":
-                    made[step.out] = tasks.add_step(step, settings, made)
-            evaluated = made[STEPS["evaluate"].out]
+                if step.name not in ("evaluate", "register"):
+                    tasks.add_step(step, settings)
+            evaluated = tasks.add_step(STEPS["evaluate"], settings)
             with dsl.If(evaluated.outputs["Output"] == "blessed", name="Blessed"):
-                tasks.add_step(STEPS["register"], settings, made)
+                tasks.add_step(STEPS["register"], settings)
             with dsl.Else(name="Refused"):
                 tasks.add("refuse", evaluation=evaluated.outputs["evaluation"])
 
@@ -76,39 +83,94 @@ def build_pipeline(
 
 
 def compile_pipeline(
-    cluster: Cluster, path: Path, overrides: Sequence[str] = (), data_version: str = "", commit: str | None = None
+    replicates: Sequence[int],
+    cluster: Cluster,
+    path: Path,
+    overrides: Sequence[str] = (),
+    data_version: str = "",
+    commit: str | None = None,
 ) -> None:
     """Write the pipeline and its platform settings as one YAML file; arguments as of `build_pipeline`."""
-    pipeline = build_pipeline(cluster, overrides, data_version, commit)
+    pipeline = build_pipeline(replicates, cluster, overrides, data_version, commit)
     compiler.Compiler().compile(pipeline, str(path))
 
 
+class _Made(NamedTuple):
+    """A task, and what it hands to those that read its folder."""
+
+    task: dsl.PipelineTask
+    output: Any
+
+
 class _Tasks:
-    """Makes tasks of the components, each in its image and with the cluster's settings."""
+    """Makes tasks of the components, each in its image and with the cluster's settings.
 
-    def __init__(self, cluster: Cluster | None, commit: str | None):
-        self.cluster = cluster
-        self.made: dict[str, Component] = {}
-        for name in TASKS:
-            image = cluster.image_for(name, commit) if cluster is not None else LOCAL_IMAGE
-            function = getattr(components, name)
-            self.made[name] = dsl.component(function, base_image=image, install_kfp_package=False)
+    Attributes:
+        made: folder and seed → what makes it; the seed is None where the folder is not about one replicate.
+    """
 
-    def add(self, name: str, **inputs: Any) -> dsl.PipelineTask:
-        task, row = self.made[name](**inputs), TASKS[name]
-        task.set_display_name(row.title)
+    def __init__(self, cluster: Cluster | None, commit: str | None, replicates: Sequence[int]):
+        self.cluster, self.commit, self.replicates = cluster, commit, replicates
+        self.made: dict[tuple[str, int | None], _Made] = {}
+
+    def add(self, task_of: str, at: str = "", of: str = "", **inputs: Any) -> dsl.PipelineTask:
+        """Add a task.
+
+        Args:
+            task_of: its row in the table of steps.
+            at: its name, if that is not the row's.
+            of: what it is about, for its title.
+            **inputs: of its component.
+        """
+        row = TASKS[task_of]
+        image = self.cluster.image_for(task_of, self.commit) if self.cluster is not None else LOCAL_IMAGE
+        if task_of == "gather":
+            component, about = gather_component(self.replicates, image), ABOUT
+        else:
+            function = getattr(components, task_of)
+            component = dsl.component(function, base_image=image, install_kfp_package=False)
+            about = (inspect.getdoc(function) or "").splitlines()[0]
+        # KFP names a task after its component, and would number those of replicates by their place in the list
+        component.component_spec.name = at or task_of
+        task: dsl.PipelineTask = component(**inputs)
+        task.set_display_name(f"{row.title}, {of}" if of else row.title)
         task.set_caching_options(row.cached)
         if self.cluster is not None:
-            about = (inspect.getdoc(getattr(components, name)) or "").splitlines()[0]
             apply_cluster_settings(task, row, about, self.cluster)
         return task
 
-    def add_step(self, step: Step, settings: Mapping[str, Any], made: Mapping[str, dsl.PipelineTask]) -> Any:
-        """Add a step; `made` maps the folders that it reads or waits for to their tasks."""
-        # the champion is handed on as text: KFP would take an artifact of a task that always runs for a new one
-        inputs = {
-            folder: made[folder].output if folder == "champion" else made[folder].outputs[folder]
-            for folder in step.inputs
+    def add_step(self, step: Step, settings: Mapping[str, Any]) -> Any:
+        """Add a step: a task for each replicate that it has, and one that gathers them if a later step reads all."""
+        if step.replicates != "each":
+            return self._add_one(step, settings, self.replicates[0] if step.replicates else None, step.name)
+        made = {
+            seed: self._add_one(step, settings, seed, replicate_name(step.name, seed), f"seed {seed}")
+            for seed in self.replicates
         }
-        task = self.add(step.name, settings=settings[step.name], **inputs)
-        return task.after(*(made[folder] for folder in step.after))
+        if any(step.out in reader.inputs and not reader.replicates for reader in STEPS.values()):
+            task = self.add(
+                "gather",
+                gather_name(step.name),
+                step.name,
+                step=step.name,
+                settings=settings["gather"],
+                dataset=self.made["dataset", None].output,
+                **{input_of(seed): task.outputs[step.out] for seed, task in made.items()},
+            )
+            self.made[step.out, None] = _Made(task, task.outputs["gathered"])
+        return made
+
+    def _add_one(
+        self, step: Step, settings: Mapping[str, Any], seed: int | None, at: str, of: str = ""
+    ) -> dsl.PipelineTask:
+        read = {folder: self._found(folder, seed).output for folder in step.inputs}
+        about = {} if seed is None else {"seed": seed}
+        task = self.add(step.name, at, of, settings=settings[step.name], **about, **read)
+        # the champion is handed on as text: KFP would take an artifact of a task that always runs for a new one
+        output = task.output if step.name == "champion" else task.outputs[step.out]
+        self.made[step.out, seed if step.replicates == "each" else None] = _Made(task, output)
+        return task.after(*(self._found(folder, seed).task for folder in step.after))
+
+    def _found(self, folder: str, seed: int | None) -> _Made:
+        """A folder of the same replicate, if there is one for each; else the one that there is."""
+        return self.made.get((folder, seed)) or self.made[folder, None]

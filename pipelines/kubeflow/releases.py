@@ -46,10 +46,10 @@ def write_compiled(out: Path, overrides: Sequence[str], data_version: str) -> No
     Raises:
         UserError: an override is not allowed, or the file can't be written.
     """
-    cluster, what = _divide(overrides)
+    cluster, what, replicates = _divide(overrides)
     commit = settings.commit()
     image = cluster.image_for("ingest", commit)
-    text = compiled(cluster, commit, what, data_version)
+    text = compiled(replicates, cluster, commit, what, data_version)
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -61,11 +61,17 @@ def write_compiled(out: Path, overrides: Sequence[str], data_version: str) -> No
     print(f"{out}: image {image}, {gpus}, {summary(what)}")
 
 
-def compiled(cluster: Cluster, commit: str | None, overrides: Sequence[str] = (), data_version: str = "") -> str:
-    """The pipeline for a cluster as YAML."""
+def compiled(
+    replicates: Sequence[int],
+    cluster: Cluster,
+    commit: str | None,
+    overrides: Sequence[str] = (),
+    data_version: str = "",
+) -> str:
+    """The pipeline for these seeds and a cluster as YAML."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        compile_pipeline(cluster, path, overrides, data_version, commit)
+        compile_pipeline(replicates, cluster, path, overrides, data_version, commit)
         return path.read_text(encoding="utf-8")
 
 
@@ -75,20 +81,20 @@ def publish(wanted: ReleaseOptions, access: Access) -> tuple[Client, Release]:
     Its name is printed, and by KFP's client links to what was made.
 
     Options that say what is computed are left out of the file and given to each run, so that they make no new
-    version. Pipeline and experiment are made on first use.
+    version; but for the replicates, which are tasks of their own. Pipeline and experiment are made on first use.
 
     Raises:
         UserError: an option is not allowed, or there are changes that are not committed.
         ClusterError: the server refused or was lost; what was uploaded is found again by the next call.
     """
-    cluster, what = _divide(wanted.overrides or [])
+    cluster, what, replicates = _divide(wanted.overrides or [])
     commit, dirty = settings.commit(), settings.uncommitted()
     if dirty and not wanted.allow_dirty:
         raise UserError(
             f"changes are not committed, so the image of commit {commit} lacks them: commit and build the image, "
             "or go on without them with --allow-dirty"
         )
-    text = compiled(cluster, commit)
+    text = compiled(replicates, cluster, commit)
     name = f"{commit or 'no-commit'}-{'dirty-' if dirty else ''}{value_digest(text)[:8]}"
     client = Client(access, cluster.page)
     pipeline = find_pipeline(client) or _new_pipeline(client)
@@ -127,12 +133,12 @@ def options_of(run: Any) -> str:
     return summary([str(override) for override in parameters.get("overrides") or []])
 
 
-def _divide(overrides: Sequence[str]) -> tuple[Cluster, list[str]]:
-    """The settings of the cluster that options name, and the options of a run; both are checked."""
+def _divide(overrides: Sequence[str]) -> tuple[Cluster, list[str], tuple[int, ...]]:
+    """The settings of the cluster that options name, the options of a run, and its seeds; all are checked."""
     where = [override for override in overrides if settings.is_cluster(override)]
     what = [override for override in overrides if override not in where]
-    compose_params(what)
-    return settings.compose_cluster(where), what
+    params, _ = compose_params(what)
+    return settings.compose_cluster(where), what, params.runtime.replicates
 
 
 def _new_pipeline(client: Client) -> str:

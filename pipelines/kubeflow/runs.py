@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from components.shared.errors import UserError
-from components.shared.steps import TASKS
 from pipelines.command_line import print_table
 from pipelines.kubeflow.client import Client, ClusterError
+from pipelines.kubeflow.names import place
 
 ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 FAILED = 3
@@ -124,11 +124,13 @@ def conclude(client: Client, run: Any) -> int:
 
 
 def tasks(run: Any) -> list[Task]:
-    """The steps that a run has come to, in the order of the table of steps."""
+    """The steps that a run has come to, in the order of the table of steps; each replicate is one."""
     details = (run.run_details.task_details or []) if run.run_details else []
     nodes = {str(detail.display_name): detail for detail in details}
     found = []
-    for name in TASKS:
+    places = {name: place(name) for name in {name.removesuffix("-driver") for name in nodes}}
+    known = {name: at for name, at in places.items() if at is not None}
+    for name in sorted(known, key=known.__getitem__):
         driver, node = nodes.get(f"{name}-driver"), nodes.get(name)
         if node is not None:
             found.append(_task(name, node, _pods(node, details)))

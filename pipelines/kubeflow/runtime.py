@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +24,7 @@ from components.shared.errors import UserError, one_line
 from components.shared.evaluation.gate import read_blessing
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import from_plain, select, to_plain
+from components.shared.replicates import gather as gather_replicates
 from components.shared.steps import STEPS
 from components.shared.tracking.run import tracked
 from pipelines.kubeflow import CACHE, PAGE, RUN, pages
@@ -33,16 +34,18 @@ from pipelines.kubeflow.versions import data_version
 _TERMINATION_LOG = Path("/dev/termination-log")
 
 
-def settings_of_steps(overrides: Sequence[str], data: str) -> dict[str, str]:
+def settings_of_steps(overrides: Sequence[str], data: str, replicates: str) -> dict[str, str]:
     """Check the options and divide them: each step gets only what its result depends on.
 
     Args:
         overrides: such as `data=cifar10` or `runtime.epochs=200`.
         data: names the state of the data; empty: found by looking at the source.
+        replicates: JSON of the seeds that the pipeline has tasks for. The settings are those of every replicate and
+            do not list them, so that other seeds beside it make none run again.
 
     Returns:
-        Step → JSON of its parameters and the version of its code; of `ingest` also that of the data. Equal text
-        means that KFP may answer from its cache.
+        Step, and `gather` → JSON of its parameters and the version of its code; of `ingest` also that of the data.
+        Equal text means that KFP may answer from its cache.
     """
     _quiet()
     with user_errors_in_one_line():
@@ -50,13 +53,22 @@ def settings_of_steps(overrides: Sequence[str], data: str) -> dict[str, str]:
         settings: dict[str, dict[str, Any]] = {
             step: {"params": to_plain(select(params, step)), "code": code_digest(step, params)} for step in STEPS
         }
+        compiled, wanted = json.loads(replicates), list(params.runtime.replicates)
+        if wanted != compiled:
+            raise UserError(
+                f"runtime.replicates = {wanted}: this pipeline was compiled for {compiled}; compile it again with "
+                f"runtime.replicates={_compact(wanted)}, or run it with runtime.replicates={_compact(compiled)}"
+            )
+        settings["gather"] = {"code": code_digest("shared/replicates", params)}
         settings["ingest"]["data"] = data or data_version(params.data)
         chosen = " ".join(overrides) or "the defaults"
         print(f"compose: {chosen}", flush=True)
         return {step: json.dumps(value, sort_keys=True) for step, value in settings.items()}
 
 
-def run(step: str, settings: str, inputs: Sequence[Any], out: Any, **artifacts: Any) -> Any:
+def run(
+    step: str, settings: str, inputs: Sequence[Any], out: Any, seed: int | None = None, **artifacts: Any
+) -> Any:
     """Run one step and fill what the Kubeflow page shows of it.
 
     Args:
@@ -64,6 +76,7 @@ def run(step: str, settings: str, inputs: Sequence[Any], out: Any, **artifacts: 
         settings: what `settings_of_steps` made for it.
         inputs: KFP artifacts of the steps before, in the order of the step function's arguments.
         out: KFP artifact of the step's folder.
+        seed: of the replicate; None for a step that has none.
         **artifacts: `metrics`, `page` and `confusion`: artifacts for the page.
 
     Returns:
@@ -76,10 +89,31 @@ def run(step: str, settings: str, inputs: Sequence[Any], out: Any, **artifacts: 
         if step == "pretrain" and CACHE in os.environ:
             options["checkpoints"] = Path(os.environ[CACHE]) / "pretrain"
         folders = [Path(artifact.path) for artifact in inputs]
+        if seed is not None:
+            # KFP hands whole numbers on as fractions
+            options["seed"] = int(seed)
         result = _function(step)(*folders, Path(out.path), params, **options)
     out.metadata.update(pages.facts(Path(out.path)))
     pages.show(step, Path(out.path), folders, **artifacts)
     return result
+
+
+def gather(step: str, replicates: Mapping[int, Any], dataset: Any, out: Any, metrics: Any) -> None:
+    """Make a step's folder of its replicates' folders, and show what they are together.
+
+    Args:
+        step: the step's name.
+        replicates: seed → KFP artifact of its folder.
+        dataset: KFP artifact of the dataset.
+        out: KFP artifact of the folder.
+        metrics: KFP artifact for the means over replicates.
+    """
+    _quiet()
+    folders = {seed: Path(artifact.path) for seed, artifact in replicates.items()}
+    with user_errors_in_one_line():
+        gather_replicates(step, folders, Path(out.path), Path(dataset.path))
+    out.metadata.update(pages.facts(Path(out.path)))
+    pages.show(step, Path(out.path), [], metrics=metrics)
 
 
 def champion(settings: str) -> str:
@@ -106,9 +140,9 @@ def evaluate(settings: str, inputs: Sequence[Any], champion: str, out: Any, **ar
 def refuse(evaluation: Any, page: Any) -> None:
     """Say on the page why nothing is registered. The run ends well: a refusal is a result."""
     with user_errors_in_one_line():
-        reasons = read_blessing(Path(evaluation.path)).reasons()
-    print("not registered, because it is not blessed:", flush=True)
-    for reason in reasons:
+        blessing = read_blessing(Path(evaluation.path))
+    print(f"not registered, because it is {blessing.verdict}:", flush=True)
+    for reason in blessing.reasons():
         print(f"  {reason}", flush=True)
     Path(page.path).write_text(pages.outcome(Path(evaluation.path), None), encoding="utf-8")
 
@@ -162,6 +196,10 @@ def user_errors_in_one_line() -> Iterator[None]:
 def _function(step: str) -> Callable[..., Any]:
     # one at a time: each step has libraries of its own
     return getattr(import_module(f"components.{step}"), step)
+
+
+def _compact(replicates: Sequence[int]) -> str:
+    return json.dumps(list(replicates), separators=(",", ":"))
 
 
 def _quiet() -> None:

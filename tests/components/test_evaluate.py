@@ -26,7 +26,7 @@ from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
 from tests.helpers.trained import write_all, write_trained
 
-PICTURES = {"accuracies.png", "curves.png", "recall.png", "confusion.png"}
+PICTURES = {f"{name}.png" for name in ("accuracies", "curves", "recall", "confusion", "reliability", "coverage")}
 INPUTS = ("dataset", "search", "probe", "baseline", "finetune", "champion")
 FILES = {"blessing.json", "metrics.json", "curves.csv", "confusion.csv", "report.html", "result.json"}
 VALIDATION = {"baseline_validation_accuracy", "probe_validation_accuracy", "finetune_validation_accuracy"}

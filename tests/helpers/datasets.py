@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pandas as pd
 
 from components.shared.artifacts import FILES, SPLITS, UNLABELLED, Manifest, save_array, write_record
 from components.shared.digests import file_digest, files_digest, value_digest
+from components.shared.sources.pixels import content_digest
 
 Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
 Pattern = Callable[[np.ndarray, np.ndarray, float, np.random.Generator], np.ndarray]
@@ -61,11 +61,6 @@ def make_arrays(counts: Mapping[str, int], *, classes: int = 3, image_size: int 
     return arrays
 
 
-def image_digest(image: np.ndarray) -> str:
-    """SHA-256 of an image's shape and pixels."""
-    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-
-
 def write_dataset(
     folder: Path, arrays: Arrays, class_names: list[str], *, name: str = "tiny", seed: int = 0
 ) -> Path:
@@ -77,7 +72,7 @@ def write_dataset(
     rows = [
         {
             **dict(split=split, row=row, label=label, path=f"{split}/{row}.png", group=None),
-            **dict(width=image.shape[1], height=image.shape[0], digest=image_digest(image)),
+            **dict(width=image.shape[1], height=image.shape[0], digest=content_digest(image)),
         }
         for split, (images, labels) in arrays.items()
         for row, (image, label) in enumerate(zip(images, labels, strict=True))
@@ -104,6 +99,7 @@ def write_dataset(
             image_size=int(arrays["train"][0].shape[1]),
             labels_per_class=None,
             seed=seed,
+            cuts_validation=False,
             digest=value_digest([files_digest(folder.glob("*.npy")), class_names]),
             test_digest=files_digest(folder.glob("test.*.npy")),
             files={path.name: file_digest(path) for path in sorted(folder.iterdir())},

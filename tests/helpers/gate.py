@@ -16,6 +16,11 @@ from tests.helpers.trained import search_details, simulate
 GATE = compose_params(["gate=default"])[0].gate
 CLASSES = 4
 NO_RIVALS = Rivals()
+# details of a training that are as the search and the gate want them
+SOUND = {
+    **{"optimisation_steps": 100, "exported_seed": 0, "replicates": [0, 1, 2]},
+    **{"learning_rate": 0.001, "weight_decay": 1e-4, "epochs": 10},
+}
 NAMES = ["ant", "bee", "cat", "dog"]
 
 
@@ -44,7 +49,7 @@ def make_candidate(name, truth, level, *, replicates=3, rng_seed=1, validation_l
     result = make_result(
         name,
         truth,
-        details={"optimisation_steps": 100, "exported_seed": 0, "replicates": list(range(replicates)), **details},
+        details={**SOUND, "replicates": list(range(replicates)), **details},
     )
     return Candidate(name, result, probabilities, {split: truth.labels[split] for split in levels})
 

@@ -20,7 +20,6 @@ TINY: dict[str, dict[str, Any]] = {
     "runtime": {"epochs": 4, "repeats": 2},
     "supervised": {"epochs": 1, "learning_rates": [0.001]},
     "probe": {"label_budgets": [1, 2], "l2": [0.01], "steps": 50},
-    "gate": {"resamples": 100},
 }
 
 

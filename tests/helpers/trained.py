@@ -84,6 +84,7 @@ def write_trained(
     details = {
         **{"exported_seed": 1 if seeds > 1 else 0, "replicates": list(range(seeds)), "held_out": "validation"},
         **{"optimisation_steps": steps, "curves": "curves.csv"},
+        **{"learning_rate": 0.001, "weight_decay": 1e-4, "epochs": 10},
     }
     if folder.name != "baseline":
         inputs["encoder"] = value_digest("encoder")

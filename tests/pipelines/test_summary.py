@@ -11,13 +11,22 @@ import pytest
 import yaml
 
 from components.shared.artifacts import Record, Result, write_record
-from components.shared.evaluation.evidence import Check
+from components.shared.evaluation.evidence import Artefact, Check
 from components.shared.evaluation.gate import CHECKS, Blessing
+from components.shared.evaluation.measured import Measured
 from pipelines.__main__ import main
+from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT, make_root
 
 COMMON = {"params": {}, "params_digest": "p", "inputs": {}, "seconds": 1.0, "mlflow_run_id": "r"}
-ACCURACIES = {"baseline": [0.60, 0.62, 0.64], "probe": [0.70, 0.71, 0.72], "finetune": [0.75, 0.75, 0.75]}
+MEASURED = Measured(
+    accuracies={"baseline": [0.60, 0.62, 0.64], "probe": [0.70, 0.71, 0.72], "finetune": [0.75, 0.75, 0.75]},
+    intervals={"baseline": (0.581, 0.659), "finetune": (0.729, 0.771)},
+)
+VALIDATED = {
+    **dict(baseline_validation_accuracy=0.61, probe_validation_accuracy=0.7, finetune_validation_accuracy=0.74),
+    **dict(validation_gain=0.13, judged=1, blessed=1),
+}
 
 
 @pytest.fixture
@@ -25,12 +34,14 @@ def root(in_tmp):
     return make_root(in_tmp)
 
 
-def write_evaluation(root: Path, blessing: Blessing, accuracies=ACCURACIES) -> None:
+def write_evaluation(root: Path, blessing: Blessing, measured: Measured | None = MEASURED, **metrics) -> None:
     folder = root / "evaluation"
     folder.mkdir()
     (folder / "blessing.json").write_text(blessing.model_dump_json())
-    details = {"accuracies": accuracies}
-    write_record(folder, Result(step="evaluate", dataset_digest="d", metrics={}, details=details, **COMMON))
+    if measured is not None:
+        (folder / "test.json").write_text(measured.model_dump_json())
+    metrics = metrics or VALIDATED
+    write_record(folder, Result(step="evaluate", dataset_digest="d", metrics=metrics, details={}, **COMMON))
 
 
 def write_registration(root: Path, **details) -> None:
@@ -51,7 +62,11 @@ def make_blessing(failing=(), **update) -> Blessing:
         "test_digest": "t",
         "gain": 0.13,
         "interval": (0.101, 0.158),
-        "confidence": 0.95,
+        "confidence": 0.94,
+        "artefact": Artefact(accuracy=0.75, low=0.731, high=0.768),
+        "look": 1,
+        "alpha": 0.0304,
+        "policy": {"alpha": 0.05},
         **update,
     }
     return Blessing(checks=checks, **values)
@@ -62,16 +77,59 @@ def test_a_blessed_run(root, capsys):
     write_registration(root, registered=True, why="contrastive-sample version 3 is challenger", version="3")
     main(["summary"])
     assert capsys.readouterr().out.splitlines() == [
-        "                          test accuracy   seeds",
-        "baseline, from scratch     62.0 ± 1.6 %       3",
-        "linear probe               71.0 ± 0.8 %       3",
-        "fine-tuned model           75.0 ± 0.0 %       3   winner on validation",
-        "gain over the baseline     +13.0 points   95 % interval +10.1 to +15.8",
+        "accuracy in per cent        validation          test   94 % interval",
+        "baseline, from scratch            61.0    62.0 ± 2.0   58.1 to 65.9",
+        "linear probe                      70.0    71.0 ± 1.0",
+        "fine-tuned model (winner)         74.0    75.0 ± 0.0   72.9 to 77.1",
+        "gain over the baseline           +13.0         +13.0   +10.1 to +15.8",
+        "the model that ships                            75.0   73.1 to 76.8",
         "",
         "verdict   blessed: every check of the gate passed",
+        "look      Look 1 at these test images; it may err with 3 %, of 5 % for all",
+        "          looks together.",
         "registry  contrastive-sample version 3 is challenger",
         "details   evaluation/report.html; `make ui` opens the MLflow page on all runs",
     ]
+
+
+def test_a_closed_test_set_shows_no_number_of_test(root, capsys):
+    closed = {
+        "judged": False,
+        "closed": "nobody asked for a verdict",
+        "look": None,
+        "alpha": None,
+        "artefact": None,
+    }
+    blessing = make_blessing(failing=CHECKS[1:], gain=None, interval=None, **closed)
+    write_evaluation(root, blessing, measured=None)
+    write_registration(root, registered=False, why="not judged: …")
+    main(["summary"])
+    assert capsys.readouterr().out.splitlines()[:8] == [
+        "accuracy in per cent        validation",
+        "baseline, from scratch            61.0",
+        "linear probe                      70.0",
+        "fine-tuned model (winner)         74.0",
+        "gain over the baseline           +13.0",
+        "",
+        "verdict   not judged: the test set stayed closed: nobody asked for a verdict",
+        "registry  not registered",
+    ]
+
+
+def test_before_anything_is_evaluated_it_tells_what_the_test_images_can_prove(root, capsys):
+    make_dataset(root / "dataset", test=600, image_size=8)
+    main(["compose"])
+    main(["summary"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "can prove with 600 test images and 3 replicates, a first look shows a true gain of" in out
+    assert "points in 80 of 100 cases" in out
+
+
+def test_a_weaker_gate_is_said(root, capsys):
+    write_evaluation(root, make_blessing(weaker=["min_gain = 0.0 instead of 0.02"]))
+    write_registration(root, registered=True, why="contrastive-sample version 3 is challenger")
+    main(["summary"])
+    assert "- weaker than the default gate: min_gain = 0.0 instead of 0.02" in capsys.readouterr().out
 
 
 def test_a_refused_run_gives_every_reason_within_80_columns(root, capsys):
@@ -111,12 +169,12 @@ def test_the_verdict_of_another_version_is_shown(root, capsys, change):
 
 
 def test_models_that_were_not_scored(root, capsys):
-    blessing = make_blessing(failing=("inputs",), winner=None, gain=None, interval=None)
-    write_evaluation(root, blessing, accuracies={"baseline": [0.6]})
+    blessing = make_blessing(failing=("inputs",), winner=None, gain=None, interval=None, artefact=None)
+    write_evaluation(root, blessing, measured=None, baseline_validation_accuracy=0.6)
     write_registration(root, registered=False, why="not blessed")
     main(["summary"])
     out = capsys.readouterr().out
-    assert "fine-tuned model             not scored" in out
+    assert "fine-tuned model            not scored" in out
     assert "gain over" not in out
 
 

@@ -12,6 +12,8 @@ from components.shared.evaluation.predictions import Candidate, Truth
 RIVALS = ("baseline", "finetune")
 # what a trial of the search is, apart from how it ended
 _POINT = ("augmentation", "learning_rate", "weight_decay", "epochs")
+# what a trained model's record repeats of the point that was chosen for it
+_CHOSEN = ("learning_rate", "weight_decay", "epochs")
 
 
 def fairness_faults(candidates: Mapping[str, Candidate], search: Result | None, truth: Truth) -> list[str]:
@@ -23,9 +25,25 @@ def fairness_faults(candidates: Mapping[str, Candidate], search: Result | None, 
         truth: what the dataset says.
     """
     found = [] if search is None else _search_faults(search, truth)
-    if set(RIVALS) <= set(candidates):
-        found += _training_faults(*(candidates[name].result for name in RIVALS))
+    results = [candidates[name].result for name in RIVALS if name in candidates]
+    if search is not None:
+        found += [fault for result in results for fault in _choice_faults(result, search)]
+    if len(results) == len(RIVALS):
+        found += _training_faults(*results)
     return found
+
+
+def _choice_faults(trained: Result, search: Result) -> list[str]:
+    chosen = search.details.get("chosen")
+    recipe = chosen.get(trained.step) if isinstance(chosen, dict) else None
+    if not isinstance(recipe, dict):
+        return [f"search/: result.json: chosen.{trained.step}: says nothing"]
+    return [
+        f"{trained.step}/: trained with {name} = {trained.details.get(name)!r} where the search chose "
+        f"{recipe.get(name)!r}; run `dvc repro`"
+        for name in _CHOSEN
+        if name not in recipe or trained.details.get(name) != recipe[name]
+    ]
 
 
 def _training_faults(baseline: Result, finetune: Result) -> list[str]:
@@ -44,8 +62,6 @@ def _training_faults(baseline: Result, finetune: Result) -> list[str]:
     for section in ("encoder", "supervised"):
         if baseline.params.get(section) != finetune.params.get(section):
             found.append(f"baseline/ and finetune/ were trained with different parameters of `{section}`")
-    if baseline.inputs.get("search") != finetune.inputs.get("search"):
-        found.append("baseline/ and finetune/ were trained by different searches; run `dvc repro`")
     return found
 
 

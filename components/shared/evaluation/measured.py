@@ -9,8 +9,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from components.shared.artifacts import read_json
+from components.shared.evaluation.calibration import brier, expected_calibration_error, log_loss
 from components.shared.evaluation.evidence import Scores, two_sided
-from components.shared.evaluation.statistics import accuracy_bound
+from components.shared.evaluation.gate import Blessing
+from components.shared.evaluation.predictions import TEST, Candidate, Truth, read_budgets, read_published
+from components.shared.evaluation.statistics import accuracy, accuracy_bound
 
 MEASURED = "test.json"
 
@@ -26,7 +29,7 @@ class Measured(BaseModel):
         published: accuracies of the published training, one a replicate; empty where there is none.
         budgets: labels per class → accuracies of the linear probe, one a replicate.
         knn: accuracies of the nearest neighbours, one a replicate; empty where they were not asked.
-        calibration: model → `ece`, `log_loss` and `brier` of one training: the exported one, the baseline's first.
+        calibration: model → `ece`, `log_loss` and `brier` of the training that is exported.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -51,9 +54,46 @@ def read_measured(folder: Path) -> Measured:
     return read_json(path, Measured) if path.exists() else Measured()
 
 
-def intervals(scores: Mapping[str, Scores], alpha: float) -> dict[str, tuple[float, float]]:
-    """Interval, at 1 − 2·alpha, of each model's mean accuracy."""
-    return {name: two_sided(accuracy_bound(found.right, alpha)) for name, found in scores.items()}
+def measure(
+    blessing: Blessing,
+    candidates: Mapping[str, Candidate],
+    scores: Mapping[str, Scores],
+    truth: Truth,
+    folders: Mapping[str, Path],
+) -> Measured:
+    """Measure all that is shown of an open test set.
+
+    Args:
+        blessing: the verdict, which says at what confidence.
+        candidates: the models.
+        scores: of those that are sound.
+        truth: the labels.
+        folders: of probe and finetune, for what they predicted besides.
+    """
+    alpha = (1 - blessing.confidence) / 2
+    answers, labels = {name: candidates[name].exported_answers() for name in scores}, truth.labels[TEST]
+    budgets, knn = read_budgets(folders["probe"], truth)
+    return Measured(
+        confidence=blessing.confidence,
+        accuracies={name: found.accuracy.tolist() for name, found in scores.items()},
+        intervals={name: two_sided(accuracy_bound(found.right, alpha)) for name, found in scores.items()},
+        recall={name: mean_recall(found) for name, found in scores.items()},
+        published=_accuracies(read_published(folders["finetune"], truth)),
+        budgets={number: _accuracies(right) for number, right in budgets.items()},
+        knn=_accuracies(knn),
+        calibration={
+            name: {
+                "ece": expected_calibration_error(found, labels),
+                "log_loss": log_loss(found, labels),
+                "brier": brier(found, labels),
+            }
+            for name, found in answers.items()
+        },
+    )
+
+
+def _accuracies(right: np.ndarray | None) -> list[float]:
+    return [] if right is None else accuracy(right).tolist()
 
 
 def mean_recall(scores: Scores) -> list[float | None]:

@@ -1,29 +1,50 @@
 """The page a reviewer reads: the verdict, why, the numbers, the pictures, and how to get them again.
 
-One HTML file with everything inside and no script, so that it can be mailed or opened from MLflow.
+One HTML file with everything inside and no script, so that it can be mailed or opened from MLflow. It says nothing
+of a test set that stayed closed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.shared.artifacts import Manifest, Result
+from components.shared.evaluation.calibration import (
+    coverage,
+    reliability,
+)
 from components.shared.evaluation.evidence import Scores
+from components.shared.evaluation.fairness import RIVALS
 from components.shared.evaluation.gate import NOT_ASKED, Blessing
-from components.shared.evaluation.predictions import TEST, Candidate, Truth
-from components.shared.evaluation.statistics import confusion, spread
-from components.shared.evaluation.wording import TITLES, gain_in_words
+from components.shared.evaluation.measured import Measured
+from components.shared.evaluation.predictions import HELD_OUT, TEST, Candidate, Truth
+from components.shared.evaluation.statistics import confusion
+from components.shared.evaluation.wording import (
+    TITLES,
+    gain_in_words,
+    look_in_words,
+    mean_and_spread,
+    points,
+    provable_in_words,
+)
 from components.shared.plots import evaluation as draw
 from components.shared.templates import Picture, render
 from components.shared.tracking.run import flatten
 from components.shared.training.curves import Curve
 
 TEMPLATES = Path(__file__).with_name("templates")
+# how often a model should be right that answers only where it is sure enough
+WANTED = 0.95
+# slices that are named one by one; the others can be unfolded
+_SHOWN_SLICES = 8
 
 
 @dataclass(frozen=True)
@@ -36,13 +57,10 @@ class Findings:
         blessing: the verdict.
         candidates: the models that could be read.
         validated: model → accuracy on held-out images of each replicate, of the models that are sound.
-        scores: of the same models on test; empty where the test set stayed closed.
-        intervals: name → interval of its accuracy.
+        scores: of the sound models on test; empty where it stayed closed.
         curves: how the models learned.
         search: record of `search`, with both grids; None where there is none to read.
-        published: right answers on test of the published training, bool (replicates, N); None where there is none.
-        budgets: labels per class → right answers of the linear probe on test, bool (replicates, N).
-        knn: right answers of the nearest neighbours on test, bool (replicates, N); None where there are none.
+        measured: the numbers of test, likewise.
         lineage: tags that say which code and data this is.
         params: of the evaluation, plain values.
         run_id: MLflow run of the evaluation.
@@ -54,111 +72,246 @@ class Findings:
     candidates: Mapping[str, Candidate]
     validated: Mapping[str, np.ndarray]
     scores: Mapping[str, Scores]
-    intervals: Mapping[str, tuple[float, float]]
     curves: Sequence[Curve]
     search: Result | None
-    published: np.ndarray | None
-    budgets: Mapping[int, np.ndarray]
-    knn: np.ndarray | None
+    measured: Measured
     lineage: Mapping[str, str]
     params: Mapping[str, Any]
     run_id: str
 
+    @property
+    def winner(self) -> Candidate | None:
+        """The model whose answers on test may be shown."""
+        return self.candidates[self.blessing.winner] if self.blessing.judged and self.blessing.winner else None
+
     def predicted(self) -> np.ndarray | None:
-        """Classes that the winner's exported model answers on test, int (N,); None where nothing was judged."""
-        if self.blessing.winner is None or not self.blessing.judged:
-            return None
-        return self.candidates[self.blessing.winner].exported_answers().argmax(axis=1)
+        """Classes that the winner's exported model answers on test, int, shape (N,); None where there are none."""
+        return None if self.winner is None else self.winner.exported_answers().argmax(axis=1)
 
 
 def write_report(out: Path, findings: Findings) -> None:
     """Write the pictures and `report.html` into a folder that is there."""
-    (out / "report.html").write_text(render_report(findings, draw_pictures(out, findings)), encoding="utf-8")
+    pictures = {}
+    for name, caption, figure in _figures(findings):
+        figure.savefig(out / f"{name}.png")
+        pictures[name] = Picture.read(out / f"{name}.png", caption)
+    (out / "report.html").write_text(render_report(findings, pictures), encoding="utf-8")
 
 
-def render_report(findings: Findings, pictures: Sequence[tuple[Path, str]]) -> str:
+def _figures(findings: Findings) -> Iterator[tuple[str, str, Figure]]:
+    """What there are numbers for: name, caption, picture."""
+    blessing, names = findings.blessing, findings.truth.class_names
+    curves = draw.draw_curves(findings.curves)
+    if curves is not None:
+        yield "curves", "How the models learned: mean over replicates, band from lowest to highest.", curves
+    winner, predicted = findings.winner, findings.predicted()
+    if winner is None or predicted is None:
+        return
+    spans = findings.measured.intervals
+    rows = [(name, TITLES[name], score.accuracy, spans[name]) for name, score in findings.scores.items()]
+    caption = f"Accuracy on test: mean and {100 * blessing.confidence:.3g} % interval; ticks are replicates."
+    yield "accuracies", caption, draw.draw_accuracies(rows)
+    title, labels = TITLES[winner.name], findings.truth.labels[TEST]
+    caption = f"Recall per class, mean over replicates: {title} against the baseline; the worst change first."
+    yield "recall", caption, draw.draw_recall(winner.name, findings.scores, names)
+    heading = f"Confusion of the {title} that ships"
+    figure = draw.draw_confusion(confusion(predicted, labels, len(names)), names, heading)
+    yield "confusion", f"{heading}, on test: a row per actual class, a column per predicted one.", figure
+    answers = {name: findings.candidates[name].exported_answers() for name in (winner.name, "baseline")}
+    bins = {name: reliability(found, labels) for name, found in answers.items()}
+    caption = "How often answers of a confidence are right. On the diagonal, confidence means what it says."
+    yield "reliability", caption, draw.draw_reliability(bins)
+    shares = {name: coverage(found, labels, WANTED) for name, found in answers.items()}
+    caption = "How often a model is right on the images that it is surest of."
+    yield "coverage", caption, draw.draw_coverage(shares, WANTED)
+    if findings.measured.budgets:
+        accuracies = {number: np.array(values) for number, values in findings.measured.budgets.items()}
+        baseline = findings.scores["baseline"].accuracy
+        yield "budgets", "The frozen encoder with fewer labels.", draw.draw_budgets(accuracies, baseline)
+
+
+def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
     """The report as HTML.
 
     Args:
         findings: what to tell.
-        pictures: PNG files and their captions, in the order they are shown.
+        pictures: those that there are, by name.
     """
     blessing = findings.blessing
+    slices = sorted(blessing.slices, key=lambda part: (part.unknown, -(part.drop if part.drop is not None else -1)))
+    known = [part for part in slices if not part.unknown]
     return render(
         TEMPLATES / "report.html.j2",
         title=f"Evaluation of {findings.manifest.name}",
         not_asked=NOT_ASKED,
-        verdict=blessing.verdict,
         blessing=blessing,
-        confidence=f"{100 * blessing.confidence:g} %",
+        confidence=f"{100 * blessing.confidence:.3g} %",
         summary=_summary(findings),
+        look=look_in_words(blessing.look, blessing.alpha, blessing.policy.get("alpha")),
         reasons=blessing.reasons(),
-        models=[_row(findings, name) for name in findings.scores],
-        pictures=[Picture.read(path, caption) for path, caption in pictures],
+        models=_models(findings),
+        replicates=max((candidate.replicates for candidate in findings.candidates.values()), default=0),
+        artefact=_artefact(findings),
+        provable=_provable(findings),
+        search=_search(findings.search),
+        slices=known[:_SHOWN_SLICES],
+        more_slices=known[_SHOWN_SLICES:],
+        unknown_slices=[part for part in slices if part.unknown],
+        calibration=_calibration(findings),
+        surest=_surest(findings),
+        pictures=pictures,
         manifest=findings.manifest,
         lineage=findings.lineage,
         runs=_runs(findings),
+        points=points,
     )
-
-
-def draw_pictures(out: Path, findings: Findings) -> list[tuple[Path, str]]:
-    """Draw what there are numbers for; returns files and captions."""
-    blessing, names = findings.blessing, findings.truth.class_names
-    accuracies = draw.draw_accuracies(findings.scores, findings.intervals, blessing.confidence)
-    figures = [
-        ("accuracies.png", accuracies, "Accuracy on the test images."),
-        ("curves.png", draw.draw_curves(findings.curves), "How the models learned."),
-    ]
-    predicted = findings.predicted()
-    if blessing.winner is not None and predicted is not None:
-        title = TITLES[blessing.winner]
-        recall = draw.draw_recall(blessing.winner, findings.scores, names)
-        counts = confusion(predicted, findings.truth.labels[TEST], len(names))
-        heading = f"Confusion of the {title} that is exported"
-        figures += [
-            ("recall.png", recall, f"Recall per class: {title} against the baseline."),
-            ("confusion.png", draw.draw_confusion(counts, names, heading), f"{heading}, on the test images."),
-        ]
-    drawn = []
-    for name, figure, caption in figures:
-        if figure is not None:
-            figure.savefig(out / name)
-            drawn.append((out / name, caption))
-    return drawn
 
 
 def _summary(findings: Findings) -> str:
-    blessing = findings.blessing
-    if blessing.winner is None or blessing.gain is None:
+    blessing, winner = findings.blessing, findings.winner
+    if winner is None or blessing.gain is None:
         return ""
-    winner, baseline = (findings.scores[name].accuracy.mean() for name in (blessing.winner, "baseline"))
+    ours, theirs = (findings.scores[name].accuracy.mean() for name in (winner.name, "baseline"))
     return (
-        f"The {TITLES[blessing.winner]} answers {winner:.1%} of {findings.manifest.counts['test']:,} test images "
-        f"right, the same network trained from scratch on the same labels {baseline:.1%}: a gain of "
-        f"{gain_in_words(blessing.gain, blessing.interval, blessing.confidence)}."
+        f"The {TITLES[winner.name]} answers {ours:.1%} of {findings.manifest.counts['test']:,} test images right, "
+        "the same network trained from scratch on the same labels, with a training searched as widely, "
+        f"{theirs:.1%}: a gain of {gain_in_words(blessing.gain, blessing.interval, blessing.confidence)}."
     )
 
 
+def _models(findings: Findings) -> list[dict[str, Any]]:
+    rows = [_row(findings, name) for name in findings.validated]
+    if findings.measured.published:
+        known = {"test": mean_and_spread(np.array(findings.measured.published)), "validation": "", "steps": ""}
+        rows.append({"name": "", "title": "fine-tuned as published (not gated)", **known})
+    return rows
+
+
 def _row(findings: Findings, name: str) -> dict[str, Any]:
-    score = findings.scores[name]
-    low, high = findings.intervals[name]
-    return {
+    candidate = findings.candidates[name]
+    row = {
         "name": name,
         "title": TITLES[name],
-        "test": _mean_and_spread(score.accuracy),
-        "interval": f"{100 * low:.1f} to {100 * high:.1f}",
-        "validation": _mean_and_spread(score.validation_accuracy),
-        "seeds": len(score.accuracy),
-        "steps": findings.candidates[name].result.details.get("optimisation_steps", ""),
+        "validation": mean_and_spread(findings.validated[name]),
+        "steps": candidate.result.details.get("optimisation_steps", ""),
+    }
+    if name in findings.scores:
+        score = findings.scores[name]
+        low, high = findings.measured.intervals[name]
+        row |= {"test": mean_and_spread(score.accuracy), "interval": f"{100 * low:.1f} to {100 * high:.1f}"}
+    return row
+
+
+def _artefact(findings: Findings) -> str:
+    found, winner = findings.blessing.artefact, findings.winner
+    if found is None or winner is None:
+        return ""
+    return (
+        f"What ships is one of them: the {TITLES[winner.name]} that was best on held-out images. It answers "
+        f"{found.accuracy:.1%} of the test images right ({100 * findings.blessing.confidence:.3g} % interval "
+        f"{100 * found.low:.1f} to {100 * found.high:.1f}, over test images)."
+    )
+
+
+def _provable(findings: Findings) -> str:
+    blessing = findings.blessing
+    if blessing.look is None or not blessing.judged:
+        return ""
+    alpha = blessing.policy["alpha"]
+    said = provable_in_words(findings.manifest.counts["test"], blessing.replicates, alpha, blessing.look)
+    return f"{said[0].upper()}{said[1:]}: not blessed is no proof that there is no gain."
+
+
+class _Point(BaseModel):
+    """One training that a search can choose."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    augmentation: str
+    learning_rate: float
+    weight_decay: float
+    epochs: int
+
+    @property
+    def point(self) -> tuple[str, float, float, int]:
+        """What makes it the same training for both sides."""
+        return self.augmentation, self.learning_rate, self.weight_decay, self.epochs
+
+
+class _Trial(_Point):
+    """How it went on held-out images."""
+
+    log_loss: float
+    accuracy: float
+
+
+def _search(record: Result | None) -> dict[str, Any] | None:
+    """Both grids side by side: a row per point, the best first; None where the record does not tell them."""
+    if record is None:
+        return None
+    details = record.details
+    try:
+        trials = {side: [_Trial.model_validate(trial) for trial in details["trials"][side]] for side in RIVALS}
+        chosen = {side: _Point.model_validate(details["chosen"][side]).point for side in RIVALS}
+    except (ValidationError, KeyError, TypeError):
+        return None
+    tried: dict[tuple[Any, ...], dict[str, _Trial]] = {}
+    for side in RIVALS:
+        for trial in trials[side]:
+            tried.setdefault(trial.point, {})[side] = trial
+    rows: list[dict[str, Any]] = [
+        {"point": point, "sides": sides, "chosen": [side for side in RIVALS if chosen[side] == point]}
+        for point, sides in tried.items()
+    ]
+    # NaN, of a training that failed, comes last
+    rows.sort(key=lambda row: np.nanmin([math.inf, *(trial.log_loss for trial in row["sides"].values())]))
+    return {
+        "sides": RIVALS,
+        "count": {side: len(found) for side, found in trials.items()},
+        "rows": rows,
+        "best": [row for row in rows if row["chosen"]],
+        "capped": [TITLES[side] for side in RIVALS if side in details.get("capped", [])],
+        "held_out": details.get("held_out"),
     }
 
 
-def _mean_and_spread(accuracies: Any) -> str:
-    return f"{100 * accuracies.mean():.1f} ± {100 * spread(accuracies):.1f}"
+def _calibration(findings: Findings) -> list[dict[str, Any]]:
+    """How far confidence can be trusted, of the files that the winner and the baseline export."""
+    if findings.winner is None:
+        return []
+    rows = []
+    for name in (findings.winner.name, "baseline"):
+        details = findings.candidates[name].result.details
+        known = {"temperature": details.get("temperature"), "why": details.get("temperature_why", "")}
+        rows.append({"title": TITLES[name], **findings.measured.calibration[name], **known})
+    return rows
+
+
+def _surest(findings: Findings) -> str:
+    """Below which confidence to ask a person, as held-out images tell, and what that is worth on test."""
+    winner = findings.winner
+    if winner is None:
+        return ""
+    title = f"the {TITLES[winner.name]} that ships"
+    held_out = winner.probabilities[HELD_OUT]
+    chosen = coverage(held_out[(winner.exported_seed or 0) % len(held_out)], winner.labels[HELD_OUT], WANTED)
+    if chosen.threshold is None:
+        return f"On held-out images, no confidence is high enough for {title} to be {WANTED:.0%} right."
+    answers, labels = winner.exported_answers(), findings.truth.labels[TEST]
+    sure = answers.max(axis=1) >= chosen.threshold
+    if not sure.any():
+        return f"No test image gets the confidence {chosen.threshold:.3f} that makes {title} {WANTED:.0%} right."
+    right = float((answers.argmax(axis=1) == labels)[sure].mean())
+    return (
+        f"Answering only with a confidence of {chosen.threshold:.3f} or more, {title} is {WANTED:.0%} right on "
+        f"held-out images. On test this leaves {sure.mean():.1%} of the images, and {right:.1%} of them are right."
+    )
 
 
 def _runs(findings: Findings) -> list[dict[str, str]]:
     runs = [("ingest", findings.manifest.mlflow_run_id, findings.manifest.params)]
+    if findings.search is not None:
+        runs.append(("search", findings.search.mlflow_run_id, findings.search.params))
     for name, candidate in findings.candidates.items():
         runs.append((name, candidate.result.mlflow_run_id, candidate.result.params))
     runs.append(("evaluate", findings.run_id, dict(findings.params)))

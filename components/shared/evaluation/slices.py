@@ -14,7 +14,7 @@ _CHUNK = 1024
 
 
 def find_slices(data: Dataset) -> list[Slice]:
-    """Classes, quarters by brightness and by original size, and source folders other than classes.
+    """Classes, quarters by brightness and by original size, and source folders below those of the classes.
 
     Quarters are cut at the quartiles, and equal values stay together: where all images are of one size there are no
     slices of it.
@@ -32,7 +32,12 @@ def find_slices(data: Dataset) -> list[Slice]:
         *classes,
         *_quarters("brightness", ("darkest", "darker", "brighter", "brightest"), _brightness(data.images(TEST))),
         *_quarters("size", ("smallest", "smaller", "larger", "largest"), pixels),
-        *_folders([str(PurePosixPath(path).parent) for path in files["path"]], classes),
+        *_folders(
+            [
+                _folder(path, data.manifest.class_names[label])
+                for path, label in zip(files["path"], labels, strict=True)
+            ]
+        ),
     ]
 
 
@@ -52,10 +57,18 @@ def _quarters(kind: str, names: tuple[str, ...], values: np.ndarray) -> list[Sli
     return [Slice(kind, name, images) for name, images in members if len(images)]
 
 
-def _folders(folders: list[str], classes: list[Slice]) -> list[Slice]:
-    of_classes = {part.images.tobytes() for part in classes}
+def _folder(path: str, class_name: str) -> str:
+    """The folder that an image comes from, below that of its class where there is one."""
+    parts = PurePosixPath(path).parts[:-1]
+    below = parts[parts.index(class_name) + 1 :] if class_name in parts else parts
+    return "/".join(below)
+
+
+def _folders(folders: list[str]) -> list[Slice]:
     names, number = np.unique(np.array(folders, dtype=str), return_inverse=True)
-    members = [(str(name), np.flatnonzero(number == index)) for index, name in enumerate(names)]
-    if len(members) < 2:
+    if len(names) < 2:
         return []
-    return [Slice("folder", name, images) for name, images in members if images.tobytes() not in of_classes]
+    return [
+        Slice("folder", str(name) or "no folder of its own", np.flatnonzero(number == index))
+        for index, name in enumerate(names)
+    ]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from components.shared.evaluation.statistics import look_alpha, smallest_gain, spread
+
 PRETRAINING_PROBE = "pretraining probe"
+# how often a gain is to be found that is there
+POWER = 0.8
 TITLES = {
     "baseline": "baseline, from scratch",
     "probe": "linear probe",
@@ -20,7 +26,7 @@ def points(fraction: float, sign: str = "") -> str:
 def interval_in_words(interval: tuple[float, float], confidence: float | None) -> str:
     """Such as "95 % interval +6.1 to +10.0", of a difference of accuracies."""
     low, high = interval
-    kind = "interval" if confidence is None else f"{100 * confidence:g} % interval"
+    kind = "interval" if confidence is None else f"{100 * confidence:.3g} % interval"
     return f"{kind} {100 * low:+.1f} to {100 * high:+.1f}"
 
 
@@ -28,3 +34,42 @@ def gain_in_words(gain: float, interval: tuple[float, float] | None, confidence:
     """Such as "+8.1 points (95 % interval +6.1 to +10.0)"."""
     known = "" if interval is None else f" ({interval_in_words(interval, confidence)})"
     return f"{points(gain, '+')}{known}"
+
+
+def mean_and_spread(accuracies: np.ndarray) -> str:
+    """Such as "76.8 ± 1.2": mean and standard deviation over replicates, in per cent; of one, the mean alone."""
+    mean = f"{100 * accuracies.mean():.1f}"
+    return mean if len(accuracies) < 2 else f"{mean} ± {100 * spread(accuracies):.1f}"
+
+
+def look_in_words(place: int | None, spent: float | None, alpha: float | None) -> str:
+    """Which look at the test images a verdict is, and what it might spend; empty where there was none.
+
+    Args:
+        place: its number, from 1.
+        spent: the one-sided error that it might make.
+        alpha: what all looks together may.
+    """
+    if place is None or spent is None:
+        return ""
+    together = "" if alpha is None else f", of {100 * alpha:.4g} % for all looks together"
+    return f"Look {place} at these test images; it may err with {100 * spent:.2g} %{together}."
+
+
+def provable_in_words(images: int, replicates: int, alpha: float, place: int = 1) -> str:
+    """The smallest gain that a look at a test set shows in 80 of 100 cases.
+
+    Args:
+        images: of the test set.
+        replicates: of each side.
+        alpha: what all looks together may err with.
+        place: number of the look, from 1.
+    """
+    if replicates < 2 or images < 2:
+        return f"{images:,} test images and {replicates} replicates prove nothing: nobody knows how much they vary"
+    look = "a first look" if place == 1 else f"look {place}"
+    gain = smallest_gain(images, replicates, look_alpha(place, alpha), POWER)
+    return (
+        f"with {images:,} test images and {replicates} replicates, {look} shows a true gain of "
+        f"{points(gain)} in {100 * POWER:.0f} of 100 cases, and smaller ones less often"
+    )

@@ -16,9 +16,13 @@ MARKERS = {"baseline": "s", "probe": "^", "finetune": "o", PRETRAINING_PROBE: "^
 DASHES = {"baseline": "--", "finetune": "-", PRETRAINING_PROBE: ":"}
 
 
-def make_figure(width: float, height: float) -> tuple[Figure, Any]:
+# as wide as a phone's page can show with letters that can be read
+WIDTH = 4.8
+
+
+def make_figure(height: float, width: float = WIDTH) -> tuple[Figure, Any]:
     """A figure of so many inches with one pair of axes, light grid lines behind what is drawn."""
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr,call-arg]
     axes = figure.subplots()
     axes.grid(color="#DDDDDD", linewidth=0.8)

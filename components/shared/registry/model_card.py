@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from components.shared.evaluation.predictions import CANDIDATES
-from components.shared.evaluation.wording import TITLES
+from components.shared.evaluation.wording import TITLES, look_in_words, mean_and_spread
 from components.shared.registry.uris import version_uri
 from components.shared.registry.version_tags import MEASURED, Subject, recorded_name, tagged_gain, version_tags
 from components.shared.templates import render
@@ -39,9 +41,11 @@ def model_card(subject: Subject, name: str, number: str) -> str:
         "sentence": _sentence,
         "titles": TITLES,
         "candidates": CANDIDATES,
-        "accuracies": {name: sum(values) / len(values) for name, values in test.accuracies.items()},
+        "accuracies": {name: mean_and_spread(np.array(values)) for name, values in test.accuracies.items()},
         "intervals": test.intervals,
-        "seeds": len(test.accuracies.get(blessing.winner or "", [])),
+        "own": blessing.artefact,
+        "look": look_in_words(blessing.look, blessing.alpha, blessing.policy.get("alpha")),
+        "confidence": _confidence(subject),
         "gain": tagged_gain(version_tags(subject)),
         "encoder": recorded_name(subject, "encoder"),
         "method": recorded_name(subject, "method"),
@@ -57,6 +61,16 @@ def model_card(subject: Subject, name: str, number: str) -> str:
         if len(card) <= LONGEST:
             break
     return card
+
+
+def _confidence(subject: Subject) -> str:
+    """What a probability is worth, as far as it was measured."""
+    measured = subject.test.calibration.get(subject.blessing.winner or "", {})
+    if "ece" not in measured:
+        return ""
+    temperature, why = (subject.winner.details.get(name) for name in ("temperature", "temperature_why"))
+    how = f", after a temperature of {temperature:.3g}{f' ({_cut(why, 60)})' if why else ''}" if temperature else ""
+    return f"A probability is off by {100 * measured['ece']:.1f} points on average (ECE){how}. "
 
 
 def _changes(subject: Subject) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from components.shared.params.schema import DataParams
+    from components.shared.sources.pixels import Picture
 
 # How a folder or a Parquet file may call each split, in lower case.
 SPLIT_NAMES = {
@@ -54,8 +55,8 @@ class Source(AbstractContextManager["Source"]):
         """Labels of a split: int64, shape (N,), −1 = unlabelled; empty where the source has no such split."""
 
     @abstractmethod
-    def images(self, split: str) -> Iterator[np.ndarray]:
-        """Images of a split, one by one in the order of `labels`: uint8, shape (size, size, 3), RGB.
+    def images(self, split: str) -> Iterator[Picture]:
+        """Images of a split, one by one in the order of `labels`.
 
         Raises:
             UserError: an image can't be read.

@@ -17,7 +17,7 @@ from components.shared.errors import UserError
 from components.shared.params.schema import DataParams
 from components.shared.sources import SPLIT_NAMES, Source
 from components.shared.sources.files import Files
-from components.shared.sources.pixels import decode_all
+from components.shared.sources.pixels import ImageFile, Picture, decode_all
 
 PUBLISHED = False
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -59,10 +59,11 @@ class Folder(Source):
         """Labels of a split: int64, shape (N,)."""
         return np.array([label for _, label in self._items.get(split, [])], np.int64)
 
-    def images(self, split: str) -> Iterator[np.ndarray]:
-        """Images of a split, uint8 (size, size, 3), class by class and sorted by name."""
+    def images(self, split: str) -> Iterator[Picture]:
+        """Images of a split, class by class and sorted by name."""
         names = (name for name, _ in self._items.get(split, []))
-        return decode_all(((self._files.where(name), self._files.read(name)) for name in names), self._size)
+        files = (ImageFile(self._files.read(name), self._files.where(name), name) for name in names)
+        return decode_all(files, self._size)
 
     def digest(self) -> str:
         """SHA-256 of the archive, or of all files and their names."""

@@ -3,7 +3,8 @@
 The folder holds `train*.parquet`, `test*.parquet` and optionally `validation*` and `unlabelled*` (or
 `unsupervised*`), in one file each or in shards such as `train-00000-of-00002.parquet`. The class names are those in
 the schema metadata, key `huggingface`; without them the labels' numbers serve as names. A label of −1 in a training
-file means unlabelled.
+file means unlabelled. An optional column `group`, text or whole numbers, names what an image is a view of (a
+patient, a camera, a burst): images of one group are never divided between splits.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from components.shared.digests import files_digest
 from components.shared.errors import UserError, first_line
 from components.shared.params.schema import DataParams
 from components.shared.sources import SPLIT_NAMES, Source
-from components.shared.sources.pixels import decode_all
+from components.shared.sources.pixels import ImageFile, Picture, decode_all
 
 PUBLISHED = False
 ROWS = 256  # read at a time
@@ -71,8 +71,8 @@ class Parquet(Source):
         """Labels of a split: int64, shape (N,)."""
         return self._labels.get(split, np.zeros(0, np.int64))
 
-    def images(self, split: str) -> Iterator[np.ndarray]:
-        """Images of a split, uint8 (size, size, 3), in the order of the rows."""
+    def images(self, split: str) -> Iterator[Picture]:
+        """Images of a split, in the order of the rows."""
         files = self._files.get(split, [])
         return decode_all((row for file in files for row in _read_images(file)), self._size)
 
@@ -143,6 +143,13 @@ def _check_columns(file: Path, schema: Any, labelled: bool) -> None:
         raise UserError(f"{file}: column 'image' is {image}; expected struct<bytes: binary, path: string>")
     if labelled and not pyarrow.types.is_integer(schema.field("label").type):
         raise UserError(f"{file}: column 'label' is {schema.field('label').type}; expected int64")
+    if "group" in schema.names and not _names_groups(schema.field("group").type):
+        raise UserError(f"{file}: column 'group' is {schema.field('group').type}; expected string or int64")
+
+
+def _names_groups(kind: Any) -> bool:
+    types = pyarrow.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind))
 
 
 def _class_names(schema: Any) -> list[str]:
@@ -153,11 +160,16 @@ def _class_names(schema: Any) -> list[str]:
         return []
 
 
-def _read_images(file: Path) -> Iterator[tuple[str, bytes]]:
+def _read_images(file: Path) -> Iterator[ImageFile]:
     with _opened(file) as parquet:
-        batches = parquet.iter_batches(batch_size=ROWS, columns=["image"])
-        images = (pyarrow.compute.struct_field(batch.column("image"), "bytes").to_pylist() for batch in batches)
-        for row, content in enumerate(chain.from_iterable(images)):
-            if content is None:
-                raise UserError(f"{file}: row {row}: image.bytes is empty; store the image in the file")
-            yield f"{file}: row {row}", content
+        has_group = "group" in parquet.schema_arrow.names
+        row = 0
+        for batch in parquet.iter_batches(batch_size=ROWS, columns=["image", *(["group"] if has_group else [])]):
+            contents = pyarrow.compute.struct_field(batch.column("image"), "bytes").to_pylist()
+            groups = batch.column("group").to_pylist() if has_group else [None] * len(contents)
+            for content, group in zip(contents, groups, strict=True):
+                where = f"{file}: row {row}"
+                if content is None:
+                    raise UserError(f"{where}: image.bytes is empty; store the image in the file")
+                yield ImageFile(content, where, f"{file.name}: row {row}", None if group is None else str(group))
+                row += 1

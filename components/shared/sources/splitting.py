@@ -1,18 +1,28 @@
-"""Which images stay labelled, which are set aside for validation and test: stratified, and fixed by one seed.
+"""Which images stay labelled, which are set aside for validation and test: by what each shows, so that it stays.
 
 In this order, each step on what the one before left:
 
-1. test: the source's own, else the fraction `data.split.test` of each class, cut from its labelled images;
-2. labels: `data.labels_per_class` images of each class stay labelled, the others become unlabelled;
-3. validation: the source's own, else the fraction `data.split.validation` of each class, cut from what stayed.
+1. test: the source's own, else every labelled image whose hash, as a fraction, is below `data.split.test`;
+2. labels: of each class the `data.labels_per_class` images of the lowest hashes stay labelled, the others become
+   unlabelled;
+3. validation: the source's own, else every labelled image whose hash is below `data.split.validation`; within a
+   budget of labels, that fraction of each class, those of the lowest hashes.
 
-So the budget of labels covers training and a cut validation split together; a validation split that the source
-brings comes on top. A test split never depends on the budget, and a larger budget holds every smaller one.
+A hash is of `data.seed`, the split, and the image's whole pixels, or its group's name where it has one (for labels
+always the pixels). Neither file names nor other images change it, so in a dataset that grows each image stays in
+test or out of it, and without a budget in its split. With one, a new image of a lower hash takes the place of a
+labelled one of its class, which becomes unlabelled, and an image may change between train and validation to keep
+the fraction. Groups and exact copies are in test together or not at all, and never in train and validation both;
+copies of an image that stays labelled stay so too, beyond the budget if need be. A larger budget holds every
+smaller one. It covers training and a cut validation split together; a validation split that the source brings comes
+on top.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,6 +31,8 @@ from components.shared.errors import UserError
 from components.shared.params.schema import DataParams
 
 LABELLED = ("train", "validation", "test")
+# that a class of so many images as are asked for has some on both sides of a cut
+_SURE = 0.99
 
 
 def check_labels(labels: Mapping[str, np.ndarray], class_names: Sequence[str], location: str) -> None:
@@ -58,59 +70,93 @@ def check_labels(labels: Mapping[str, np.ndarray], class_names: Sequence[str], l
             )
 
 
-def plan_splits(
-    labels: Mapping[str, np.ndarray], class_names: Sequence[str], data: DataParams
-) -> dict[str, np.ndarray]:
-    """Decide to which split of the dataset each image of a source goes.
+def plan_train(
+    labels: Mapping[str, np.ndarray],
+    digests: Sequence[str],
+    groups: Sequence[str | None],
+    class_names: Sequence[str],
+    data: DataParams,
+) -> np.ndarray:
+    """Decide to which split of the dataset each image of the source's train split goes; all others stay in theirs.
 
     Args:
         labels: of each split of the source, as checked by `check_labels`.
+        digests: of the content of each image of train.
+        groups: of each image of train the name of its group, or None.
         class_names: in the order of the labels.
         data: `labels_per_class`, `split` and `seed` are used.
 
     Returns:
-        Split of the source → for each of its images the index in `SPLITS` where it goes, int64, shape (N,).
+        For each image the index in `SPLITS` where it goes, int64, shape (N,).
 
     Raises:
-        UserError: a class is too small for the budget or for the splits to be cut.
+        UserError: a class is too small for the budget, or would have no image in a split that is cut, or in train.
     """
-    plan = {split: np.full(len(labels[split]), SPLITS.index(split)) for split in SPLITS}
-    train = plan["train"]
-    train[labels["train"] == UNLABELLED] = SPLITS.index("unlabelled")
+    own = labels["train"]
+    keys = np.array(
+        [digest if group is None else f"group {group}" for digest, group in zip(digests, groups, strict=True)]
+    )
+    plan = np.where(own == UNLABELLED, SPLITS.index("unlabelled"), SPLITS.index("train"))
     cuts_validation = not labels["validation"].size
 
-    def members(purpose: str) -> list[np.ndarray]:
-        return _shuffled_classes(labels["train"], train, data.seed, purpose)
-
-    def set_aside(split: str, keep: int) -> None:
-        """Of each class the number of images nearest to the fraction that leaves some on both sides."""
-        fraction = getattr(data.split, split)
-        for name, rows in zip(class_names, members(split), strict=True):
-            if len(rows) < keep + 1:
-                raise UserError(
-                    f"data.split.{split} = {fraction}: class {name!r} has {len(rows)} labelled images to cut from; "
-                    f"at least {keep + 1} are needed"
-                )
-            count = min(max(round(fraction * len(rows)), 1), len(rows) - keep)
-            train[rows[:count]] = SPLITS.index(split)
+    def members() -> list[np.ndarray]:
+        here = plan == SPLITS.index("train")
+        return [np.flatnonzero(here & (own == label)) for label in range(len(class_names))]
 
     if not labels["test"].size:
-        set_aside("test", 1 + cuts_validation)
+        chosen = hashes(keys, data.seed, "test") < data.split.test
+        _set_aside(plan, members(), chosen, "test", class_names, data)
     if data.labels_per_class is not None:
-        candidates = members("labels")
-        _check_budget(data.labels_per_class, class_names, candidates, cuts_validation)
-        for rows in candidates:
-            train[rows[data.labels_per_class :]] = SPLITS.index("unlabelled")
+        _check_budget(data.labels_per_class, class_names, members(), cuts_validation)
+        order = hashes(digests, data.seed, "labels")
+        for rows in members():
+            plan[rows[~_lowest(order[rows], data.labels_per_class)]] = SPLITS.index("unlabelled")
     if cuts_validation:
-        set_aside("validation", 1)
+        order = hashes(keys, data.seed, "validation")
+        chosen = order < data.split.validation
+        if data.labels_per_class is not None:
+            lowest = [
+                rows[_lowest(order[rows], max(round(data.split.validation * len(rows)), 1))] for rows in members()
+            ]
+            # a group, or copies under two names, may lie in several classes
+            chosen = np.isin(keys, keys[np.concatenate(lowest)])
+        _set_aside(plan, members(), chosen, "validation", class_names, data)
     return plan
 
 
-def _shuffled_classes(labels: np.ndarray, destinations: np.ndarray, seed: int, purpose: str) -> list[np.ndarray]:
-    """Rows of each class that are still in train, in an order that depends on seed and purpose only."""
-    rng = np.random.default_rng([seed, *purpose.encode()])
-    here = destinations == SPLITS.index("train")
-    return [rng.permutation(np.flatnonzero(here & (labels == label))) for label in range(labels.max() + 1)]
+def hashes(keys: Iterable[str], seed: int, purpose: str) -> np.ndarray:
+    """A number in [0, 1) for each key that looks random and is always the same: float64, shape (N,)."""
+    found = (hashlib.sha256(f"{seed} {purpose} {key}".encode()).digest()[:8] for key in keys)
+    # 53 bits, which a float holds exactly
+    return np.array([(int.from_bytes(digest, "big") >> 11) / 2**53 for digest in found], np.float64)
+
+
+def _lowest(order: np.ndarray, count: int) -> np.ndarray:
+    """Which have the lowest hashes: bool, shape (N,); more than `count` only where equal ones go together."""
+    return order <= np.sort(order)[count - 1]
+
+
+def _set_aside(
+    plan: np.ndarray,
+    members: Sequence[np.ndarray],
+    chosen: np.ndarray,
+    split: str,
+    class_names: Sequence[str],
+    data: DataParams,
+) -> None:
+    """Move the chosen images to a split; of each class some must go and some must stay."""
+    fraction = getattr(data.split, split)
+    for name, rows in zip(class_names, members, strict=True):
+        if chosen[rows].any() and not chosen[rows].all():
+            plan[rows[chosen[rows]]] = SPLITS.index(split)
+            continue
+        fall = "all" if len(rows) and chosen[rows].all() else "none"
+        needed = max(math.ceil(math.log(1 - _SURE) / math.log1p(-min(fraction, 1 - fraction))), 2)
+        raise UserError(
+            f"data.split.{split} = {fraction}: class {name!r} has {len(rows)} labelled images to cut from, and "
+            f"{fall} of them fall into {split}; {needed} different ones make sure of both sides ({_SURE:.0%}): add "
+            f"images, bring a {split} split, or change data.seed"
+        )
 
 
 def _check_budget(

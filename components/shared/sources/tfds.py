@@ -26,7 +26,7 @@ from tensorflow_datasets.core.download.util import DownloadError
 from components.shared.artifacts import UNLABELLED
 from components.shared.errors import UserError, first_line
 from components.shared.sources import Source
-from components.shared.sources.pixels import fit
+from components.shared.sources.pixels import Picture
 
 CACHE = ".cache/tensorflow_datasets"
 ANSWER_SECONDS = 5.0  # for the first byte from the archive's server; TensorFlow Datasets itself tries for minutes
@@ -65,13 +65,12 @@ class TensorFlowDataset(Source):
         rows = self._rows(split, {"image": tensorflow_datasets.decode.SkipDecoding()})
         return np.array([row["label"] for row in rows], np.int64)
 
-    def images(self, split: str) -> Iterator[np.ndarray]:
-        """Images of a split, uint8 (size, size, 3), in the order in which they were prepared."""
+    def images(self, split: str) -> Iterator[Picture]:
+        """Images of a split, in the order in which they were prepared."""
         if split not in self._builder.info.splits:
             return
-        for row in self._rows(split, None):
-            image = row["image"]
-            yield image if image.shape[:2] == (self._size, self._size) else fit(Image.fromarray(image), self._size)
+        for index, row in enumerate(self._rows(split, None)):
+            yield Picture.of(Image.fromarray(row["image"]), self._size, f"{split}/{index}")
 
     def digest(self) -> str:
         """SHA-256 of the archive."""

@@ -17,6 +17,7 @@ from components.shared.artifacts import Dataset, Result, read_json, read_record
 from components.shared.digests import file_digest
 from components.shared.errors import UserError
 from components.shared.evaluation.calibration import fit_temperature
+from components.shared.evaluation.statistics import accuracy, correct
 from components.shared.training.inputs import labelled
 from models.classifier import Recipe
 
@@ -134,6 +135,11 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray) -> Calibration:
         why = f"{len(labels)} held-out images, where {FEWEST_TO_CALIBRATE} are needed: left as it is"
         return Calibration(1.0, why)
     return Calibration(fit_temperature(probabilities, labels), f"from {len(labels):,} held-out images")
+
+
+def validation_metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy on held-out images: probabilities (1, M, classes), labels (M,)."""
+    return {"validation_accuracy": float(accuracy(correct(probabilities, labels)).mean())}
 
 
 def write_choice(folder: Path, step: str, choice: Choice, probabilities: np.ndarray, labels: np.ndarray) -> None:

@@ -24,6 +24,7 @@ from components.shared.training.monitor import Monitor
 from models import encoders, methods, optimizers
 from models.augmentation import augment
 from models.batches import Batches, filled
+from models.encoders.shared.normalization import settle
 from models.training import EpochSeed, StopOnNaN, devices, jit, precision, process_shard, validation_batch
 
 # splits with images to learn from
@@ -125,12 +126,14 @@ class Pretraining:
         # float32 whatever the training's precision, so that it gives the same features anywhere
         plain = self.network()
         plain.set_weights(self.model.encoder.get_weights())
+        images = max((images for images, _ in self.parts), key=len)
+        settle(plain, images)
         encoders.deployable(plain).save(out / "encoder.keras")
         self.work.run.file(out / "encoder.keras")
         # a plot fails without a column that it names, and one view of an image has no other to be found
         self.curves.write(out / "curves.csv", ["contrastive_accuracy"])
         self.work.run.file(out / "curves.csv")
-        originals = np.asarray(max((images for images, _ in self.parts), key=len)[:10])
+        originals = np.asarray(images[:10])
         rows = [("original", list(originals))]
         for number in range(1, 5):
             views = np.asarray(augment(originals, self.model.policy, self.model.seed_generator))

@@ -16,13 +16,11 @@ from components.shared.plots.grids import draw_rows
 from components.shared.plots.probe import nearest_rows
 from components.shared.progress import Progress
 from components.shared.step import Work
-from components.shared.training.choice import Chosen, calibrate
+from components.shared.training.choice import Chosen, calibrate, validation_metrics
 from components.shared.training.inputs import labelled
-from components.shared.training.search import fit_probe
-from components.shared.training.supervised import validation_metrics
 from models.classifier import predict, softmax_head
 from models.knn import knn_probabilities
-from models.probes import LinearProbe
+from models.probes import LinearProbe, fit_probe
 
 Features = dict[str, np.ndarray]
 

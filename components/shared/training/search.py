@@ -21,7 +21,7 @@ from components.shared.training.inputs import labelled, network
 from models import methods
 from models.augmentation import Augmentation
 from models.classifier import Recipe, SupervisedTrainer, predict
-from models.probes import LinearProbe, ProbeOptions, fit_linear_probe, fit_minibatch_probe
+from models.probes import ProbeOptions, fit_probe, penalties
 
 SIDES = ("baseline", "finetune")
 # which images answered without having been trained on; predictions.npz and the records call them so
@@ -331,20 +331,6 @@ def search_probe(
             best = loss, l2, found
     assert best is not None  # `l2` has at least one value
     return ProbeSearch(best[1], trials, best[2])
-
-
-def penalties(options: ProbeOptions) -> tuple[float | None, ...]:
-    """What the probe's penalty is chosen from; the solver `minibatch` has none."""
-    return options.l2 if options.solver == "full_batch" else (None,)
-
-
-def fit_probe(
-    features: np.ndarray, labels: np.ndarray, classes: int, options: ProbeOptions, l2: float | None, seed: int
-) -> LinearProbe:
-    """Fit a linear probe with the solver that the options name; arguments as of `models.probes`."""
-    if l2 is not None:
-        return fit_linear_probe(features, labels, classes, l2, options.steps, seed)
-    return fit_minibatch_probe(features, labels, classes, options.minibatch, seed)
 
 
 def run_search(data: Dataset, encoder: keras.Model, params: Params, seed: int, work: Work) -> Result:

@@ -10,11 +10,10 @@ import numpy as np
 from components.shared.artifacts import Dataset, Result, save_predictions
 from components.shared.errors import UserError
 from components.shared.evaluation.calibration import rescale
-from components.shared.evaluation.statistics import accuracy, correct
 from components.shared.params.schema import Params
 from components.shared.progress import Progress
 from components.shared.step import Work
-from components.shared.training.choice import Chosen, calibrate
+from components.shared.training.choice import Chosen, calibrate, validation_metrics
 from components.shared.training.curves import Curves
 from components.shared.training.devices import on_devices
 from components.shared.training.inputs import network
@@ -46,11 +45,6 @@ def train_supervised(
     with on_devices(work.step, params.runtime.devices, batch, "supervised.batch_size") as devices:
         training = _Training(data, chosen, params, seed, work, pretrained)
         return training.run(train, devices)
-
-
-def validation_metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Accuracy on held-out images: probabilities (1, M, classes), labels (M,)."""
-    return {"validation_accuracy": float(accuracy(correct(probabilities, labels)).mean())}
 
 
 class _Training:

@@ -77,3 +77,40 @@ def normalized(network: keras.Model, normalization: str, statistics: PixelStatis
         mean, variance = (list(values) for values in statistics)
         layer = keras.layers.Normalization(mean=mean, variance=variance, dtype="float32")
     return keras.Sequential([keras.Input(network.input_shape[1:]), layer, network], name=network.name)
+
+
+def settle(network: keras.Model, images: np.ndarray, batch_size: int = 256, most: int = 2048) -> None:
+    """Take the moving statistics of batch normalisation anew, from images as they are, in place.
+
+    A pretraining sees strongly changed views; whoever uses the encoder shows it plain images, whose statistics are
+    others. The weights stay as they are.
+
+    Args:
+        network: from images in [0, 1], computing in float32.
+        images: uint8, shape (N, H, W, 3), memory-mapped or not.
+        batch_size: images whose mean and variance are taken at a time; all such batches count alike.
+        most: images looked at, evenly spread over all.
+
+    Raises:
+        ValueError: there is no image.
+
+    Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576, section 3 ("PreciseBN").
+    """
+    if not len(images):
+        raise ValueError("there is no image to take the statistics of")
+    normalizations = [
+        layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    momenta = [layer.momentum for layer in normalizations]
+    rows = np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).astype(int))
+    # in equal parts, as large as they may be
+    parts = np.array_split(rows, -(-len(rows) // batch_size)) if normalizations else []
+    try:
+        for count, part in enumerate(parts):
+            for layer in normalizations:
+                # the mean over the batches so far
+                layer.momentum = count / (count + 1)
+            network(np.asarray(images[part]).astype("float32") / 255, training=True)
+    finally:
+        for layer, momentum in zip(normalizations, momenta, strict=True):
+            layer.momentum = momentum

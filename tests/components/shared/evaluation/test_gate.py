@@ -18,7 +18,17 @@ from components.shared.evaluation.rules import rules
 from components.shared.evaluation.statistics import look_alpha
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import GateParams
-from tests.helpers.gate import CLASSES, GATE, decided, make_candidate, make_search, make_three, make_truth, the
+from tests.helpers.gate import (
+    CLASSES,
+    GATE,
+    SOUND,
+    decided,
+    make_candidate,
+    make_search,
+    make_three,
+    make_truth,
+    the,
+)
 from tests.helpers.trained import simulate
 
 # --- verdicts
@@ -125,9 +135,6 @@ def test_faulty_predictions_are_refused_with_their_reason(break_it, name):
     assert (blessing.judged, blessing.verdict, blessing.look) == (False, "not blessed", None)
 
 
-SOUND = {"optimisation_steps": 100, "exported_seed": 0, "replicates": [0, 1, 2]}
-
-
 def with_record(candidate, **update):
     result = candidate.result.model_copy(update=update)
     return Candidate(candidate.name, result, candidate.probabilities, candidate.labels)
@@ -146,7 +153,12 @@ def with_record(candidate, **update):
         ("probe", {"inputs": {"encoder": "f" * 64}}, "different encoders"),
         ("finetune", {"params": {"encoder": {"name": "resnet18"}}}, "different parameters of `encoder`"),
         ("baseline", {"params": {"supervised": {"epochs": 1}}}, "different parameters of `supervised`"),
-        ("baseline", {"inputs": {"search": "f" * 64}}, "trained by different searches"),
+        (
+            "baseline",
+            {"details": {**SOUND, "epochs": 5}},
+            "baseline/: trained with epochs = 5 where",
+        ),
+        ("finetune", {"details": {**SOUND, "learning_rate": None}}, "trained with learning_rate = None where"),
         ("baseline", {"details": {**SOUND, "held_out": "train+validation"}}, "expected (replicates, 400, 4)"),
     ],
 )
@@ -205,6 +217,8 @@ def test_an_empty_split_is_refused():
         ),
         (lambda details: details["trials"].pop("baseline"), "trials.baseline: no list of trials"),
         (lambda details: details.update(trials=[]), "no list of trials"),
+        (lambda details: details["chosen"].pop("baseline"), "chosen.baseline: says nothing"),
+        (lambda details: details.update(chosen=None), "chosen.finetune: says nothing"),
         (lambda details: details["trials"]["finetune"][0].pop("epochs"), "trials.finetune: no list of trials"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Rows of pictures, the nearest images among them, and the accuracy over label budgets."""
+"""Rows of pictures, and the nearest images among them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from components.shared.artifacts import Dataset
 from components.shared.plots.grids import draw_rows
-from components.shared.plots.probe import draw_budgets, nearest_rows
+from components.shared.plots.probe import nearest_rows
 from tests.helpers.datasets import make_dataset
 
 
@@ -33,10 +33,15 @@ def data(tmp_path_factory):
     return Dataset(make_dataset(folder, unlabelled=2, train=3, validation=3, test=9, image_size=8))
 
 
+def test_a_name_is_shown_as_it_is_written():
+    """Matplotlib takes text between dollars for mathematics, and stops at what is none."""
+    draw_rows([("$\\frac{$", [image(9)])]).draw_without_rendering()
+
+
 def test_each_class_shows_an_image_and_its_nearest_others(data):
     features = np.random.default_rng(0).standard_normal((9, 4)).astype("float32")
     labels, images = data.labels("test"), data.images("test")
-    rows = nearest_rows(data, {"test": features}, neighbours=3)
+    rows = nearest_rows(data, "test", features, neighbours=3)
     assert [name for name, _ in rows] == data.manifest.class_names
     for label, (_, shown) in enumerate(rows):
         query = int(np.flatnonzero(labels == label)[0])
@@ -49,27 +54,5 @@ def test_each_class_shows_an_image_and_its_nearest_others(data):
 
 
 def test_dead_features_and_few_images_still_give_rows(data):
-    rows = nearest_rows(data, {"test": np.zeros((9, 4), "float32")}, queries=2, neighbours=20)
+    rows = nearest_rows(data, "test", np.zeros((9, 4), "float32"), queries=2, neighbours=20)
     assert [len(shown) for _, shown in rows] == [9, 9]
-
-
-def test_budgets_are_drawn_in_percent_with_their_range():
-    rows = [
-        {"labels_per_class": budget, "accuracy": accuracy, "lowest": accuracy - 0.1, "highest": accuracy + 0.05}
-        for budget, accuracy in ((1, 0.4), (10, 0.7))
-    ]
-    axes = draw_budgets(rows).axes[0]
-    line = axes.lines[0]
-    np.testing.assert_allclose(line.get_xdata(orig=False), [1, 10])
-    np.testing.assert_allclose(line.get_ydata(orig=False), [40, 70])
-    segments = axes.collections[0].get_segments()
-    np.testing.assert_allclose([segment[:, 1] for segment in segments], [[30, 45], [60, 75]])
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "10"]
-
-
-def test_equal_accuracies_have_no_range_though_their_mean_is_rounded():
-    values = [0.1, 0.1, 0.1]
-    mean = sum(values) / 3
-    assert mean > max(values)  # the rounding that this is about
-    row = {"labels_per_class": 10, "accuracy": mean, "lowest": min(values), "highest": max(values)}
-    assert draw_budgets([row]).axes[0].get_xlabel() == "labels per class"

@@ -49,14 +49,28 @@ def make_subject(class_names: list[str], winner: str = "finetune", **manifest: o
     fields = {
         **dict(name="textures", source="data/textures.zip", source_digest="5" * 64, class_names=class_names),
         **dict(counts={"unlabelled": 4000, "train": 100, "validation": 200, "test": 2000}, class_counts={}),
-        **dict(image_size=32, labels_per_class=10, seed=0, digest="d" * 64, test_digest="e" * 64),
+        **dict(
+            image_size=32,
+            labels_per_class=10,
+            seed=0,
+            cuts_validation=True,
+            files={},
+            digest="d" * 64,
+            test_digest="e" * 64,
+        ),
         **manifest,
     }
-    details = {"learning_rate": 0.001, "exported_seed": 1}
+    details = {
+        "learning_rate": 0.001,
+        "exported_seed": 1,
+        "temperature": 1.31,
+        "temperature_why": "from 400 images",
+    }
     return Subject(
         blessing=Blessing(
             **dict(blessed=True, winner=winner, checks=checks, dataset_digest="d" * 64, test_digest="e" * 64),
             **dict(gain=0.0812, interval=(0.061, 0.1), confidence=0.95, look=2, replicates=3),
+            **dict(alpha=0.0076, policy={"alpha": 0.05}),
             artefact=Artefact(accuracy=0.5812, low=0.55, high=0.61),
             weaker=["min_gain = 0.0 instead of 0.02", "alpha = 0.1 instead of 0.05"],
         ),
@@ -77,6 +91,7 @@ def make_subject(class_names: list[str], winner: str = "finetune", **manifest: o
             accuracies={"baseline": [0.5] * 3, "probe": [0.55] * 3, "finetune": [0.58, 0.58, 0.5836]},
             intervals={"baseline": (0.47, 0.53), "probe": (0.52, 0.58), "finetune": (0.55, 0.61)},
             recall=recall,
+            calibration={winner: {"ece": 0.025, "log_loss": 1.1, "brier": 0.5}},
         ),
         lineage={"git.commit": "c" * 40, "dvc.data": "f" * 32, "pipeline.run": "nightly-7"},
         runs={step: StepRun(f"{index}" * 32, "12") for index, step in enumerate(STEPS)},
@@ -106,11 +121,12 @@ def test_the_card_answers_what_a_reviewer_asks():
     assert "`blobs`, `grid`, `rings`" in said["Intended use"]
     assert "4,000 images without labels and 100 with labels (10 per class)" in said["Data"]
     assert "`data/textures.zip`" in said["Data"]
-    assert "`conv`, pretrained once with `nnclr`" in said["Method"]
+    assert "`conv`, pretrained with `nnclr`" in said["Method"]
     assert "learning rate 0.001" in said["Method"]
-    assert "Of 3 seeds" in said["Method"]
-    assert ["58.1%", "55.0 to 61.0", "fine-tuned model (this)"] in rows(said["Numbers"])
-    assert ["50.0%", "47.0 to 53.0", "baseline, from scratch"] in rows(said["Numbers"])
+    assert "Of 3 replicates, whole trainings with seeds of their own, this is the one" in said["Method"]
+    assert ["58.1 ± 0.2 %", "55.0 to 61.0", "fine-tuned model"] in rows(said["Numbers"])
+    assert ["50.0 ± 0.0 %", "47.0 to 53.0", "baseline, from scratch"] in rows(said["Numbers"])
+    assert ["58.1 %", "55.0 to 61.0", "this file alone, a fine-tuned model"] in rows(said["Numbers"])
     assert ["yes", "certainty: certainty is as asked"] in rows(said["Numbers"])
     assert rows(said["Slices"])[2:] == [
         ["-4.0", "46.0% against 50.0%", "`rings`"],
@@ -120,6 +136,10 @@ def test_the_card_answers_what_a_reviewer_asks():
     assert "weakest is `rings`, with 46.0%" in said["Slices"]
     assert "file 0.5 MiB, memory 890 MiB, loads in 7.9 s, answers one image in 41 ms, 32 in 55 ms" in said["In use"]
     assert "nothing is known of others" in said["Limits"]
+    assert "not another choice of labels" in said["Limits"]
+    assert "off by 2.5 points on average (ECE), after a temperature of 1.31 (from 400 images)" in said["Limits"]
+    assert "Look 2 at these test images; it may err with 0.76 %, of 5 % for all looks together." in said[""]
+    assert "Weaker than the default gate: min\\_gain = 0.0 instead of 0.02" in said[""]
     assert f"git checkout {'c' * 40}\nmake repro" in said["Reproduce"]
     assert "finetune `abcdef01`" in said["Reproduce"]
     assert 'mlflow.pyfunc.load_model("models:/shop-photos/7")' in said["Call"]
@@ -133,7 +153,7 @@ def test_the_probe_is_described_as_what_it_is():
     said = sections(model_card(subject, "m", "1"))
     assert said["Method"].startswith("Linear probe: ")
     assert "a linear classifier on its frozen features" in said["Method"]
-    assert ["55.0%", "52.0 to 58.0", "linear probe (this)"] in rows(said["Numbers"])
+    assert ["55.0 ± 0.0 %", "52.0 to 58.0", "linear probe"] in rows(said["Numbers"])
     assert rows(said["Slices"])[2][1:] == ["36.0% against 50.0%", "`b`"]
 
 
@@ -176,7 +196,7 @@ def test_a_card_is_made_of_what_there_is():
     subject = make_subject(["a", "b"])
     bare = replace(
         subject,
-        test=subject.test.model_copy(update={"intervals": {}, "recall": {}}),
+        test=subject.test.model_copy(update={"intervals": {}, "recall": {}, "calibration": {}}),
         lineage={"git.commit": "unknown", "git.dirty": "true"},
         runs={"ingest": StepRun("9" * 32, None)},
     )
@@ -185,7 +205,8 @@ def test_a_card_is_made_of_what_there_is():
     assert f"ingest `{'9' * 32}`" in said["Runs"]
     assert "git checkout" not in said["Reproduce"]
     assert "with changes that were not committed" in said["Reproduce"]
-    assert ["58.1%", "", "fine-tuned model (this)"] in rows(said["Numbers"])
+    assert ["58.1 ± 0.2 %", "", "fine-tuned model"] in rows(said["Numbers"])
+    assert "A probability" not in said["Limits"]
 
 
 def test_a_class_without_test_images_is_left_out_of_the_slices():

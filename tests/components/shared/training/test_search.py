@@ -1,0 +1,196 @@
+"""The search: one space and one budget for both sides, whatever is best; and each held-out image is unseen."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.shared.artifacts import Dataset
+from components.shared.errors import UserError
+from components.shared.params.composing import compose_params
+from components.shared.training.search import (
+    BOTH,
+    SIDES,
+    HeldOut,
+    Point,
+    Search,
+    Trial,
+    next_beyond,
+    stratified_folds,
+)
+from tests.helpers.datasets import make_dataset
+
+SPACE = (
+    "supervised.search.learning_rates=[0.001,0.004]", "supervised.search.weight_decays=[0.0001,0.05]",
+    "supervised.search.epochs=[20,60]",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return Dataset(make_dataset(tmp_path_factory.mktemp("data") / "dataset", validation=13, image_size=16))
+
+
+@cache
+def composed(*overrides):
+    return compose_params(overrides)[0]
+
+
+def search(data, surface, *overrides):
+    """A finished search whose trials take their log-loss from a function of point and side."""
+    trained = []
+
+    class Simulated(Search):
+        def _trial(self, point, side):
+            trained.append((point, side))
+            loss = surface(point, side)
+            return Trial(loss, 0.5, np.full((3, 2), 0.5) if np.isfinite(loss) else None)
+
+    found = Simulated(data, composed(*SPACE, *overrides), 0, [])
+    found.run()
+    found.trained = trained
+    return found
+
+
+def bowl(best):
+    """Best at a point, the worse the farther away from it on a logarithmic scale."""
+
+    def surface(point, side):
+        wanted = best[side]
+        far = np.log([point.learning_rate, point.weight_decay, point.epochs]) - np.log(astuple(wanted)[1:])
+        return float(np.abs(far).sum()) + (point.augmentation != wanted.augmentation)
+
+    return surface
+
+
+POINTS = st.builds(
+    Point,
+    augmentation=st.sampled_from(["weak", "views"]),
+    learning_rate=st.floats(1e-5, 1.0),
+    weight_decay=st.floats(1e-6, 10.0),
+    epochs=st.sampled_from([5, 20, 60, 300]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(POINTS, POINTS)
+def test_both_sides_have_the_same_space_and_the_same_budget(data, one, two):
+    found = search(data, bowl(dict(zip(SIDES, (one, two), strict=True))))
+    tried = {side: [point for point, where in found.trained if where == side] for side in SIDES}
+    assert tried["baseline"] == tried["finetune"]
+    # none twice, and the records say what was done
+    assert len(set(tried["baseline"])) == len(tried["baseline"])
+    tables = [
+        [astuple(Point(**{k: row[k] for k in Point.__annotations__})) for row in found.table(s)] for s in SIDES
+    ]
+    assert tables[0] == tables[1] == [astuple(point) for point in tried["baseline"]]
+    # every augmentation with every rate of the grid, for both
+    assert {(p.augmentation, p.learning_rate) for p in tried["baseline"]} >= {
+        (augmentation, rate) for augmentation in ("weak", "views") for rate in (0.001, 0.004)
+    }
+    # in each direction a grid of two grows by two values at most
+    assert min(p.learning_rate for p in tried["finetune"]) >= 0.001 / 4**2 * 0.999
+    assert max(p.learning_rate for p in tried["finetune"]) <= 0.004 * 4**2 * 1.001
+    assert min(p.weight_decay for p in tried["finetune"]) >= 1e-6 * 0.999
+    assert max(p.weight_decay for p in tried["finetune"]) <= 5.0 * 1.001
+
+
+@settings(max_examples=60, deadline=None)
+@given(POINTS, POINTS)
+def test_the_chosen_point_is_the_best_and_the_rival_is_never_trained_shorter(data, one, two):
+    surface = bowl(dict(zip(SIDES, (one, two), strict=True)))
+    found = search(data, surface)
+    chosen = {side: found.chosen(side) for side in SIDES}
+    assert chosen["baseline"].epochs >= chosen["finetune"].epochs
+    for side, least in (("finetune", 0), ("baseline", chosen["finetune"].epochs)):
+        known = {p: surface(p, side) for p in found.trials if p.epochs >= least}
+        assert known[chosen[side]] == min(known.values())
+        assert found.capped(side) == (chosen[side].epochs == 60)
+
+
+def test_a_best_beyond_the_grid_is_found_by_widening_for_both(data):
+    best = Point("views", 0.016, 0.5, 60)
+    found = search(data, bowl({"baseline": Point("weak", 0.001, 0.0001, 20), "finetune": best}))
+    assert astuple(found.chosen("finetune")) == pytest.approx(astuple(best))
+    assert [found.trials[point]["baseline"].log_loss for point in found.trials]  # the rival tried them too
+    # where nothing may be widened, the edge is all there is
+    narrow = search(data, bowl(dict.fromkeys(SIDES, best)), "supervised.search.widen=0")
+    assert astuple(narrow.chosen("finetune")) == ("views", 0.004, 0.05, 60)
+    assert len(narrow.trials) == 2 * 2 + 1 + 1
+
+
+def test_a_space_of_one_value_is_not_widened(data):
+    single = ("supervised.search.learning_rates=[0.001]", "supervised.search.weight_decays=[0.0001]",
+              "supervised.search.epochs=[20]")  # fmt: skip
+    found = search(data, bowl(dict.fromkeys(SIDES, Point("views", 0.1, 0.1, 60))), *single)
+    assert [astuple(point) for point in found.trials] == [("weak", 0.001, 0.0001, 20), ("views", 0.001, 0.0001, 20)]
+    assert not any(found.capped(side) for side in SIDES)
+
+
+def test_a_point_that_diverges_is_never_chosen_and_a_side_that_always_does_is_told(data):
+    def surface(point, side):
+        return float("inf") if point.learning_rate > 0.002 else 1.0 + (point.epochs == 20)
+
+    found = search(data, surface)
+    assert {found.chosen(side).learning_rate for side in SIDES} <= {0.001, 0.001 / 4, 0.001 / 16}
+    message = r"learning_rates = \[0.001, 0.004\]: the loss of finetune became NaN with each; add smaller"
+    with pytest.raises(UserError, match=message):
+        search(data, lambda point, side: float("inf") if side == "finetune" else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("tried", "best", "expected"),
+    [
+        ([0.001, 0.004], 0.004, 0.016), ([0.001, 0.004], 0.001, 0.00025), ([0.001, 0.002, 0.004], 0.002, None),
+        ([0.0001, 0.05], 0.05, 0.5), ([0.0001, 0.05], 0.0001, 0.00001), ([0.0, 0.05], 0.05, 0.5),
+        ([0.0, 0.05], 0.0, None),
+    ],
+)  # fmt: skip
+def test_the_next_value_goes_on_in_proportion(tried, best, expected):
+    found = next_beyond(tried, best)
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=80), st.integers(2, 5))
+def test_folds_are_stratified_and_equally_large(labels, folds):
+    labels = np.array(labels)
+    found = stratified_folds(labels, folds, 0)
+    for rows in (slice(None), *(labels == label for label in np.unique(labels))):
+        counts = np.bincount(found[rows], minlength=folds)
+        assert counts.max() - counts.min() <= 1
+    np.testing.assert_array_equal(found, stratified_folds(labels, folds, 0))
+
+
+def test_few_validation_images_are_cross_validated_with_those_of_train(data):
+    held_out = HeldOut(data, composed(), 0)
+    train, validation = data.labels("train"), data.labels("validation")
+    assert held_out.name == BOTH
+    np.testing.assert_array_equal(held_out.labels, np.concatenate([train, validation]))
+    np.testing.assert_array_equal(
+        held_out.images, np.concatenate([data.images("train"), data.images("validation")])
+    )
+    answered = []
+    for learned, to in held_out.folds():
+        assert not set(learned) & set(to)
+        assert len(learned) + len(to) == len(held_out.labels)
+        images, labels = held_out.train(learned)
+        np.testing.assert_array_equal(images, held_out.images[learned])
+        np.testing.assert_array_equal(labels, held_out.labels[learned])
+        answered += list(to)
+    assert sorted(answered) == list(range(len(held_out.labels)))
+
+
+@pytest.mark.parametrize("options", [["method=supcon"], ["supervised.search.cross_validate_below=13"]])
+def test_enough_validation_images_or_a_pretraining_on_labels_choose_on_validation(data, options):
+    """Where the encoder has seen the labels of train, only validation is unseen."""
+    held_out = HeldOut(data, composed(*options), 0)
+    ((learned, answered),) = held_out.folds()
+    assert held_out.name == "validation"
+    np.testing.assert_array_equal(held_out.labels[answered], data.labels("validation"))
+    np.testing.assert_array_equal(held_out.train(learned)[1], data.labels("train"))
