@@ -41,8 +41,8 @@ from components.shared.params.schema import GateParams
 LEVEL = 0.7
 ALPHA = 0.05
 # images come in so many difficulties, of a normal distribution with this standard deviation
-_LEVELS, _DIFFICULTY = 1024, 1.41
-_STEP = 0.0002
+_LEVELS, _DIFFICULTY = 1024, 1.5
+_STEP = 0.0005
 _IMAGES = ndtri((np.arange(_LEVELS) + 0.5) / _LEVELS)
 # standard deviations of true accuracy, in points: (of a training's seed, of its pretraining)
 SPREADS = ((0.5, 0.0), (0.5, 1.0), (1.0, 1.0), (2.0, 0.0), (2.0, 2.5))
