@@ -58,14 +58,14 @@ def knn_accuracy(dataset: Path, encoder: Path) -> float:
     return float((votes.argmax(axis=1) == data.labels("test")).mean())
 
 
-def measure(name: str, dataset: Path, place: Path, overrides: list[str]) -> dict:
+def measure(name: str, dataset: Path, place: Path, overrides: list[str], seed: int) -> dict:
     """Pretrain with one option of `conf/method/` and look at the encoder: a row."""
     from components.pretrain import pretrain
 
     params, _ = compose_params(overrides)
     # several methods' progress in one log would hide the table
     with contextlib.redirect_stdout(None):
-        record = pretrain(dataset, place, select(params, "pretrain"), place.parent / "checkpoints")
+        record = pretrain(dataset, place, select(params, "pretrain"), seed, place.parent / "checkpoints")
     row = {"method": name, "knn": knn_accuracy(dataset, place), "seconds": record.seconds, "overrides": overrides}
     return {**row, **{k: record.metrics[k] for k in ("embedding_spread", "embedding_rank") if k in record.metrics}}
 
@@ -97,7 +97,7 @@ def main() -> None:
     from components.ingest import ingest
 
     root, out = Path.cwd(), arguments.out and arguments.out.resolve()
-    common = [*OVERRIDES[arguments.data], f"runtime.seed={arguments.seed}", *arguments.set]
+    common = [*OVERRIDES[arguments.data], *arguments.set]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
@@ -113,7 +113,9 @@ def main() -> None:
             *((m, [f"method={m}"]) for m in arguments.methods),
         ]:
             overrides = [*common, f"runtime.epochs={arguments.epochs}", *extra]
-            rows.append(measure(name, folder / "dataset", folder / name.replace(" ", "-"), overrides))
+            rows.append(
+                measure(name, folder / "dataset", folder / name.replace(" ", "-"), overrides, arguments.seed)
+            )
             print(json.dumps(rows[-1]), flush=True)
         os.chdir(root)
     print(f"\n{arguments.data}, seed {arguments.seed}\n\n{table(rows, arguments.epochs)}")
