@@ -1,8 +1,14 @@
-"""textures10, the built-in sample: ten families of texture whose colour, angle, scale, phase and light are random.
+"""textures10, the built-in sample: ten families of texture whose color, angle, scale, phase and noise are random.
 
-The label is the pattern. It survives cropping and any change of colour, which is what contrastive pretraining with
-crops and colour distortion keeps; and no single colour or brightness gives it away, so that a network that matches
-views by their colours learns nothing of use.
+The label is the pattern. It survives cropping and any change of color, which is what contrastive pretraining with
+crops and color distortion keeps. Two properties make unlabelled images worth having even against a rival that may use
+the same distortions:
+
+- An image has one hue, and its light and dark differ in brightness. Once every view has its color changed, nothing but
+  the pattern tells one image from another, so that telling them apart is learning patterns; where the views keep their
+  colors, the hue alone tells images apart, and no pattern is learned.
+- Every pixel is noisy. A network that learns from a few labels learns their noise too; one that has to recognise a
+  picture in two different crops of it has seen thousands of noises, and finds what is not noise.
 
     python -m benchmarks.textures10 data/sample/textures10.zip
 """
@@ -20,10 +26,17 @@ from PIL import Image
 from components.shared.artifacts import replace_file
 from components.shared.errors import UserError, exit_cleanly
 
-SIZE = 32
+SIZE = 24
 # rendered larger and averaged down, so that edges are smooth
 OVERSAMPLING = 2
-COUNTS = {"unlabelled": 4000, "train": 100, "validation": 100, "test": 2000}
+# of train, `data.labels_per_class` keeps a few labels and takes the rest for unlabelled
+COUNTS = {"unlabelled": 3800, "train": 300, "test": 2000}
+# pixels, log-uniform
+PERIOD = (5.0, 7.0)
+# radians to either side
+TURN = 0.15
+# standard deviation in each color of each pixel, of the range from black to white
+NOISE = 0.18
 
 
 def stripes(u, v, rng):
@@ -100,31 +113,29 @@ def render(label: int, rng: np.random.Generator) -> np.ndarray:
 
     Args:
         label: index into `FAMILIES`.
-        rng: source of the colours, angle, scale, phase and light.
+        rng: source of the colors, angle, scale, phase, light and noise.
 
     Returns:
-        uint8, shape (32, 32, 3).
+        uint8, shape (24, 24, 3).
     """
     pixels = SIZE * OVERSAMPLING
     axis = (np.arange(pixels) + 0.5) / OVERSAMPLING - SIZE / 2
     x, y = np.meshgrid(axis, axis)
-    turn = rng.uniform(-0.35, 0.35)
-    period = np.exp(rng.uniform(np.log(5.5), np.log(9.0)))
+    turn = rng.uniform(-TURN, TURN)
+    period = np.exp(rng.uniform(*np.log(PERIOD)))
     shift = rng.uniform(0, 1, 2) if label != FAMILIES.index(rings) else np.zeros(2)
     u = (x * np.cos(turn) + y * np.sin(turn)) / period + shift[0]
     v = (-x * np.sin(turn) + y * np.cos(turn)) / period + shift[1]
     pattern = FAMILIES[label](u, v, rng)
-    if rng.random() < 0.5:
-        pattern = 1 - pattern
     pattern = pattern.reshape(SIZE, OVERSAMPLING, SIZE, OVERSAMPLING).mean(axis=(1, 3))[..., None]
-    dark, light = _colours(rng)
+    dark, light = _colors(rng)
     image = dark + (light - dark) * pattern
-    image = image * _light(rng)[..., None] + rng.normal(0, rng.uniform(0.0, 0.03), (SIZE, SIZE, 1))
+    image = image * _light(rng)[..., None] + rng.normal(0, NOISE, (SIZE, SIZE, 3))
     return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 
 def draw_split(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """So many textures, all families alike: uint8 (count, 32, 32, 3) and labels int64 (count,)."""
+    """So many textures, all families alike: uint8 (count, 24, 24, 3) and labels int64 (count,)."""
     labels = np.arange(count) % len(FAMILIES)
     return np.stack([render(int(label), rng) for label in labels]), labels
 
@@ -158,17 +169,16 @@ def _cell(values):
     return (values % 1.0) - 0.5
 
 
-def _colours(rng):
-    """Two colours that differ enough in brightness or hue to be told apart."""
-    while True:
-        first, second = rng.uniform(0, 1, (2, 3))
-        if np.abs(first - second).sum() > 1.0:
-            return first, second
+def _colors(rng):
+    """A dark and a light shade of one random hue, RGB in [0, 1]."""
+    hue, saturation = rng.uniform(0, 6), rng.uniform(0.4, 0.9)
+    shade = 1 - saturation * np.clip(np.abs((hue + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
+    return rng.uniform(0.15, 0.4) * shade, rng.uniform(0.65, 0.95) * shade
 
 
 def _light(rng):
     """A gentle slope of brightness across the picture, from any side."""
-    turn, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3)
+    turn, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.1)
     axis = np.linspace(-0.5, 0.5, SIZE)
     x, y = np.meshgrid(axis, axis)
     return rng.uniform(0.8, 1.1) + slope * (x * np.cos(turn) + y * np.sin(turn))
