@@ -417,10 +417,11 @@ def tables(rows: Sequence[dict[str, Any]]) -> str:
     """All tables in Markdown."""
     parts = []
     for name, (title, cell, rates) in TABLES.items():
+        own = sorted((row for row in rows if row["table"] == name), key=lambda row: [row[key] for key in cell])
+        if not own:
+            continue
         lines = [f"{title}\n", f"| {' | '.join((*cell, *rates))} |", "|---" * (len(cell) + len(rates)) + "|"]
-        for row in sorted(
-            (row for row in rows if row["table"] == name), key=lambda row: [row[key] for key in cell]
-        ):
+        for row in own:
             known = [f"{row[key]:,.3g}" if isinstance(row[key], float) else f"{row[key]:,}" for key in cell]
             lines.append(f"| {' | '.join([*known, *(f'{100 * row[key]:.1f}' for key in rates)])} |")
         parts.append("\n".join(lines))

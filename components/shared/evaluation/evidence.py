@@ -155,7 +155,7 @@ class Evidence:
         bound: of the gain, over replicates and images.
         slices: of the test images.
         rivals: champions.
-        contested: whether the other contender is about as good on held-out images, so that `alpha` was halved.
+        contested: whether the winner is not ahead by more than luck on held-out images, so that `alpha` is a third.
     """
 
     winner: str

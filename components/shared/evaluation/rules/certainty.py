@@ -21,5 +21,5 @@ def check(evidence: Evidence, options: Options) -> Answer:
     verdict = "lies above 0" if passed else "does not lie above 0"
     why = f"the gain's {interval_in_words(two_sided(bound), confidence)} points {verdict}"
     if evidence.contested:
-        why += "; at half of this look's error, as held-out images can't tell probe and fine-tuning apart"
+        why += "; at a third of this look's error, as on held-out images the winner is not surely ahead"
     return Answer(Check(name="certainty", value=bound.low, threshold=0, passed=passed, why=why))
