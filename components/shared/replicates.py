@@ -33,9 +33,11 @@ from components.shared.params.schema import Params, from_plain, params_digest
 from components.shared.step import working
 from components.shared.steps import STEPS
 from components.shared.training.backend import start_backend
-from components.shared.training.distributed import is_chief
+from components.shared.training.distributed import is_chief, require_single
 
 KEPT = Path(".cache/replicates")
+# the step that several processes may do together
+TOGETHER = "pretrain"
 # sets of trainings that are kept for each step: a few, so that going back to earlier options trains nothing
 _SETS = 4
 # answers of all replicates on the same images: the array's name → the axis along which replicates lie
@@ -69,6 +71,8 @@ def train_replicates(
     Raises:
         UserError: as the step raises.
     """
+    if step != TOGETHER:
+        require_single(step)
     require_writable(KEPT, "finished trainings")
     about_first = STEPS[step].replicates == "first"
     folders: dict[int, Path] = {}
@@ -177,7 +181,8 @@ def _backend() -> list[str]:
 def _prune(step: str, used: Sequence[Path]) -> None:
     """Remove all but those used last: a few times as many as are in use."""
     for folder in used:
-        os.utime(folder)
+        if folder.exists():
+            os.utime(folder)
     known = sorted((KEPT / step).iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
     for folder in known[_SETS * len(used) :]:
         shutil.rmtree(folder, ignore_errors=True)

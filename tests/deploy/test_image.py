@@ -243,7 +243,7 @@ def test_health_tells_what_is_whole_and_what_is_not(monkeypatch, tmp_path, capsy
     monkeypatch.setenv("GIT_COMMIT", "abc")
     monkeypatch.chdir(tmp_path)
     main(["health"])
-    assert re.fullmatch(r"ok: 9 steps, \d+ options, commit abc\n", capsys.readouterr().out)
+    assert re.fullmatch(r"ok: 10 steps, \d+ options, commit abc\n", capsys.readouterr().out)
     with monkeypatch.context() as patch:
         patch.setenv("HOME", "/proc/nowhere")
         with pytest.raises(UserError, match=r"^/proc/nowhere: can't be written: .*; mount a volume there"):

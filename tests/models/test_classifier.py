@@ -284,7 +284,7 @@ def test_the_optimizer_is_the_chosen_one(arrays, optimizer, kind):
 def test_one_compiled_trainer_serves_several_decays(arrays, trainers):
     """As a trainer of its own would, whatever came before."""
     strong, weak = (fit(trainers("tiny"), weight_decay=decay)[0] for decay in (10.0, 0.0))
-    assert np.abs(strong[0]).sum() < 0.9 * np.abs(weak[0]).sum()
+    assert np.abs(strong[0]).sum() < 0.95 * np.abs(weak[0]).sum()
     assert same(fit(make_trainer(arrays), weight_decay=10.0)[0], strong)
     keras_own = keras.optimizers.AdamW(weight_decay=10.0)
     trainer = make_trainer(arrays)

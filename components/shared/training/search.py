@@ -189,7 +189,8 @@ class Search:
     def answers(self, side: str) -> np.ndarray:
         """What the chosen training answered on the held-out images: probabilities, float32, shape (M, classes)."""
         found = self.trials[self.chosen(side)][side].probabilities
-        assert found is not None  # a chosen trial has a finite loss
+        if found is None:
+            raise ValueError(f"{side}: the chosen trial has no answers")  # one with a finite loss has
         return found
 
     def table(self, side: str) -> list[dict[str, Any]]:
@@ -321,7 +322,8 @@ def search_probe(
         images, labels = held_out.train(rows)
         features = answered[rows] if held_out.name == BOTH else predict(encoder, images)
         folds.append((features, labels, to))
-    trials, best = [], None
+    tried: list[tuple[float, ProbeSearch]] = []
+    trials: list[dict[str, Any]] = []
     for l2 in penalties(options):
         found = np.zeros((len(held_out.labels), classes), np.float32)
         for features, labels, to in folds:
@@ -331,10 +333,9 @@ def search_probe(
         trials.append(
             {"l2": l2, "log_loss": loss, "accuracy": float((found.argmax(axis=1) == held_out.labels).mean())}
         )
-        if best is None or loss < best[0]:
-            best = loss, l2, found
-    assert best is not None  # `l2` has at least one value
-    return ProbeSearch(best[1], trials, best[2])
+        tried.append((loss, ProbeSearch(l2, trials, found)))
+    # the first of equals
+    return min(tried, key=lambda each: each[0])[1]
 
 
 def run_search(data: Dataset, encoder: keras.Model, params: Params, seed: int, work: Work) -> Result:

@@ -16,7 +16,7 @@ from components.shared.step import Work
 from components.shared.training.choice import Chosen, calibrate, validation_metrics
 from components.shared.training.curves import Curves
 from components.shared.training.devices import on_devices
-from components.shared.training.inputs import network
+from components.shared.training.inputs import labelled, network
 from models.classifier import Recipe, SupervisedTrainer, predict
 
 
@@ -63,6 +63,7 @@ class _Training:
 
     def run(self, train: tuple[np.ndarray, np.ndarray], devices: int) -> Result:
         data, out, recipe = self.data, self.work.out, self.chosen.recipe()
+        test_images, test_labels = labelled(data, "test")
         validation = self.chosen.validation()
         trainer = self._trainer(recipe)
         steps = self._fit(trainer, recipe, train, validation)
@@ -74,7 +75,7 @@ class _Training:
         model.save(out / "classifier.keras")
         splits = {
             "validation": (rescale(held_out, calibration.temperature), labels),
-            "test": (predict(model, data.images("test"))[None], data.labels("test")),
+            "test": (predict(model, test_images)[None], test_labels),
         }
         save_predictions(out / "predictions.npz", splits)
         self.curves.write(out / "curves.csv")

@@ -43,7 +43,7 @@ def changed(before, after):
     ("file", "steps"),
     [
         ("components/shared/evaluation/gate.py", {"evaluate", "register"}),
-        ("models/methods/simclr.py", {"pretrain"}),
+        ("models/methods/simclr.py", {"pretrain", "search"}),
         ("models/methods/byol.py", set()),
         ("models/knn.py", {"probe"}),
         ("models/encoders/resnet18.py", set()),

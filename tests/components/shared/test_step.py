@@ -131,11 +131,11 @@ def test_a_server_lost_on_the_way_gets_later_what_it_missed(
     assert points == {(0, 1.0), (1, 0.5), (0, 0.5)}
 
 
-def on_a_shell(monkeypatch, function, *arguments):
+def on_a_shell(monkeypatch, function, *arguments, step="pretrain"):
     """Run a step's command line; returns the exit status."""
     monkeypatch.setattr(sys, "argv", ["step", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        command_line("pretrain", function)
+        command_line(step, function)
     return ended.value.code
 
 
@@ -151,25 +151,26 @@ def params_file(in_tmp):
 
 def test_a_command_hands_the_step_its_folders_and_its_own_parameters(in_tmp, params_file, monkeypatch):
     seen = []
-    assert on_a_shell(monkeypatch, lambda *arguments: seen.append(arguments), "--out", "elsewhere") == 0
+    command = lambda *arguments: seen.append(arguments)  # noqa: E731
+    assert on_a_shell(monkeypatch, command, "--out", "elsewhere", step="validate") == 0
     ((dataset, out, params),) = seen
     assert (str(dataset), str(out)) == ("dataset", "elsewhere")
-    assert params.method.temperature == 0.1
+    assert params.validation.max_test_overlap == 0.0
     with pytest.raises(AttributeError):
-        _ = params.gate
+        _ = params.method
 
 
 @pytest.mark.parametrize(
     ("written", "message"),
     [
         ("temperature: 0\n", "error: params.yaml: method.temperature = 0: must be greater than 0\n"),
-        ("tempratur: 0.1\n", "error: params.yaml: method.tempratur: no such parameter (did you mean "),
+        ("tempratur: 0.2\n", "error: params.yaml: method.tempratur: no such parameter (did you mean "),
     ],
 )
 def test_a_wrong_parameter_is_one_line_exit_2_and_nothing_written(
     in_tmp, params_file, monkeypatch, capsys, written, message
 ):
-    params_file.write_text(params_file.read_text().replace("temperature: 0.1\n", written, 1))
+    params_file.write_text(params_file.read_text().replace("temperature: 0.2\n", written, 1))
     assert on_a_shell(monkeypatch, never) == 2
     out, err = capsys.readouterr()
     assert out == ""

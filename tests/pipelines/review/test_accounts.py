@@ -115,7 +115,7 @@ def test_the_reviewer_approves_and_the_pipeline_reads_that_champion(put_up, acco
     capsys.readouterr()
     account("pipeline")
     found = find_champion(PRODUCTION)
-    assert (found.version, found.test_accuracy) == ("2", 0.692)
+    assert found.version == "2"
     client = mlflow.MlflowClient()
     for attempt in (
         lambda: client.set_registered_model_alias(PRODUCTION, "champion", "1"),

@@ -52,7 +52,7 @@ def test_a_step_is_handed_what_it_declares_and_nothing_else(step):
 
 def test_reading_an_undeclared_section_raises():
     with pytest.raises(AttributeError):
-        _ = select(PARAMS, "validate").gate
+        _ = select(PARAMS, "ingest").gate
 
 
 def test_reading_an_undeclared_field_of_a_declared_section_raises_too():
@@ -128,7 +128,7 @@ REFUSED = [
     ("probe.minibatch.milestones", [0.0], "probe.minibatch.milestones = [0.0]: must be numbers > 0 and ≤ 1"),
     ("probe.minibatch.epochs", 0, "probe.minibatch.epochs = 0: must be greater than or equal to 1"),
     ("supervised.optimizer", "sgd", "supervised.optimizer = \"sgd\": must be 'adam' or 'adamw'"),
-    ("supervised.optimizer", "adam", "supervised.weight_decay = 0.0001: adam has none; set it to 0 or take adamw"),
+    ("supervised.optimizer", "adam", "supervised.weight_decay = 0.05: adam has none; set it to 0 or take adamw"),
     (
         "supervised.schedule",
         "step",
@@ -138,7 +138,7 @@ REFUSED = [
     ("supervised.head.hidden", -1, "supervised.head.hidden = -1: must be greater than or equal to 0"),
     ("supervised.head.dropout", 1, "supervised.head.dropout = 1: must be less than 1"),
     ("supervised.freeze_encoder", "no", 'supervised.freeze_encoder = "no": must be a valid boolean'),
-    ("supervised.augmentation.flip", 1, "supervised.augmentation.flip = 1: must be a valid boolean"),
+    ("supervised.weak.flip", 1, "supervised.weak.flip = 1: must be a valid boolean"),
     (
         "method.augmentation.crop_area",
         [0.2, 1, 1],

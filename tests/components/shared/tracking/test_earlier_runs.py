@@ -47,6 +47,8 @@ def manifest(run_id: str, digest: str = "d") -> Manifest:
             class_names=["a"],
             counts={},
             class_counts={},
+            cuts_validation=False,
+            files={},
         ),
         **dict(image_size=8, labels_per_class=None, seed=0, digest=digest, test_digest="e", mlflow_run_id=run_id),
         **RECORD,

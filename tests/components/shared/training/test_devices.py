@@ -17,6 +17,7 @@ from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import params_digest, select
+from components.shared.replicates import train_replicates
 from components.shared.steps import STEPS
 from components.shared.training import devices
 from components.shared.training import distributed as processes
@@ -308,7 +309,9 @@ def test_a_step_that_is_not_shared_out_refuses_to_run_in_several_processes(datas
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
     monkeypatch.setenv("JAX_PROCESS_ID", "1")
     with pytest.raises(UserError, match="only pretrain runs in several processes; run baseline in one"):
-        baseline(dataset, tmp_path / "baseline", select(compose_params([])[0], "baseline"))
+        train_replicates(
+            "baseline", baseline, {}, tmp_path / "baseline", select(compose_params([])[0], "baseline"), [0]
+        )
     assert list(tmp_path.iterdir()) == []
 
 
