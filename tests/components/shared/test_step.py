@@ -58,7 +58,7 @@ def test_the_record_says_what_was_read_with_which_parameters_and_where_it_was_tr
     assert run.info.run_id == record.mlflow_run_id
     assert run.info.status == "FINISHED"
     assert run.data.metrics["probe_accuracy"] == 0.5
-    assert run.data.params["method.temperature"] == "0.1"
+    assert run.data.params["method.temperature"] == "0.2"
     assert run.data.tags["input.dataset"] == record.inputs["dataset"]
     assert run.data.tags["params.digest"] == record.params_digest
     assert "result.json" in [file.path for file in client.list_artifacts(run.info.run_id)]

@@ -30,7 +30,8 @@ def every_option():
 
 @pytest.mark.parametrize("override", every_option())
 def test_every_option_composes_to_allowed_values(override):
-    params, values = compose_params([override])
+    # of the sample the encoder fast is narrower
+    params, values = compose_params(["data=parquet", override] if override == "encoder=fast" else [override])
     group, _, option = override.partition("=")
     text = (CONF / group / f"{option}.yaml").read_text()
     # where the file's first line says so, its values go elsewhere

@@ -47,7 +47,7 @@ REFUSED = [
     (["method.optimizer.momentum=1"], "method.optimizer.momentum = 1: must be less than 1"),
     (["method.optimizer.final_fraction=2"], "method.optimizer.final_fraction = 2: must be less than or equal to 1"),
     (
-        ["method=byol", "method.optimizer.weight_decay=0.1"],
+        ["method=byol", "optimizer=adam", "method.optimizer.weight_decay=0.1"],
         "method.optimizer.weight_decay = 0.1: adam has none; set it to 0 or take adamw",
     ),
     (

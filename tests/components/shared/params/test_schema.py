@@ -261,5 +261,5 @@ def test_nan_in_the_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("written", "value"), [("1e-3", 0.001), ("5E-4", 0.0005), ("2", 2.0), (".5", 0.5)])
 def test_numbers_may_be_written_with_an_exponent(tmp_path, written, value):
-    text = (ROOT / "params.yaml").read_text().replace("temperature: 0.1", f"temperature: {written}", 1)
+    text = (ROOT / "params.yaml").read_text().replace("temperature: 0.2", f"temperature: {written}", 1)
     assert load_params(write(tmp_path, text), "pretrain").method.temperature == value
