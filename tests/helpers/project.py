@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ def make_project(root: Path) -> Project:
 def _shrink(conf: Path) -> None:
     """Change conf/ itself, as `dvc exp run -S` composes from there."""
     config = yaml.safe_load((conf / "config.yaml").read_text())
-    for section, values in TINY.items():
-        config[section] = {**config.get(section, {}), **values}
+    _merge(config, TINY)
     (conf / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for name, value in changes.items():
+        if isinstance(value, Mapping):
+            _merge(values.setdefault(name, {}), value)
+        else:
+            values[name] = value
