@@ -29,7 +29,9 @@ def resend_all(folders: Sequence[Path] = ()) -> None:
     Raises:
         UserError: a folder holds nothing to send, or the server does not take all of it.
     """
-    folders = folders or sorted(path.parent for path in in_repository(".").glob(f"*/{FILE}"))
+    root = in_repository(".")
+    # of steps, and of their replicates
+    folders = folders or sorted(path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{FILE}"))
     if not folders:
         print("nothing waits to be sent")
         return

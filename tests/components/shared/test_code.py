@@ -94,7 +94,7 @@ from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 
 dataset, out, *overrides = sys.argv[1:]
-pretrain(Path(dataset), Path(out), select(compose_params(overrides)[0], "pretrain"))
+pretrain(Path(dataset), Path(out), select(compose_params(overrides)[0], "pretrain"), 0)
 files = {module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
 Path("modules.json").write_text(json.dumps(sorted(files)))
 """

@@ -80,7 +80,7 @@ def story(tmp_path_factory, tracking_uri):
             told.losses = client.get_metric_history(told.run, "loss")
             told.files = {item.path for item in client.list_artifacts(told.run)}
             told.training_status = training.wait(timeout=120)
-            told.trained = read_record(place / "encoder", Result)
+            told.trained = read_record(place / "encoder" / "0", Result)
             told.training = client.get_run(told.trained.mlflow_run_id)
             told.curve = client.get_metric_history(told.trained.mlflow_run_id, "contrastive_loss")
             told.training_files = {item.path for item in client.list_artifacts(told.trained.mlflow_run_id)}

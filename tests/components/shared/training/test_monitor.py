@@ -202,13 +202,13 @@ def test_embeddings_that_are_no_numbers_end_the_training(data, wrong):
 SMALL = (
     "method=vicreg", "encoder.width=16", "method.projection.hidden=16", "method.projection.width=8",
     "runtime.batch_size=32", "runtime.epochs=6", "monitor.every=2", "method.optimizer.warmup_epochs=0",
-    "method.optimizer.learning_rate=0.01",
+    "optimizer=adam", "method.optimizer.learning_rate=0.01",
 )  # fmt: skip
 
 
 def run(dataset, folder, *overrides):
     params = select(compose_params([*SMALL, *overrides])[0], "pretrain")
-    return pretrain(dataset, folder / "encoder", params, folder / "states")
+    return pretrain(dataset, folder / "encoder", params, 0, folder / "states")
 
 
 @pytest.mark.slow
