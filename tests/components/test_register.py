@@ -182,7 +182,7 @@ def check_measurements(metrics, path):
 
 
 def check_description(version, result, manifest):
-    assert "encoder `conv`, pretrained once with `simclr`" in version.description
+    assert "encoder `conv`, pretrained with `simclr`" in version.description
     assert "| yes | certainty: " in version.description
     assert manifest.digest[:12] in version.description
     assert f"models:/colours-once/{version.version}" in version.description
