@@ -197,7 +197,7 @@ def test_the_page_is_told_the_numbers_the_confusion_and_the_report(project, kube
     assert np.sum([row["row"] for row in matrix["rows"]]) == 2000
     report = artifact(project, "evaluate", "evaluation") / "report.html"
     assert artifact(project, "evaluate", "report").read_text() == report.read_text()
-    assert metadata(project, "ingest", "counts")["unlabelled_images"] == 4000
+    assert metadata(project, "ingest", "counts")["unlabelled_images"] == 4070
     assert "| ✓ | image_dtype_fits | critical |" in artifact(project, "validate", "verdict").read_text()
     assert artifact(project, "pretrain-0", "views").read_text().count("data:image/png;base64,") == 1
     assert "# Not registered" in artifact(project, "refuse", "outcome").read_text()

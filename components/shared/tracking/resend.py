@@ -29,9 +29,10 @@ def resend_all(folders: Sequence[Path] = ()) -> None:
     Raises:
         UserError: a folder holds nothing to send, or the server does not take all of it.
     """
-    root = in_repository(".")
-    # of steps, and of their replicates
-    folders = folders or sorted(path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{FILE}"))
+    if not folders:
+        root = in_repository(".")
+        # of steps, and of their replicates
+        folders = sorted(path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{FILE}"))
     if not folders:
         print("nothing waits to be sent")
         return

@@ -202,7 +202,9 @@ def test_embeddings_that_are_no_numbers_end_the_training(data, wrong):
 SMALL = (
     "method=vicreg", "encoder.width=16", "method.projection.hidden=16", "method.projection.width=8",
     "runtime.batch_size=32", "runtime.epochs=6", "monitor.every=2", "method.optimizer.warmup_epochs=0",
-    "optimizer=adam", "method.optimizer.learning_rate=0.01",
+    "optimizer=adam", "method.optimizer.learning_rate=0.01", "method.augmentation.brightness=0.5",
+    "method.augmentation.contrast=0.5", "method.augmentation.saturation=0.5",
+    "method.augmentation.grey_probability=0.2", "method.augmentation.jitter_probability=0.8", "encoder=conv",
 )  # fmt: skip
 
 
