@@ -5,8 +5,8 @@ crops and color distortion keeps. Two properties make unlabelled images worth ha
 use the same distortions:
 
 - An image has one hue, and its light and dark differ in brightness. Once every view has its color changed, nothing
-  but the pattern tells one image from another, so that telling them apart is learning patterns; where the views keep
-  their colors, the hue alone tells images apart, and no pattern is learned.
+  but the pattern tells one image from another, so that telling them apart is learning patterns; where the views
+  keep their colors, the hue alone tells images apart, and no pattern is learned.
 - Every pixel is noisy. A network that learns from a few labels learns their noise too; one that has to recognise a
   picture in two different crops of it has seen thousands of noises, and finds what is not noise.
 
