@@ -224,7 +224,7 @@ def test_a_missing_dataset_is_told_in_one_line(tracking_uri, tmp_path):
 
 
 CHANGES = [
-    "method.temperature=0.2", "method.optimizer.learning_rate=0.01", "method.augmentation.hue=0.1",
+    "method.temperature=0.3", "method.optimizer.learning_rate=0.01", "method.augmentation.hue=0.1",
     "method.projection.width=16", "encoder.normalization=symmetric", "encoder.width=16", "runtime.batch_size=16",
     "runtime.epochs=13", "runtime.precision=bfloat16",
 ]  # fmt: skip

@@ -19,6 +19,9 @@ from models.probes import MiniBatchOptions
 # what changes nothing in an image but the place that it is cropped from, and its side
 COLORS_OFF = dict.fromkeys(("brightness", "contrast", "saturation", "hue", "grey_probability"), 0.0)
 MIDDLE = PixelStatistics((0.5, 0.5, 0.5), (0.06, 0.06, 0.06))
+# so that colours are sometimes left as they are, and heads are plain, whatever the defaults of the sample are
+SOMETIMES = {"jitter_probability": 0.8, "grey_probability": 0.2}
+PLAIN = {"width": 128, "batch_norm": False}
 STILL = {"crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
 
 
@@ -38,7 +41,7 @@ def checked(kind, values):
 
 def augmentation(**changes):
     """Crops and mirrors, and nothing else but what is asked for."""
-    return checked(Augmentation, {**_read("augmentation/any_hue"), **COLORS_OFF, **changes})
+    return checked(Augmentation, {**_read("augmentation/any_hue"), **SOMETIMES, **COLORS_OFF, **changes})
 
 
 def encoder(option, **changes):
@@ -54,7 +57,7 @@ def network(option, image_size, statistics=None, **changes):
 
 def method(option, policy=None, **changes):
     """A method's options; `changes` replace whole groups or single values."""
-    groups = {"optimizer": _read("optimizer/adam"), "augmentation": _read("augmentation/any_hue")}
+    groups = {"optimizer": _read("optimizer/adam"), "augmentation": {**_read("augmentation/any_hue"), **SOMETIMES}}
     values = {**_read(f"method/{option}"), **groups, **changes}
     if policy is not None:
         values["augmentation"] = TypeAdapter(Augmentation).dump_python(policy)
@@ -63,7 +66,7 @@ def method(option, policy=None, **changes):
 
 def head(**changes):
     """A plain projection head's options."""
-    return checked(HeadOptions, {**_read("method/simclr")["projection"], **changes})
+    return checked(HeadOptions, {**_read("method/simclr")["projection"], **PLAIN, **changes})
 
 
 def optimizer(name, learning_rate, **changes):

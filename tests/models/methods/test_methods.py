@@ -21,7 +21,7 @@ from tests.helpers.options import augmentation, head, method, network
 
 # mild, so that a hundred images and a few seconds are enough to learn from
 MILD = augmentation(crop_area=(0.5, 1.0), brightness=0.3, contrast=0.3, saturation=0.3)
-OPTIONS = method("simclr", MILD, projection=to_jsonable_python(head(hidden=16, width=8)))
+OPTIONS = method("simclr", MILD, temperature=0.1, projection=to_jsonable_python(head(hidden=16, width=8)))
 EPOCHS = 12
 
 
