@@ -24,6 +24,7 @@ from pipelines.review.details import announcement
 from pipelines.review.webhook import LARGEST_BODY, TOLERANCE, distrust, post, sign
 from tests.helpers.repository import ROOT
 from tests.helpers.servers import free_port, mlflow_server, serving
+from tests.helpers.waiting import until
 
 SECRET = "a-secret-of-at-least-24-characters"
 OLD_SECRET = "the-secret-before-it-was-changed"
@@ -128,18 +129,11 @@ def announced(receiver):
     return [line for line in receiver.log.read_text().splitlines() if "waits for review" in line]
 
 
-def until(condition, seconds=90):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not happen"
-        time.sleep(0.05)
-
-
 def test_a_new_challenger_is_announced_by_a_real_delivery_of_the_server(registered, receiver, client, inbox, fresh):
     before, got, number = len(announced(receiver)), len(inbox.got), fresh()
     client.set_registered_model_alias(MODEL, "staging", number)
     client.set_registered_model_alias(MODEL, "challenger", number)
-    until(lambda: len(announced(receiver)) == before + 1)
+    until(lambda: len(announced(receiver)) == before + 1, 90)
     line = announced(receiver)[-1]
     assert line == (
         f"{MODEL} version {number} waits for review: blessed, gain +24.4 points (95 % interval +20.9 to +27.7) | "
@@ -286,10 +280,10 @@ def test_the_server_sends_again_what_was_not_announced_and_gives_up_on_a_receive
     number = fresh()
     try:
         client.set_registered_model_alias(MODEL, "challenger", number)
-        until(lambda: f"Failed to send webhook to {away}" in mlflow_url.log.read_text())
-        until(lambda: len(inbox.got) == got + 2)
+        until(lambda: f"Failed to send webhook to {away}" in mlflow_url.log.read_text(), 90)
+        until(lambda: len(inbox.got) == got + 2, 90)
         # once in an error, once as an announcement
-        until(lambda: len(announced(receiver)) == before + 2)
+        until(lambda: len(announced(receiver)) == before + 2, 90)
     finally:
         inbox.answers.clear()
         main(["webhook", "remove", "--name", "away"])

@@ -27,6 +27,7 @@ from components.shared.registry.infra_validation import (
     validate_infrastructure,
     validate_serving,
 )
+from tests.helpers.waiting import until
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (40, 8, 8, 3), np.uint8)
@@ -202,11 +203,7 @@ def test_what_the_block_raises_ends_the_process_and_those_it_started(monkeypatch
         raise ZeroDivisionError
     assert not started_here()
     # SIGKILL is sent, not yet obeyed: a busy machine may take a moment
-    for _ in range(200):
-        if is_gone(other):
-            break
-        time.sleep(0.05)
-    assert is_gone(other)
+    until(lambda: is_gone(other), 10)
 
 
 def is_gone(stat: Path) -> bool:

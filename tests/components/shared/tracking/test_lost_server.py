@@ -29,19 +29,13 @@ from pipelines.__main__ import main
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT, make_root
 from tests.helpers.servers import mlflow_server
+from tests.helpers.waiting import until
 
 EPOCHS = 40
 SMALL = (
     "encoder.width=8", "method.projection.hidden=16", "method.projection.width=8", "runtime.batch_size=32",
     f"runtime.epochs={EPOCHS}",
 )  # fmt: skip
-
-
-def until(happened, seconds=120):
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +96,7 @@ def evaluation(told, server, until_training):
         (work.out / "early.txt").write_text("sent at once")
         work.run.file(work.out / "early.txt")
         assert mlflow.MlflowClient().get_run(work.run.id).data.metrics == {"loss": 1.0}
-        until(until_training)
+        until(until_training, 120)
         server.stop()
         told.killed = time.time()
         for epoch in range(2, 200):
