@@ -12,7 +12,7 @@ from keras import ops
 
 from models import encoders
 from models.augmentation import Augmentation, augment, scale
-from models.batches import Batches, filled
+from models.batches import Batches, feed, filled
 from models.optimizers import AdamW, exclude_vectors, require_no_decay
 from models.options import options, require_items, within
 from models.probes import softmax
@@ -144,7 +144,7 @@ class Recipe:
         augmentation: of the training images.
         learning_rate: at the start.
         weight_decay: of AdamW; biases and normalisations have none.
-        epochs: passes over the labelled images; above 100, rounded up to a multiple of epochs // 50.
+        epochs: passes over the labelled images; above 50, rounded up to a multiple of epochs // 25.
         batch_size: images per step.
         schedule: of the learning rate, as `models.training.rate_at` takes it.
         milestones: of the schedule `steps`, fractions of the training.
@@ -251,7 +251,7 @@ class SupervisedTrainer:
             train: images uint8 (N, H, W, 3) and labels int64 (N,).
             pretrained: weights of the encoder to start from, or None for random ones.
             validation: measured after each epoch, likewise; it changes nothing.
-            on_epoch: called with the number of epochs done and the last one's numbers; some fifty times at most.
+            on_epoch: called with the number of epochs done and the last one's numbers; some twenty-five times at most.
 
         Returns:
             The number of optimisation steps.
@@ -259,8 +259,8 @@ class SupervisedTrainer:
         Raises:
             FloatingPointError: the loss is no longer a number.
         """
-        # some fifty points make a curve
-        passes = max(1, recipe.epochs // 50)
+        # some twenty-five points make a curve
+        passes = max(1, recipe.epochs // 25)
         rounds = -(-recipe.epochs // passes)
         batches = Batches([train], recipe.batch_size, seed, passes=passes)
         fresh = self._fresh(seed, pretrained).get_weights()
@@ -277,7 +277,7 @@ class SupervisedTrainer:
                 keras.callbacks.LambdaCallback(on_epoch_end=lambda r, logs: on_epoch((r + 1) * passes, logs or {}))
             )
         self.model.fit(
-            batches,
+            feed(batches),
             shuffle=False,
             epochs=rounds,
             validation_data=None if validation is None else _filled(validation),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from models.batches import Batches
+from models.batches import Batches, feed
 from models.training import EpochSeed
 
 
@@ -175,3 +175,15 @@ def test_a_training_that_goes_on_sees_what_an_uninterrupted_one_would_have_seen(
     expected = Batches([numbered(0, 10), numbered(10, 6)], batch_size=4, seed=4)
     for epoch in range(5):
         np.testing.assert_array_equal(whole[4 * epoch : 4 * epoch + 4], np.stack(epoch_of(expected, epoch)))
+
+
+def test_fit_reads_the_same_batches_in_the_same_order_whatever_reads_them():
+    batches = Batches([numbered(0, 10), numbered(10, 6)], batch_size=4, seed=4)
+    for epoch in (0, 1):
+        batches.shuffle(epoch)
+        fed = feed(batches)
+        assert len(fed) == len(batches)
+        read = [fed[i] for i in range(len(fed))] if fed is batches else list(fed)
+        for found, expected in zip(read, (batches[i] for i in range(len(batches))), strict=True):
+            np.testing.assert_array_equal(np.asarray(found[0]), expected[0])
+            np.testing.assert_array_equal(np.asarray(found[1]), expected[1])

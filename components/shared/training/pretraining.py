@@ -23,7 +23,7 @@ from components.shared.training.inputs import network
 from components.shared.training.monitor import Monitor
 from models import encoders, methods, optimizers
 from models.augmentation import augment
-from models.batches import Batches, filled
+from models.batches import Batches, feed, filled
 from models.training import EpochSeed, StopOnNaN, devices, jit, precision, process_shard, validation_batch
 
 # splits with images to learn from
@@ -94,7 +94,7 @@ class Pretraining:
             try:
                 batches = Batches(self.parts, runtime.batch_size, self.seed, shard=process_shard())
                 self.model.fit(
-                    batches,
+                    feed(batches),
                     shuffle=False,
                     initial_epoch=epoch,
                     epochs=runtime.epochs,
