@@ -251,7 +251,7 @@ class SupervisedTrainer:
             train: images uint8 (N, H, W, 3) and labels int64 (N,).
             pretrained: weights of the encoder to start from, or None for random ones.
             validation: measured after each epoch, likewise; it changes nothing.
-            on_epoch: called with the number of epochs done and the last one's numbers; some twenty-five times at most.
+            on_epoch: called with the number of epochs done and the last one's numbers; some 25 times at most.
 
         Returns:
             The number of optimisation steps.
