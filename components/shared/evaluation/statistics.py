@@ -174,31 +174,54 @@ def paired_bound(new: np.ndarray, old: np.ndarray, alpha: float) -> GainBound:
     return gain_bound(new[None], np.atleast_2d(old), alpha)
 
 
-def slice_p_value(contender: np.ndarray, baseline: np.ndarray, max_drop: float) -> tuple[float, float]:
-    """How far accuracy falls on a slice of the images, and how surprising that is where it may fall.
+def slice_p_values(
+    contender: np.ndarray, baseline: np.ndarray, slices: Sequence[np.ndarray], max_drop: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far accuracy falls on slices of the images, and how surprising that is where it may fall.
 
-    Tests "falls by at most `max_drop`" against "falls by more", with the variance and the degrees of freedom of
-    `gain_bound` on the slice's own images.
+    Tests "falls by at most `max_drop`" against "falls by more" for each. The variance is that of `gain_bound`, but
+    how far trainings differ beyond the luck of single answers is taken from all slices together: three trainings
+    say next to nothing of it for a slice alone. Its degrees of freedom stay those of the trainings, as if they
+    differed alike on all slices.
 
     Args:
-        contender: right answers to the slice's images, bool, shape (replicates, images), at least two images.
+        contender: right answers, bool, shape (replicates, images); a single row is a fixed artefact.
         baseline: likewise, shape (replicates', images).
+        slices: of one kind: indices of each slice's images, at least two.
         max_drop: fraction that may be lost.
 
     Returns:
-        Drop (baseline − contender, a fraction) and the one-sided p-value in [0, 1]. Where nothing varies p is 0 for
-        a drop above `max_drop`, else 1.
-
-    Raises:
-        ValueError: as `gain_bound`.
+        Drops (baseline − contender, fractions) and one-sided p-values in [0, 1], float64, shape (slices,). Where
+        nothing varies p is 0 for a drop above `max_drop`, else 1.
 
     Source: Satterthwaite 1946, doi:10.2307/3002019.
     """
-    bound = gain_bound(contender, baseline, 0.5)
-    drop = -bound.gain
-    if bound.standard_error == 0:
-        return drop, 0.0 if drop > max_drop else 1.0
-    return drop, float(stdtr(bound.df, (max_drop - drop) / bound.standard_error))
+    if not slices:
+        return np.zeros(0), np.zeros(0)
+    sides = [side for side in (contender, baseline) if len(side) > 1]
+    between = [max(float(np.mean([_excess(side[:, rows]) for rows in slices])), 0.0) for side in sides]
+    drops, p = np.zeros(len(slices)), np.zeros(len(slices))
+    for index, rows in enumerate(slices):
+        drop = -mean_gain(contender[:, rows], baseline[:, rows])
+        of_images = (contender[:, rows].mean(axis=0) - baseline[:, rows].mean(axis=0)).var(ddof=1)
+        terms = [
+            float(of_images) / len(rows),
+            *(each / len(side) for each, side in zip(between, sides, strict=True)),
+        ]
+        freedoms = [len(rows) - 1, *(len(side) - 1 for side in sides)]
+        variance = sum(terms)
+        drops[index] = drop
+        if variance == 0:
+            p[index] = 0.0 if drop > max_drop else 1.0
+            continue
+        df = variance**2 / sum(term**2 / freedom for term, freedom in zip(terms, freedoms, strict=True))
+        p[index] = stdtr(df, (max_drop - drop) / math.sqrt(variance))
+    return drops, p
+
+
+def _excess(right: np.ndarray) -> float:
+    """How much the accuracies of trainings vary beyond the luck of their single answers; may be below 0."""
+    return float(right.mean(axis=1).var(ddof=1)) - _residual_variance(right) / right.shape[1]
 
 
 def holm(p_values: Sequence[float], alpha: float) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from components.shared.evaluation.evidence import Answer, Check, Evidence, SliceFinding
-from components.shared.evaluation.statistics import holm, slice_p_value
+from components.shared.evaluation.statistics import holm, slice_p_values
 from components.shared.evaluation.wording import points
 from components.shared.params.types import Fraction, Section
 
@@ -25,17 +25,19 @@ class Options(Section):
 def check(evidence: Evidence, options: Options) -> Answer:
     """Refuse if any slice falls by more than it may, beyond the luck of trainings, images and many slices."""
     limit = options.max_slice_drop
-    tested = [
-        slice_p_value(evidence.right[:, part.images], evidence.baseline[:, part.images], limit)
-        if len(part.images) >= FEWEST
-        else None
-        for part in evidence.slices
-    ]
-    refused = iter(holm([answer[1] for answer in tested if answer is not None], ALPHA))
+    tested: dict[int, tuple[float, float]] = {}
+    for kind in dict.fromkeys(part.kind for part in evidence.slices):
+        own = [
+            index for index, part in enumerate(evidence.slices) if part.kind == kind and len(part.images) >= FEWEST
+        ]
+        images = [evidence.slices[index].images for index in own]
+        drops, p_values = slice_p_values(evidence.right, evidence.baseline, images, limit)
+        tested |= dict(zip(own, zip(drops.tolist(), p_values.tolist(), strict=True), strict=True))
+    refused = dict(zip(tested, holm([p for _, p in tested.values()], ALPHA).tolist(), strict=True))
     findings = []
-    for part, answer in zip(evidence.slices, tested, strict=True):
-        drop, p = answer or (None, None)
-        if answer is None and len(part.images):
+    for index, part in enumerate(evidence.slices):
+        drop, p = tested.get(index, (None, None))
+        if drop is None and len(part.images):
             drop = float(evidence.baseline[:, part.images].mean() - evidence.right[:, part.images].mean())
         findings.append(
             SliceFinding(
@@ -44,8 +46,8 @@ def check(evidence: Evidence, options: Options) -> Answer:
                 images=len(part.images),
                 drop=drop,
                 p=p,
-                refused=answer is not None and bool(next(refused)),
-                unknown=answer is None,
+                refused=refused.get(index, False),
+                unknown=index not in tested,
             )
         )
     known = [finding for finding in findings if not finding.unknown]
