@@ -12,26 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.whole_runs import run
-from components.shared.artifacts import Dataset
+from benchmarks.whole_runs import adopt, run
 from components.shared.progress import Progress
-
-
-def adopt(encoders: Path, dataset: Path, out: Path) -> Path:
-    """A copy of pretrained encoders that names another selection of labels as its dataset."""
-    digest = Dataset(dataset).manifest.digest
-    shutil.copytree(encoders, out)
-    for record in out.rglob("result.json"):
-        values = json.loads(record.read_text())
-        record.write_text(json.dumps({**values, "dataset_digest": digest}))
-    return out
 
 
 def measure(labels: list[int], overrides: list[str], folder: Path) -> list[dict[str, Any]]:

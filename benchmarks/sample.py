@@ -1,10 +1,12 @@
 """Does pretraining pay on the built-in sample against the fair rival, and does the gate refuse where it does not?
 
-Each run has three seeds of its own, a search of its own and a ledger of its own. Four variants: the default
-settings; without pretraining (0 epochs); with shuffled labels; with the views' colour changes off. Prints tables,
-and writes all numbers as JSON.
+Each run has three seeds and a search of its own, and a ledger of its own unless told otherwise. Four variants: the
+default settings; without pretraining (0 epochs); with shuffled labels; with the views' colour changes off. Pretraining
+sees no label, so a run with shuffled ones takes over the encoders of the default run with the same seeds. Prints
+tables, and writes all numbers as JSON.
 
     python -m benchmarks.sample --runs 10 --out sample.json
+    python -m benchmarks.sample --runs 30 --one-ledger --variants "0 epochs of pretraining" --out month.json
 """
 
 from __future__ import annotations
@@ -21,13 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.whole_runs import run
+from benchmarks.whole_runs import adopt, run
 
 COLOUR_OFF = [f"method.augmentation.{name}=0" for name in ("brightness", "contrast", "saturation", "hue")]
+DEFAULT, SHUFFLED = "default", "labels shuffled"
 VARIANTS: dict[str, list[str]] = {
-    "default": [],
+    DEFAULT: [],
     "0 epochs of pretraining": ["runtime.epochs=0"],
-    "labels shuffled": [],
+    SHUFFLED: [],
     "colour changes of the views off": [*COLOUR_OFF, "method.augmentation.grey_probability=0"],
 }
 SAMPLE = Path("data/sample/textures10.zip")
@@ -46,20 +49,23 @@ def shuffled(source: Path, out: Path, seed: int) -> Path:
     return out
 
 
-def measure(number: int, variant: str, folder: Path, extra: list[str], verbose: bool) -> dict[str, Any]:
-    """One run: a row."""
+def measure(
+    number: int, variant: str, place: Path, encoders: Path | None, extra: list[str], verbose: bool
+) -> dict[str, Any]:
+    """One run in a folder of its own: a row. `encoders` are taken over where labels are shuffled."""
     seeds = [REPLICATES * number + index for index in range(REPLICATES)]
-    place = folder / f"{variant.replace(' ', '-')}-{number}"
-    place.mkdir(parents=True)
-    data = SAMPLE.resolve()
-    if variant == "labels shuffled":
+    place.mkdir(parents=True, exist_ok=True)
+    data, given = SAMPLE.resolve(), None
+    if variant == SHUFFLED:
         data = shuffled(data, place / "shuffled.zip", number)
     overrides = [f"data.path={data}", f"runtime.replicates={seeds}".replace(" ", ""), *VARIANTS[variant], *extra]
     quiet: Any = contextlib.nullcontext() if verbose else contextlib.redirect_stdout(io.StringIO())
     with quiet:
-        row = {"variant": variant, "seeds": seeds, **run(overrides, place)}
-    shutil.rmtree(place)
-    return row
+        if variant == SHUFFLED and encoders is not None:
+            run(overrides, place, until="ingest")
+            dataset = place / "dataset"
+            given = {"dataset": dataset, "encoder": adopt(encoders, dataset, place / "encoder")}
+        return {"variant": variant, "seeds": seeds, **run(overrides, place, given)}
 
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
@@ -111,17 +117,27 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first run; default: 0")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--set", nargs="*", default=[], help="further overrides, such as runtime.epochs=20")
+    parser.add_argument(
+        "--one-ledger", action="store_true", help="runs of a variant are nights, and share a ledger"
+    )
     parser.add_argument("--out", type=Path, help="write the rows here as JSON")
     parser.add_argument("--verbose", action="store_true", help="show the steps' own lines")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.first, options.first + options.runs):
+            encoders = None
             for variant in options.variants:
-                rows.append(measure(number, variant, Path(folder), options.set, options.verbose))
+                night = "" if options.one_ledger else f"-{number}"
+                place = Path(folder) / f"{variant.replace(' ', '-')}{night}"
+                rows.append(measure(number, variant, place, encoders, options.set, options.verbose))
                 print(lines(rows[-1:])[-1], flush=True)
                 if options.out:
                     options.out.write_text(json.dumps(rows, indent=1) + "\n")
+                if variant == DEFAULT:
+                    encoders = place / "encoder"
+                elif not options.one_ledger:
+                    shutil.rmtree(place)
     print("\n".join(["", *lines(rows), "", *summary(rows)]))
 
 

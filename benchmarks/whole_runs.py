@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from components.shared.artifacts import Dataset
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 from components.shared.replicates import train_replicates
@@ -55,6 +57,16 @@ def run(
                 function(*inputs.values(), places[step.out], own)
             seconds[name] = _seconds(places[step.out])
     return {**(outcome(places["evaluation"]) if until == "evaluate" else {}), "seconds": seconds}
+
+
+def adopt(encoders: Path, dataset: Path, out: Path) -> Path:
+    """A copy of pretrained encoders that names another selection of labels as its dataset."""
+    digest = Dataset(dataset).manifest.digest
+    shutil.copytree(encoders, out)
+    for record in out.rglob("result.json"):
+        values = json.loads(record.read_text())
+        record.write_text(json.dumps({**values, "dataset_digest": digest}))
+    return out
 
 
 def outcome(evaluation: Path) -> dict[str, Any]:
