@@ -2,7 +2,7 @@
 
 Each run has three seeds and a search of its own, and a ledger of its own unless told otherwise. Four variants: the
 default settings; without pretraining (0 epochs); with shuffled labels; with the views' colour changes off.
-Pretraining sees no label, so a run with shuffled ones takes over the encoders of the default run with the same seeds.
+Pretraining sees no label, so a run with shuffled ones takes over the encoders of the default run of the same seeds.
 Prints tables, and writes all numbers as JSON.
 
     python -m benchmarks.sample --runs 10 --out sample.json
