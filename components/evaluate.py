@@ -129,6 +129,9 @@ def _write(work: Work, findings: Findings) -> None:
     (work.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     for path in sorted(work.out.iterdir()):
         work.run.file(path)
+    records = {name: candidate.result for name, candidate in findings.candidates.items()}
+    if findings.search is not None:
+        records = {"search": findings.search, **records}
     tags = {"verdict": blessing.verdict, "blessed": str(blessing.blessed).lower()}
     work.run.tags({**tags, "winner": blessing.winner or "none"})
     work.finish(
@@ -137,7 +140,7 @@ def _write(work: Work, findings: Findings) -> None:
         verdict=blessing.verdict,
         blessed=blessing.blessed,
         winner=blessing.winner,
-        runs={name: candidate.result.mlflow_run_id for name, candidate in findings.candidates.items()},
+        runs={name: record.mlflow_run_id for name, record in records.items()},
     )
 
 

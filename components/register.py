@@ -73,7 +73,8 @@ def register(dataset: Path, evaluation: Path, probe: Path, finetune: Path, out: 
             measured["model_mebibytes"] = round(path.stat().st_size / 2**20, 3)
             measured |= _try_out(uri, data, winner)
             probed = read_record(folders["probe"], Result)
-            runs = find_runs(recorded_runs(data.manifest, evaluated, probed, work.run.id), data.manifest)
+            exported = int(winner.result.details.get("exported_seed", 0))
+            runs = find_runs(recorded_runs(data.manifest, evaluated, probed, exported, work.run.id), data.manifest)
             subject = Subject(
                 blessing=blessing,
                 manifest=data.manifest,

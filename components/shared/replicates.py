@@ -134,6 +134,8 @@ def gather(step: str, folders: Mapping[int, Path], out: Path, dataset: Path) -> 
         _join_curves(folders, work.out / "curves.csv")
         work.inputs = {name: _together(record.inputs[name] for record in records.values()) for name in first.inputs}
         work.run.tags({"replicates": ", ".join(map(str, folders))})
+        pretrained = [record.details.get("pretraining_run") for record in records.values()]
+        own: dict[str, Any] = {"pretraining_runs": pretrained} if all(pretrained) else {}
         return work.finish(
             first.dataset_digest,
             _means(records),
@@ -141,6 +143,7 @@ def gather(step: str, folders: Mapping[int, Path], out: Path, dataset: Path) -> 
             replicates=list(folders),
             **({"exported_seed": index} if (work.out / EXPORTED).exists() else {}),
             replicate_runs=[record.mlflow_run_id for record in records.values()],
+            **own,
             replicate_seconds=[record.seconds for record in records.values()],
         )
 

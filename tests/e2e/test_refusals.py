@@ -13,6 +13,7 @@ import mlflow
 import numpy as np
 import pytest
 
+from components.shared.steps import STEPS
 from tests.helpers.project import make_project
 
 pytestmark = pytest.mark.slow
@@ -30,7 +31,7 @@ def project(tmp_path_factory):
     project = make_project(tmp_path_factory.mktemp("refusals"))
     project.run(*COMPOSE, *LENIENT)
     project.run("dvc", "repro")
-    assert blessing(project)["blessed"] and versions(project) == ["1"]
+    assert blessing(project)["blessed"] and versions(project) == [1]
     return project
 
 
@@ -51,6 +52,12 @@ def judged(project, *overrides):
     return " ".join(project.run("python", "-m", "pipelines", "summary").split())
 
 
+def test_what_is_put_up_names_the_run_of_each_step(project):
+    record = json.loads((project.root / "registration" / "result.json").read_text())
+    # which champion was asked is no training
+    assert set(record["details"]["runs"]) == set(STEPS) - {"champion"}
+
+
 @pytest.mark.parametrize(
     ("override", "rule", "words"),
     [
@@ -63,14 +70,14 @@ def test_what_the_gate_asks_and_the_run_lacks_is_named(project, override, rule, 
     printed = judged(project, override)
     assert [check["name"] for check in blessing(project)["checks"] if not check["passed"]] == [rule]
     assert "verdict not blessed" in printed and f"{rule}: " in printed and words in printed
-    assert versions(project) == ["1"]
+    assert versions(project) == [1]
 
 
 def test_a_look_that_would_prove_next_to_nothing_leaves_the_test_set_closed(project):
     printed = judged(project, "gate.alpha=0.01")
     assert "verdict not judged" in printed and "more replicates" in printed
     assert not (project.root / "evaluation" / "test.json").exists()
-    assert versions(project) == ["1"]
+    assert versions(project) == [1]
 
 
 def test_a_weakened_gate_takes_an_override_and_a_champion_that_is_lost_refuses(project):
@@ -90,7 +97,7 @@ def test_a_weakened_gate_takes_an_override_and_a_champion_that_is_lost_refuses(p
     assert "version 1 is champion, but" in printed
     shutil.move(project.root / "away", kept)
     assert "verdict blessed" in judged(project)
-    assert versions(project) == ["1"]
+    assert versions(project) == [1]
 
 
 def test_test_images_that_were_replaced_after_ingest_are_an_error_in_one_line(project):
@@ -109,4 +116,4 @@ def test_without_pretraining_nothing_is_put_up(project):
     project.run(*COMPOSE, "runtime.epochs=0")
     project.run("dvc", "repro")
     assert not blessing(project)["blessed"]
-    assert versions(project) == ["1"]
+    assert versions(project) == [1]

@@ -66,7 +66,7 @@ method = methods.build(encoders.build(conv, 32), methods.options_type("simclr")(
 method.compile(optimizer=keras.optimizers.Adam(3e-3), jit_compile=jit())
 batches = Batches([(arrays["images"], arrays["labels"])], 32, 0)
 losses = method.fit(
-    batches, shuffle=False, epochs=8, verbose=0, callbacks=[EpochSeed(0, batches)]
+    batches, shuffle=False, epochs=16, verbose=0, callbacks=[EpochSeed(0, batches)]
 ).history["contrastive_loss"]
 
 encoder = encoders.deployable(method.encoder)
@@ -153,7 +153,7 @@ def test_models_train_where_only_keras_numpy_and_jax_are_installed(site, tmp_pat
     assert told["backend"] == "jax"
     # each file is a module; that of `models` itself is not listed
     assert len(told["modules"]) == len(list((ROOT / "models").rglob("*.py"))) - 1
-    assert told["steps"] == 8 * 2
+    assert told["steps"] == 16 * 2
     assert np.mean(told["losses"][-3:]) < told["losses"][0] - 0.1
     assert told["the same after loading"]
     # three classes: guessing gives a third

@@ -32,18 +32,22 @@ class StepRun:
         return None if self.experiment_id is None else f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
 
-def recorded_runs(manifest: Manifest, evaluation: Result, probe: Result, register: str) -> dict[str, str]:
+def recorded_runs(
+    manifest: Manifest, evaluation: Result, probe: Result, exported: int, register: str
+) -> dict[str, str]:
     """What the records say: step → run id.
 
     Args:
         manifest: of the dataset.
         evaluation: record of `evaluate`, which names the runs of the models that it compared.
-        probe: record of `probe`, which names the run that trained the encoder.
+        probe: record of `probe`, which names the runs that trained the encoders, one a replicate.
+        exported: index of the replicate that ships.
         register: run of the step in progress.
     """
+    pretrained = probe.details.get("pretraining_runs", [])
     found = {
         "ingest": manifest.mlflow_run_id,
-        "pretrain": probe.details.get("pretraining_run"),
+        "pretrain": pretrained[exported] if exported < len(pretrained) else None,
         **evaluation.details.get("runs", {}),
         "evaluate": evaluation.mlflow_run_id,
         "register": register,

@@ -65,13 +65,13 @@ def test_records_name_all_runs_but_that_of_validate():
     evaluation = result(
         "evaluate", runs={step: f"{step}-run" for step in ("baseline", "probe", "finetune", "search")}
     )
-    probe = result("probe", pretraining_run="pretrain-run")
-    found = recorded_runs(manifest("ingest-run"), evaluation, probe, "register-run")
+    probe = result("probe", pretraining_runs=["another", "pretrain-run"])
+    found = recorded_runs(manifest("ingest-run"), evaluation, probe, 1, "register-run")
     assert found == {step: f"{step}-run" for step in STEPS if step not in ("validate", "champion")}
 
 
 def test_records_of_older_runs_name_fewer():
-    found = recorded_runs(manifest("ingest-run"), result("evaluate"), result("probe"), "register-run")
+    found = recorded_runs(manifest("ingest-run"), result("evaluate"), result("probe"), 0, "register-run")
     assert list(found) == ["ingest", "evaluate", "register"]
 
 
