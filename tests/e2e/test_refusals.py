@@ -68,7 +68,9 @@ def test_what_is_put_up_names_the_run_of_each_step(project):
 )
 def test_what_the_gate_asks_and_the_run_lacks_is_named(project, override, rule, words):
     printed = judged(project, override)
-    assert [check["name"] for check in blessing(project)["checks"] if not check["passed"]] == [rule]
+    # without sound inputs nothing else is known to hold either
+    failed = {check["name"] for check in blessing(project)["checks"] if not check["passed"]}
+    assert rule in failed and (failed == {rule} or rule == "inputs")
     assert "verdict not blessed" in printed and f"{rule}: " in printed and words in printed
     assert versions(project) == [1]
 
@@ -94,7 +96,7 @@ def test_a_weakened_gate_takes_an_override_and_a_champion_that_is_lost_refuses(p
     shutil.move(kept, project.root / "away")
     printed = judged(project)
     assert [check["name"] for check in blessing(project)["checks"] if not check["passed"]] == ["champion"]
-    assert "version 1 is champion, but" in printed
+    assert "version 1 can't be loaded" in printed
     shutil.move(project.root / "away", kept)
     assert "verdict blessed" in judged(project)
     assert versions(project) == [1]
