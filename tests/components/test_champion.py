@@ -39,7 +39,7 @@ def test_the_record_changes_with_the_champion_and_with_nothing_else(ask, in_tmp)
     assert ask("registry.model_name=rising") == (none, first)
     crown("rising", in_tmp, test_accuracy="0.9", artifact_digest="a" * 64)
     found, second = ask("registry.model_name=rising")
-    first_one = {"version": "1", "artifact_digest": "a" * 64, "uri": "models:/rising/1"}
+    first_one = {"version": "1", "artifact_digest": "a" * 64, "uri": "models:/rising/1", "stored": False}
     assert found.model_dump() == {
         "schema_version": 1,
         "model": "rising",
@@ -50,9 +50,23 @@ def test_the_record_changes_with_the_champion_and_with_nothing_else(ask, in_tmp)
     }
     assert ask("registry.model_name=rising") == (found, second)
     crown("rising", in_tmp)
-    second_one = Accepted(version="2", uri="models:/rising/2")
+    second_one = Accepted(version="2", uri="models:/rising/2", stored=False)
     assert ask("registry.model_name=rising")[0] == Champion(model="rising", version="2", accepted=[second_one])
     assert [path.name for path in (in_tmp / "champion").iterdir()] == ["champion.json"]
+
+
+def test_a_champion_whose_files_come_back_is_another_record(ask, in_tmp):
+    model = in_tmp / "model"
+    model.mkdir()
+    (model / "MLmodel").write_text("flavors: {}\n")
+    crown("stored", model)
+    found, there = ask("registry.model_name=stored")
+    assert found.accepted[0].stored
+    model.rename(in_tmp / "away")
+    found, gone = ask("registry.model_name=stored")
+    assert not found.accepted[0].stored and gone != there
+    (in_tmp / "away").rename(model)
+    assert ask("registry.model_name=stored")[1] == there
 
 
 def test_those_before_count_unless_a_reviewer_decided_against_them(ask, in_tmp):

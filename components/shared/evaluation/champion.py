@@ -14,7 +14,7 @@ class Accepted(BaseModel):
     """A version that reviewers approved, and nobody decided against since.
 
     `uri` is the model's address in the registry, `artifact_digest` that of its file, None where its tags do not
-    tell.
+    tell. `stored`: the artifact store holds its files; a verdict without them is not kept once they are back.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -22,6 +22,7 @@ class Accepted(BaseModel):
     version: str
     artifact_digest: str | None = None
     uri: str
+    stored: bool = True
 
 
 class Champion(BaseModel):

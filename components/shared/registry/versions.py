@@ -87,11 +87,19 @@ def find_champion(name: str) -> Champion:
             version=number,
             artifact_digest=versions[number].tags.get("artifact_digest"),
             uri=version_uri(name, number),
+            stored=_is_stored(version_uri(name, number)),
         )
         for number in order
     ]
     digest = versions[current].tags.get("artifact_digest") if current in versions else None
     return Champion(model=name, version=current, artifact_digest=digest, accepted=accepted)
+
+
+def _is_stored(uri: str) -> bool:
+    try:
+        return any(file.path == "MLmodel" for file in mlflow.artifacts.list_artifacts(uri) or ())
+    except Exception:  # each artifact store has its own exceptions
+        return False
 
 
 def _all_versions(client: Any, name: str) -> Iterator[Any]:
