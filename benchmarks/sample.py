@@ -34,7 +34,6 @@ VARIANTS: dict[str, list[str]] = {
     "colour changes of the views off": [*COLOUR_OFF, "method.augmentation.grey_probability=0"],
 }
 SAMPLE = Path("data/sample/textures10.zip")
-REPLICATES = 3
 
 
 def shuffled(source: Path, out: Path, seed: int) -> Path:
@@ -50,10 +49,10 @@ def shuffled(source: Path, out: Path, seed: int) -> Path:
 
 
 def measure(
-    number: int, variant: str, place: Path, encoders: Path | None, extra: list[str], verbose: bool
+    number: int, replicates: int, variant: str, place: Path, encoders: Path | None, extra: list[str], verbose: bool
 ) -> dict[str, Any]:
     """One run in a folder of its own: a row. `encoders` are taken over where labels are shuffled."""
-    seeds = [REPLICATES * number + index for index in range(REPLICATES)]
+    seeds = [replicates * number + index for index in range(replicates)]
     place.mkdir(parents=True, exist_ok=True)
     data, given = SAMPLE.resolve(), None
     if variant == SHUFFLED:
@@ -115,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10, help="of each variant; default: 10")
     parser.add_argument("--first", type=int, default=0, help="number of the first run; default: 0")
+    parser.add_argument("--replicates", type=int, default=3, help="of each side in a run; default: 3")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--set", nargs="*", default=[], help="further overrides, such as runtime.epochs=20")
     parser.add_argument(
@@ -130,7 +130,9 @@ def main() -> None:
             for variant in options.variants:
                 night = "" if options.one_ledger else f"-{number}"
                 place = Path(folder) / f"{variant.replace(' ', '-')}{night}"
-                rows.append(measure(number, variant, place, encoders, options.set, options.verbose))
+                rows.append(
+                    measure(number, options.replicates, variant, place, encoders, options.set, options.verbose)
+                )
                 print(lines(rows[-1:])[-1], flush=True)
                 if options.out:
                     options.out.write_text(json.dumps(rows, indent=1) + "\n")
