@@ -92,7 +92,7 @@ def test_a_clear_gain_is_blessed_and_everything_is_written(run, do_evaluate):
     assert metrics["finetune_validation_accuracy"] == pytest.approx(recorded)
     record = read_record(out, Result)
     assert record.metrics == metrics
-    assert record.details["runs"] == dict.fromkeys(("probe", "baseline", "finetune"), "0" * 32)
+    assert record.details["runs"] == dict.fromkeys(("search", "probe", "baseline", "finetune"), "0" * 32)
     check_measured(read_measured(out), blessing, Dataset(run / "dataset").manifest)
     assert not [path for path in run.iterdir() if path.name.startswith(".")]
 
