@@ -304,7 +304,7 @@ def trial(build: Build, commit: str) -> int:
     )
     tracked = {"MLFLOW_TRACKING_URI": "sqlite:////tmp/mlflow.db"}
     step = ["python", "-m", "components.ingest", "--out", "/tmp/dataset"]
-    trying.expect("ingest on the built-in sample", step, SOMEBODY, "/app", shows="4,000 unlabelled", **tracked)
+    trying.expect("ingest on the built-in sample", step, SOMEBODY, "/app", shows="4,070 unlabelled", **tracked)
     trying.expect("a step without a server says so", step, own, "/app", fails=True, shows="/app can't be written")
     kubeflow(trying, commit, tracked)
     return trying.failures
@@ -317,8 +317,9 @@ def kubeflow(trying: Trial, commit: str, tracked: Mapping[str, str]) -> None:
     printed = trying.expect("its first step", ["python", "-c", KUBEFLOW], SOMEBODY, shows="executor_main")
     if "executor_main" not in printed:
         return
+    values = {"overrides": ["runtime.epochs=3"], "data_version": "", "replicates": "[0, 1, 2]"}
     task = {
-        "inputs": {"parameterValues": {"overrides": ["runtime.epochs=3"], "data_version": ""}},
+        "inputs": {"parameterValues": values},
         "outputs": {"parameters": {"pretrain": {}}, "outputFile": "/tmp/outputs.json"},
     }
     given = {"{{$}}": json.dumps(task)}
