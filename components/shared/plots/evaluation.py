@@ -70,7 +70,7 @@ def draw_recall(model: str, scores: Mapping[str, Scores], class_names: Sequence[
     axes.hlines(rows, before[order], after[order], color="#999999", linewidth=2)
     for name, values in (("baseline", before), (model, after)):
         axes.plot(values[order], rows, MARKERS[name], color=COLORS[name], markersize=8, label=TITLES[name])
-    axes.set_yticks(rows, [_short(class_names[index]) for index in order], parse_math=False)
+    axes.set_yticks(rows, [_short(class_names[index]) for index in order])
     axes.set_xlabel("recall on test (%)")
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, columnspacing=1)
@@ -94,8 +94,8 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str) -
     axes.grid(visible=False)
     ticks = range(classes) if named else []
     names = [_short(name) for name in class_names] if named else []
-    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
-    axes.set_yticks(ticks, names, parse_math=False)
+    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, names)
     if classes <= 20:
         for row, column in np.argwhere(np.rint(share) > 0):
             color = "white" if share[row, column] > 55 else "#333333"

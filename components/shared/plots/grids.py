@@ -23,7 +23,7 @@ def draw_rows(rows: Sequence[tuple[str, Sequence[np.ndarray]]], titles: Sequence
     figure = Figure(figsize=(columns * 0.8 + 1.5, len(rows) * 0.8 + 0.3 + 0.2 * bool(titles)), layout="constrained")
     axes: Any = figure.subplots(len(rows), columns, squeeze=False)
     for row, (name, images) in enumerate(rows):
-        axes[row, 0].set_ylabel(name[:24], rotation=0, ha="right", va="center", parse_math=False)
+        axes[row, 0].set_ylabel(name[:24], rotation=0, ha="right", va="center")
         for column in range(columns):
             cell = axes[row, column]
             cell.set_xticks([])

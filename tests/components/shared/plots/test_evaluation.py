@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+from types import SimpleNamespace
+
 import numpy as np
+from matplotlib.text import Text
 
 from components.shared.evaluation.calibration import Coverage, Reliability
 from components.shared.plots.evaluation import (
@@ -10,6 +14,7 @@ from components.shared.plots.evaluation import (
     draw_budgets,
     draw_confusion,
     draw_coverage,
+    draw_recall,
     draw_reliability,
 )
 
@@ -55,3 +60,13 @@ def test_the_surest_few_are_left_out_of_the_coverage():
 def test_many_classes_are_drawn_without_names_in_the_width_of_a_page():
     wide, narrow = (draw_confusion(np.eye(n, dtype=int), ["x"] * n, "t").get_figwidth() for n in (40, 41))
     assert wide > narrow
+
+
+def test_names_of_classes_and_models_are_drawn_as_written():
+    name = "US$_and_$2"
+    scores = {model: SimpleNamespace(recall=np.ones((2, 2))) for model in ("baseline", "finetune")}
+    rows = [("finetune", name, np.array([0.7, 0.8]), (0.6, 0.9))]
+    confusion = draw_confusion(np.eye(2, dtype=int), [name, "b"], name)
+    for figure in (confusion, draw_recall("finetune", scores, [name, "b"]), draw_accuracies(rows)):
+        figure.savefig(io.BytesIO())
+        assert name in {text.get_text() for text in figure.findobj(Text)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,13 @@ from tests.helpers.datasets import make_dataset
 
 def image(value, dtype=np.uint8):
     return np.full((4, 5, 3), value, dtype)
+
+
+def test_names_and_titles_are_drawn_as_written():
+    name = "US$_and_$2"
+    figure = draw_rows([(name, [image(9)])], titles=[name])
+    figure.savefig(io.BytesIO())
+    assert (figure.axes[0].get_ylabel(), figure.axes[0].get_title()) == (name, name)
 
 
 def test_rows_may_differ_in_length_and_have_names_and_titles():
