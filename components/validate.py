@@ -2,12 +2,14 @@
 
 Reads `dataset/`; writes `validation/`: `verdict.json` (what holds and what does not), `statistics.json`,
 `schema.json` (classes, sizes, ranges, all expectations with their bounds), `docs/` (Data Docs: open
-`docs/index.html`), a picture of the classes and `result.json`. Of a dataset that fails, the same files but the
-record lie in `validation.failed/`, until the next one that passes. The last line printed says what the test images
-can prove with the replicates that are asked for.
+`docs/index.html`; `docs/findings/` lists all images of each finding), a picture of the classes, `result.json`,
+and `digest.txt`, the digest of the dataset that passed. Of a dataset that fails, the same files but the last two
+lie in `validation.failed/`, until the next one that passes. Where the registry has a champion, the dataset is
+compared with the one that it was trained on. The last line printed says what the test images can prove with the
+replicates that are asked for.
 
-`verdict.json` holds no times, ids or bounds: it changes only with what was found in the images, so that a loosened
-bound does not make the stages that wait for the verdict train again.
+The stages that wait for the verdict ask `digest.txt`: another expectation, bound or champion does not make them
+train again.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ import pandas as pd
 
 from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Result, output_folder, refuse_foreign
 from components.shared.checks.checker import Checker
+from components.shared.checks.drift import DatasetStatistics, drift_table, in_words, summarize
 from components.shared.checks.expectations import Outcome, Table, array_expectations, content_expectations
+from components.shared.checks.findings import Finding, find_images
 from components.shared.checks.image_table import (
     LABELLED,
     array_table,
@@ -31,11 +35,13 @@ from components.shared.checks.image_table import (
     image_table,
     split_table,
 )
+from components.shared.checks.page import write_page
 from components.shared.errors import UserError
 from components.shared.evaluation.predictions import TEST, image_digests
 from components.shared.evaluation.wording import provable_in_words
 from components.shared.params.schema import Params, ValidationParams
 from components.shared.plots.grids import draw_rows
+from components.shared.registry.accepted_dataset import accepted_statistics
 from components.shared.registry.ledger import RegistryLedger
 from components.shared.step import Work, command_line, working
 
@@ -49,14 +55,15 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
     Args:
         dataset: folder written by `ingest`.
         out: folder to write. Beside it, `<out>.failed/` keeps what was found when the dataset fails.
-        params: reads validation, and gate.alpha and runtime.replicates to tell what the test images can prove.
+        params: reads validation; gate.alpha and runtime.replicates to tell what the test images can prove; and
+            registry, to tell what changed since the champion.
 
     Returns:
         The record that is written to `result.json`.
 
     Raises:
         UserError: the dataset is missing or damaged, a file of it was replaced since it was ingested, or it fails a
-            critical expectation.
+            critical expectation; or an expectation can't be asked.
     """
     data, out = Dataset(dataset), Path(out)
     data.check_digests()
@@ -64,16 +71,23 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
     refuse_foreign(failed, [VERDICT])
     with working("validate", out, params, {"dataset": Path(dataset)}, data.manifest.name) as work:
         checker = Checker(work.out / "docs", data.manifest.name)
-        outcomes, tables = examine(data, params.validation, checker)
+        accepted, origin = accepted_statistics(params.registry.champion_model)
+        outcomes, tables = examine(data, params.validation, checker, accepted)
+        drift = [origin]
+        if "drift" in tables:
+            drift = [f"since {origin}: {line}" for line in in_words(tables["drift"])]
+        findings = [find_images(outcome, tables) for outcome in outcomes if not outcome.success]
         checker.write_docs()
+        write_page(work.out / "docs", data, checker, outcomes, findings, tables, drift)
         _describe(work, data, outcomes, tables)
-        failures: dict[str, list[Outcome]] = {"critical": [], "warning": []}
-        for outcome in outcomes:
-            if not outcome.success:
-                failures[outcome.expectation.severity].append(outcome)
+        for line in drift:
+            print(f"validate: {line}", flush=True)
+        failures: dict[str, list[Finding]] = {"critical": [], "warning": []}
+        for finding in findings:
+            failures[finding.outcome.expectation.severity].append(finding)
         critical, warnings = failures["critical"], failures["warning"]
-        for outcome in warnings:
-            print(f"validate: warning: {outcome.line()}", flush=True)
+        for finding in warnings:
+            print(f"validate: warning: {finding.line()}", flush=True)
         if critical:
             with output_folder(failed, [VERDICT]) as kept:
                 shutil.copytree(work.out, kept, dirs_exist_ok=True)
@@ -82,9 +96,9 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
         passed = len(outcomes) - len(warnings)
         metrics = {"expectations": len(outcomes), "passed": passed, "warnings": len(warnings), "critical": 0}
         provable = _provable(data, params)
-        result = work.finish(
-            data.manifest.digest, metrics, expectations=[o.verdict() for o in outcomes], provable=provable
-        )
+        (work.out / "digest.txt").write_text(data.manifest.digest + "\n")
+        verdicts = [outcome.verdict() for outcome in outcomes]
+        result = work.finish(data.manifest.digest, metrics, expectations=verdicts, provable=provable, drift=drift)
     if failed.exists():
         shutil.rmtree(failed)
     print(f"{out}: {passed} of {len(outcomes)} expectations hold, none critical fails", flush=True)
@@ -104,7 +118,7 @@ def _provable(data: Dataset, params: Params) -> str:
 
 
 def examine(
-    data: Dataset, params: ValidationParams, checker: Checker
+    data: Dataset, params: ValidationParams, checker: Checker, accepted: DatasetStatistics | None = None
 ) -> tuple[list[Outcome], dict[Table, pd.DataFrame]]:
     """Hold a dataset against what is expected of it.
 
@@ -112,13 +126,14 @@ def examine(
         data: the dataset.
         params: the bounds.
         checker: a new one; it keeps the results for the Data Docs.
+        accepted: what the last accepted dataset was like, None where there is none.
 
     Returns:
-        What became of each expectation, and the tables (images, splits, classes). Where the arrays are not what the
-        manifest promises, only that was looked at, and there are no tables.
+        What became of each expectation, and the tables (images, splits, classes, drift). Where the
+        arrays are not what the manifest promises, only that was looked at, and there are no tables.
 
     Raises:
-        UserError: an array is missing or unreadable.
+        UserError: an array is missing or unreadable, or an expectation can't be asked.
     """
     outcomes = checker.check("arrays", array_table(data), array_expectations(data.manifest))
     if not all(outcome.success for outcome in outcomes):
@@ -129,6 +144,9 @@ def examine(
         "splits": split_table(images),
         "classes": class_table(images, data.manifest),
     }
+    if accepted is not None:
+        now = summarize(tables["splits"], tables["classes"], data.manifest.class_names)
+        tables["drift"] = drift_table(accepted, now)
     expectations = content_expectations(tables, data.classes, params)
     for name, table in tables.items():
         outcomes += checker.check(name, table, [e for e in expectations if e.table == name])

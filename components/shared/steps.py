@@ -73,7 +73,8 @@ STEPS: dict[str, Step] = {
             title="Validate the data",
             inputs=("dataset",),
             out="validation",
-            reads=("validation", "gate.alpha", REPLICATES),
+            # the registry, where it answers: how many looks there were, and what the champion was trained on
+            reads=("validation", "gate.alpha", REPLICATES, "registry"),
         ),
         Step(
             name="pretrain",

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import great_expectations as gx
 import pandas as pd
-from great_expectations import expectations as known
 from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.exceptions import ExpectationNotFoundError
+from great_expectations.expectations.registry import (
+    get_expectation_impl,
+    list_registered_expectation_implementations,
+)
 from great_expectations.expectations.row_conditions import Column
 
 from components.shared.checks.expectations import Expectation, Outcome, Table
+from components.shared.errors import UserError, first_line
+from components.shared.params.explain import did_you_mean
 from components.shared.templates import render
 
 TEMPLATES = Path(__file__).with_name("templates")
 _HEAD = re.compile(r"<head>")
-_CONTENT = re.compile(r"<div class=\"container-fluid[^>]*>")
+# whatever a page would fetch from another server, and the bars that advertise
+_FETCHED = re.compile(
+    r"<link\b[^>]*\bhref=[\"']https?:[^>]*>|<script\b[^>]*\bsrc=[\"']https?:[^>]*>\s*</script>|<footer\b.*?</footer>"
+    r"|<img\b[^>]*\bsrc=[\"']https?:[^>]*>|background: url\('https?:[^;]*;",
+    re.DOTALL,
+)
 # what names a row of a table
-KEYS: dict[Table, list[str]] = {"images": ["split", "row"], "classes": ["split", "class_name"]}
+KEYS: dict[Table, list[str]] = {"images": ["split", "row", "path"], "classes": ["split", "class_name"]}
 
 
 class Checker:
@@ -35,7 +46,6 @@ class Checker:
     def __init__(self, docs: Path, name: str):
         self._run = RunIdentifier(run_name=name)
         self._docs = docs
-        self._failures: dict[str, list[str]] = {}
         self._context = gx.get_context(mode="ephemeral")
         self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
         for name_of_site in list(self._context.get_site_names()):
@@ -67,71 +77,75 @@ class Checker:
             },
         )
         answers = {result.expectation_config.meta["name"]: result for result in answer.results}
-        outcomes = [_outcome(e, answers[e.name], table) for e in expectations]
-        self._failures[name] = [f"{o.expectation.severity}: {o.line()}" for o in outcomes if not o.success]
+        whole = batch.get_batch({"dataframe": table})
+        outcomes = []
+        for expectation in expectations:
+            found, failed = answers[expectation.name], table.iloc[:0]
+            if found.result.get("unexpected_count"):
+                # asked again for all rows, which would swell the pages
+                every = whole.validate(_translate(expectation), result_format="COMPLETE").result
+                failed = table.loc[every.get("unexpected_index_list") or []]
+            outcomes.append(_outcome(expectation, found, table, failed))
         return outcomes
 
     def write_docs(self) -> None:
-        """Write the Data Docs of everything that was checked."""
+        """Write the Data Docs of everything that was checked, pages that need no other server."""
         self._context.build_data_docs(["docs"])
-        _make_readable(self._docs, self._failures)
+        # pictures of guides, which no page shows; the icon of each page's tab stays
+        for picture in self._docs.glob("static/images/*"):
+            if picture.suffix != ".ico":
+                picture.unlink()
+        style = render(TEMPLATES / "style.html.j2")
+        for page in self._docs.rglob("*.html"):
+            text = _FETCHED.sub("", page.read_text(encoding="utf-8"))
+            page.write_text(_HEAD.sub(lambda found: f"{found[0]}\n{style}", text, count=1), encoding="utf-8")
+
+    def page_of(self, name: str) -> str | None:
+        """Where a table's page lies below the folder of the site, None if it was not checked."""
+        # validations/<table>/<run>/<time>/<asset>.html, one run per site
+        pages = sorted((self._docs / "validations" / name).rglob("*.html"))
+        return pages[0].relative_to(self._docs).as_posix() if pages else None
 
 
 def _translate(expectation: Expectation) -> Any:
     """The same as an object of Great Expectations."""
-    common: dict[str, Any] = {
-        "column": expectation.column,
+    where = f"validation.expectations.{expectation.name}"
+    values: dict[str, Any] = {
+        **expectation.options,
         "severity": expectation.severity,
         "meta": {"name": expectation.name},
         "notes": f"{expectation.name}: {expectation.meaning}",
     }
+    if expectation.column:
+        values["column"] = expectation.column
     if expectation.splits:
-        common["row_condition"] = Column("split").is_in(list(expectation.splits))
-    if expectation.allowed:
-        return known.ExpectColumnValuesToBeInSet(value_set=list(expectation.allowed), **common)
-    if expectation.forbidden:
-        return known.ExpectColumnValuesToNotBeInSet(value_set=list(expectation.forbidden), **common)
-    between = known.ExpectColumnMeanToBeBetween if expectation.of_mean else known.ExpectColumnValuesToBeBetween
-    return between(min_value=expectation.low, max_value=expectation.high, **common)
+        values["row_condition"] = Column("split").is_in(list(expectation.splits))
+    try:
+        return get_expectation_impl(expectation.type)(**values)
+    except ExpectationNotFoundError:
+        meant = did_you_mean(expectation.type, list_registered_expectation_implementations())
+        raise UserError(f"{where}.type = {expectation.type}: Great Expectations has none{meant}") from None
+    except (ValueError, TypeError) as error:
+        problems = [" ".join(line.split()) for line in str(error).splitlines()[1:3]]
+        raise UserError(f"{where}: {expectation.type}: {': '.join(problems) or first_line(error)}") from None
 
 
-def _outcome(expectation: Expectation, answer: Any, table: pd.DataFrame) -> Outcome:
+def _outcome(expectation: Expectation, answer: Any, table: pd.DataFrame, failed: pd.DataFrame) -> Outcome:
     raised = answer.exception_info or {}
-    if raised.get("raised_exception", False):
-        raise RuntimeError(f"expectation {expectation.name}: {raised['exception_message']}")
-    success = bool(answer.success)
-    rows = expectation.rows(table)
-    subject, observed, words = ("", None, "none") if rows.empty else expectation.worst(rows)
+    # one for the expectation, or one for each measure that it needs
+    for info in [raised] if "raised_exception" in raised else raised.values():
+        if info["raised_exception"]:
+            why = first_line(info["exception_message"])
+            raise UserError(f"validation.expectations.{expectation.name}: can't be asked: {why}")
+    success, rows = bool(answer.success), expectation.rows(table)
+    subject, observed, words = "", None, "none"
+    if not rows.empty:
+        known = expectation.worst(rows)
+        if known is None:
+            row = failed.iloc[0] if len(failed) else None
+            found = answer.result.get("observed_value", None if row is None else row.get(expectation.column))
+            place = "" if row is None else expectation.place(row)
+            known = place, None if found is None else str(found), str(found)
+        subject, observed, words = known
     failures = int(answer.result.get("unexpected_count", not success))
-    return Outcome(expectation, success, subject, observed, words, failures)
-
-
-def _make_readable(docs: Path, failures: Mapping[str, Sequence[str]]) -> None:
-    """Put into the finished pages what they would otherwise fetch from other servers.
-
-    That is their styles, their signs for passed and failed, and the tables of the first page.
-
-    Args:
-        docs: folder of the site.
-        failures: table → a line for each of its expectations that failed.
-    """
-    # moving pictures of a guide that is switched off: nine tenths of the site, and no page shows them
-    for picture in docs.glob("static/images/*.gif"):
-        picture.unlink()
-    # before the page's own styles, which win where they can be fetched
-    signs = render(TEMPLATES / "signs.html.j2")
-    for page in docs.rglob("*.html"):
-        _insert(page, _HEAD, signs)
-    tables = [
-        # validations/<table>/<run>/<time>/<asset>.html, one run per site
-        {"name": table, "page": page.relative_to(docs).as_posix(), "failures": lines}
-        for table, lines in failures.items()
-        for page in sorted((docs / "validations" / table).rglob("*.html"))
-    ]
-    _insert(docs / "index.html", _CONTENT, render(TEMPLATES / "tables.html.j2", tables=tables))
-
-
-def _insert(page: Path, after: re.Pattern[str], text: str) -> None:
-    """Write `text` behind the first place in `page` that matches; a page without one stays as it is."""
-    content = page.read_text(encoding="utf-8")
-    page.write_text(after.sub(lambda found: f"{found[0]}\n{text}", content, count=1), encoding="utf-8")
+    return Outcome(expectation, success, subject, observed, words, failures, failed)

@@ -3,96 +3,123 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
 
-from components.shared.artifacts import UNLABELLED, Manifest
-from components.shared.checks.image_table import LABELLED, shape_text
-from components.shared.params.schema import ValidationParams
+from components.shared.artifacts import Manifest
+from components.shared.checks.image_table import shape_text
+from components.shared.errors import UserError
+from components.shared.params.explain import did_you_mean
+from components.shared.params.schema import ExpectationParams, ValidationParams
 
-Table = Literal["arrays", "images", "splits", "classes"]
+Table = Literal["arrays", "images", "splits", "classes", "drift"]
 DIGITS = 6
+BETWEEN, MEAN_BETWEEN = "expect_column_values_to_be_between", "expect_column_mean_to_be_between"
+IN_SET, NOT_IN_SET = "expect_column_values_to_be_in_set", "expect_column_values_to_not_be_in_set"
+BOUNDS = ("min_value", "max_value")
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """One thing that must hold for a column of a table.
+    """One thing that must hold for a table.
 
     Attributes:
         name: how messages and the verdict call it.
+        type: its name in Great Expectations.
         table: the table it is about.
-        column: the column.
+        column: the column; empty where Great Expectations asks for none, or for other ones.
         severity: "critical" stops the pipeline, "warning" is reported.
         meaning: what it is for, in one sentence.
-        low: smallest value allowed.
-        high: largest value allowed.
-        allowed: the only values allowed.
-        forbidden: values that are not allowed.
-        of_mean: `low` and `high` are about the column's mean, not about each row.
+        options: what Great Expectations is told besides, with bounds as numbers.
         splits: rows of these splits only; empty means all.
-        parameter: the parameter that sets the bound.
+        parameters: the parameters that set the bounds.
         words: a column that tells the value in words.
-        expected: what is expected in words, where the bounds alone would mislead.
+        images: the column of the table of images that says which of them it is about, where it is about a split.
     """
 
     name: str
+    type: str
     table: Table
     column: str
     severity: Literal["critical", "warning"]
     meaning: str
-    low: float | None = None
-    high: float | None = None
-    allowed: tuple[Any, ...] = ()
-    forbidden: tuple[Any, ...] = ()
-    of_mean: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
     splits: tuple[str, ...] = ()
-    parameter: str = ""
+    parameters: tuple[str, ...] = ()
     words: str = ""
-    expected: str = ""
+    images: str = ""
 
     @property
     def threshold(self) -> str:
         """The bound in words, with the parameter that sets it."""
-        if self.expected:
-            text = self.expected
-        elif self.allowed or self.forbidden:
-            text = " or ".join(str(value) for value in self.allowed or self.forbidden)
-            text = text if self.allowed else f"not {text}"
-        elif self.low is not None and self.high is not None:
-            text = f"{_format(self.low)} to {_format(self.high)}"
+        low, high = (self.options.get(bound) for bound in BOUNDS)
+        if self.type in (IN_SET, NOT_IN_SET):
+            text = " or ".join(str(value) for value in self.options["value_set"])
+            text = text if self.type == IN_SET else f"not {text}"
+        elif low is not None and high is not None:
+            # a missing label has an expectation of its own
+            text = f"{_format(max(low, 0) if self.column == 'label' else low)} to {_format(high)}"
+        elif low is not None or high is not None:
+            text = f"at least {_format(low)}" if low is not None else f"at most {_format(high)}"
         else:
-            text = f"at least {_format(self.low)}" if self.low is not None else f"at most {_format(self.high)}"
-        return f"{text} (validation.{self.parameter})" if self.parameter else text
+            said = ", ".join(f"{name} = {value}" for name, value in self.options.items())
+            text = self.type.removeprefix("expect_").replace("_", " ") + (f" ({said})" if said else "")
+        return (
+            f"{text} ({', '.join(f'validation.{name}' for name in self.parameters)})" if self.parameters else text
+        )
 
     def rows(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows that it is about."""
         return table[table["split"].isin(self.splits)] if self.splits else table
 
-    def worst(self, rows: pd.DataFrame) -> tuple[str, Any, str]:
-        """Where it is furthest from holding, or nearest to failing: the place, the value there, that in words."""
+    def worst(self, rows: pd.DataFrame) -> tuple[str, Any, str] | None:
+        """Where it is furthest from holding, or nearest to failing: the place, the value there, that in words.
+
+        None for those of Great Expectations' that nothing is known of here.
+        """
+        if self.type == MEAN_BETWEEN:
+            mean = _python_value(rows[self.column].mean())
+            return ", ".join(self.splits) or "all images", mean, _format(mean)
+        if self.type not in (BETWEEN, IN_SET, NOT_IN_SET) or not pd.api.types.is_numeric_dtype(rows[self.column]):
+            return None
         values = rows[self.column]
-        if self.of_mean:
-            mean = _python_value(values.mean())
-            return ", ".join(self.splits), mean, _format(mean)
-        if self.allowed or self.forbidden:
-            excess = ~values.isin(self.allowed) if self.allowed else values.isin(self.forbidden)
-        elif self.low is None:
-            excess = values
-        elif self.high is None:
-            excess = -values
+        if self.type == BETWEEN:
+            low, high = (self.options.get(bound) for bound in BOUNDS)
+            below, above = (None if low is None else low - values), (None if high is None else values - high)
+            excess = (
+                below.combine(above, max)
+                if low is not None and high is not None
+                else below
+                if high is None
+                else above
+            )
         else:
-            excess = (self.low - values).combine(values - self.high, max)
-        row = rows.iloc[int(excess.to_numpy().argmax())]
+            excess = values.isin(self.options["value_set"]) == (self.type == NOT_IN_SET)
+        row = rows.iloc[int(excess.astype(float).fillna(float("-inf")).to_numpy().argmax())]
         value = _python_value(row[self.column])
-        place = {"images": ", image {row}", "classes": ", class {class_name}"}.get(self.table, "").format(**row)
-        return row["split"] + place, value, str(row[self.words]) if self.words else _format(value)
+        return self.place(row), value, str(row[self.words]) if self.words else _format(value)
+
+    def place(self, row: pd.Series) -> str:
+        """A row's place in words; an image's with its file."""
+        place = {"images": ", image {row} ({path})", "classes": ", class {class_name}"}.get(self.table, "")
+        return str(row["split"]) + place.format(**row)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an expectation: where the value was worst, which it was, and how many rows failed."""
+    """What became of an expectation.
+
+    Attributes:
+        expectation: it.
+        success: it holds.
+        subject: where the value was worst.
+        observed: that value.
+        words: the same in words.
+        failures: how many rows of the table failed.
+        rows: which ones, where Great Expectations tells.
+    """
 
     expectation: Expectation
     success: bool
@@ -100,12 +127,14 @@ class Outcome:
     observed: Any
     words: str
     failures: int
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
 
     def line(self) -> str:
         """In one line: expectation, place, value and bound."""
         many = f" and {self.failures - 1:,} more" if self.failures > 1 else ""
         what = self.expectation
-        return f"{what.name}: {self.subject}{many}: {what.column} = {self.words}; expected {what.threshold}"
+        where = f"{self.subject}{many}: " if self.subject else ""
+        return f"{what.name}: {where}{what.column or what.table} = {self.words}; expected {what.threshold}"
 
     def verdict(self) -> dict[str, Any]:
         """What `verdict.json` says about it: the content of the data, not the bounds."""
@@ -123,89 +152,106 @@ def array_expectations(manifest: Manifest) -> list[Expectation]:
     """The arrays on disk are what the manifest promises; without that nothing else can be looked at."""
     promised = (
         ("image_dtype", "Pixels are stored as whole numbers of 0 to 255.", "uint8"),
-        ("image_shape", "Images have the manifest's size and three channels.", shape_text(manifest.image_shape)),
+        ("image_shape", "Images have the manifest's size and channels.", shape_text(manifest.image_shape)),
         ("label_dtype", "Labels are stored as whole numbers.", "int64"),
         ("label_shape", "There is one label per image.", "scalar"),
         ("missing_images", "There are as many images as the manifest says.", 0),
         ("missing_labels", "There are as many labels as the manifest says.", 0),
+        ("missing_files", "The file of each image is known.", 0),
     )
     there = "There is something to learn from."
     return [
         *(
-            Expectation(f"{column}_fits", "arrays", column, "critical", meaning, allowed=(value,))
+            Expectation(f"{column}_fits", IN_SET, "arrays", column, "critical", meaning, {"value_set": [value]})
             for column, meaning, value in promised
         ),
-        Expectation("training_images_exist", "arrays", "images", "critical", there, low=1, splits=("train",)),
+        Expectation(
+            "training_images_exist", BETWEEN, "arrays", "images", "critical", there, {"min_value": 1}, ("train",)
+        ),
     ]
 
 
 def content_expectations(
     tables: Mapping[Table, pd.DataFrame], classes: int, params: ValidationParams
 ) -> list[Expectation]:
-    """What the images are held against: each on its own, each split as a whole, each class of a labelled split.
+    """What `conf/validation/` asks of the tables that are there.
 
     Args:
         tables: as `components.shared.checks.image_table` measures them.
         classes: number of classes.
-        params: the bounds.
+        params: the expectations and their bounds.
+
+    Raises:
+        UserError: an expectation names a column, or a bound, that is not there.
     """
+    bounds: dict[str, Any] = params.model_dump(exclude={"expectations"})
+    facts = {"last_class": classes - 1, **_brightness(tables["splits"].set_index("split"), params)}
+    found = []
+    for name, wanted in params.expectations.items():
+        table = tables.get(wanted.table)
+        # drift, where there is no champion
+        if table is None:
+            continue
+        _check_columns(name, wanted, table, tables["images"])
+        # of an empty split as a whole nothing can be asked; that it is empty is found per class
+        if wanted.table == "splits" and wanted.splits and not set(table["split"]) & set(wanted.splits):
+            continue
+        options, parameters = dict(wanted.model_extra or {}), []
+        for bound in BOUNDS:
+            word = options.get(bound)
+            if not isinstance(word, str):
+                continue
+            if word in bounds:
+                parameters.append(word)
+            elif word in ("darkest_test", "brightest_test"):
+                parameters.append("max_brightness_drift")
+            elif word != "last_class":
+                known = [*bounds, *facts]
+                meant = did_you_mean(word, known) or f"; known are {', '.join(known)}"
+                raise UserError(f"validation.expectations.{name}.{bound} = {word}: no such bound{meant}")
+            options[bound] = bounds[word] if word in bounds else facts.get(word)
+        if any(options.get(bound, 0) is None for bound in BOUNDS):
+            continue
+        found.append(
+            Expectation(
+                name=name,
+                type=wanted.type,
+                table=wanted.table,
+                column=wanted.column,
+                severity=wanted.severity,
+                meaning=wanted.meaning,
+                options=options,
+                splits=wanted.splits,
+                parameters=tuple(dict.fromkeys(parameters)),
+                words=wanted.words,
+                images=wanted.images,
+            )
+        )
+    return found
 
-    def at_least(parameter: str) -> dict[str, Any]:
-        return {"low": getattr(params, parameter), "parameter": parameter}
 
-    def at_most(parameter: str) -> dict[str, Any]:
-        return {"high": getattr(params, parameter), "parameter": parameter}
-
-    within: dict[str, Any] = {"low": UNLABELLED, "high": classes - 1, "expected": f"0 to {classes - 1}"}
-    present = set(tables["splits"]["split"])
-    expectations = [
-        Expectation("labels_within_classes", "images", "label", "critical",
-            "A label is the number of a class; a missing one has an expectation of its own.",
-            splits=LABELLED, **within),
-        Expectation("labelled_images_have_labels", "images", "label", "critical",
-            "No image of a labelled split is unlabelled.", forbidden=(UNLABELLED,), splits=LABELLED),
-        Expectation("unlabelled_images_have_none", "images", "label", "critical",
-            "Images of the unlabelled split have no label.", allowed=(UNLABELLED,), splits=("unlabelled",)),
-        Expectation("no_blank_images", "images", "std", "warning",
-            "An image of a single colour shows nothing to learn from.", **at_least("min_pixel_std")),
-        Expectation("few_blank_images", "splits", "blank_fraction", "critical",
-            "Many blank images mean that reading the images went wrong.", **at_most("max_blank_fraction")),
-        Expectation("test_images_are_new", "splits", "copied_fraction", "critical",
-            "A test image that is also in another split makes the test accuracy too high.",
-            splits=("test",), words="copies", **at_most("max_test_overlap")),
-        Expectation("validation_images_are_new", "splits", "copied_fraction", "warning",
-            "A validation image that is also in another split misleads the choice of models.",
-            splits=("validation",), words="copies", **at_most("max_duplicate_fraction")),
-        Expectation("few_repeated_images", "splits", "repeated_fraction", "warning",
-            "Repeated images count several times, and contrast takes them for different ones.",
-            **at_most("max_duplicate_fraction")),
-        Expectation("balanced_classes", "splits", "imbalance", "warning",
-            "Largest class over smallest: training favours the large ones, and accuracy hides the small ones.",
-            splits=LABELLED, **at_most("max_class_imbalance")),
-        Expectation("class_present", "classes", "images", "critical",
-            "Each class has images in train, validation and test.", low=1),
-        Expectation("enough_images", "classes", "images", "critical",
-            "Each class has enough training images.", splits=("train",), **at_least("min_images_per_class")),
-        Expectation("class_counts_fit", "classes", "missing_images", "critical",
-            "Each class has as many images as the manifest says.", allowed=(0,)),
-    ]  # fmt: skip
-    if {"train", "test"} <= present:
-        expectations.append(_brightness(tables["splits"].set_index("split"), params.max_brightness_drift))
-    # of an empty split as a whole nothing can be asked; that it is empty is found per class
-    return [e for e in expectations if e.table != "splits" or not e.splits or present & set(e.splits)]
+def _check_columns(name: str, wanted: ExpectationParams, table: pd.DataFrame, images: pd.DataFrame) -> None:
+    for option, column, columns in (
+        ("column", wanted.column, table),
+        ("words", wanted.words, table),
+        ("images", wanted.images, images),
+    ):
+        if column and column not in columns:
+            meant = did_you_mean(column, columns) or f"; known are {', '.join(columns)}"
+            raise UserError(f"validation.expectations.{name}.{option} = {column}: no such column{meant}")
 
 
-def _brightness(splits: pd.DataFrame, drift: float) -> Expectation:
-    """Test images look like training images on average."""
+def _brightness(splits: pd.DataFrame, params: ValidationParams) -> dict[str, float]:
+    """How dark and bright the test images may be on average; nothing where one of the splits is empty."""
+    if not {"train", "test"} <= set(splits.index):
+        return {}
     train, images = splits.loc["train"], splits["images"]
     # three standard errors more, so that a small split does not raise the alarm by chance
-    width = train["deviation"] * (drift + 3 * (1 / images["train"] + 1 / images["test"]) ** 0.5)
+    width = train["deviation"] * (
+        params.max_brightness_drift + 3 * (1 / images["train"] + 1 / images["test"]) ** 0.5
+    )
     low, high = (round(float(train["mean"] + side * width), 3) for side in (-1, 1))
-    return Expectation(
-        "brightness_of_test_like_train", "images", "mean", "warning",
-        "Test images are as bright on average as training images; else they were taken in another way.",
-        low=low, high=high, of_mean=True, splits=("test",), parameter="max_brightness_drift",
-    )  # fmt: skip
+    return {"darkest_test": low, "brightest_test": high}
 
 
 def _python_value(value: Any) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, create_model, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model, model_validator
 from pydantic_core import to_jsonable_python
 
 from components.shared.digests import value_digest
@@ -56,6 +56,24 @@ class DataParams(Section):
     seed: Annotated[int, Field(ge=0)]
 
 
+class ExpectationParams(Section):
+    """One thing that must hold for a column of a table (`conf/validation/`); see `Expectation` for the meaning.
+
+    What else it holds is handed to Great Expectations as it is, but for a bound in words, which is looked up.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Annotated[str, Field(pattern=r"^expect_[a-z_]+$")]
+    table: Literal["images", "splits", "classes", "drift"]
+    severity: Literal["critical", "warning"]
+    meaning: Annotated[str, Field(min_length=1)]
+    column: str = ""
+    splits: tuple[Literal["unlabelled", "train", "validation", "test"], ...] = ()
+    words: str = ""
+    images: str = ""
+
+
 class ValidationParams(Section):
     """What the data check refuses: critical expectations stop the pipeline, warnings are reported.
 
@@ -66,7 +84,8 @@ class ValidationParams(Section):
     `max_duplicate_fraction`: images of a split that repeat an earlier one, or of validation that another split
     holds too (warning). `max_test_overlap`: test images of which another split holds an exact copy, as a fraction;
     they measure memory (critical). `max_brightness_drift`: distance of the test images' mean brightness from the
-    training images', in standard deviations between training images (warning).
+    training images', in standard deviations between training images (warning). `expectations`: what is checked,
+    with these bounds or others.
     """
 
     min_images_per_class: Count
@@ -76,6 +95,7 @@ class ValidationParams(Section):
     max_duplicate_fraction: Fraction
     max_test_overlap: Fraction
     max_brightness_drift: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    expectations: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ExpectationParams]
 
 
 class RuntimeParams(Section):

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 
 from components.shared.artifacts import SPLITS, Dataset
+from components.shared.checks.drift import DATASET_STATISTICS, dataset_statistics
 from components.shared.errors import UserError, first_line
 from components.shared.evaluation.predictions import TEST, image_digests
 from components.shared.training.backend import start_backend
@@ -28,7 +29,8 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
     """Log a classifier to an MLflow run, its file as it is, byte for byte.
 
     With it goes `training_images.npy`, by which a later test set is freed of images that it has seen: the first 8
-    bytes of the content digest of every image but those of test, uint64, ascending.
+    bytes of the content digest of every image but those of test, uint64, ascending; and `dataset_statistics.json`,
+    by which a later dataset is told apart.
 
     Args:
         path: `classifier.keras`, from uint8 images (N, H, W, 3) to probabilities (N, classes).
@@ -62,6 +64,7 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
             signature=signature,
             input_example=example,
             training_images=np.unique(image_digests(data, *(split for split in SPLITS if split != TEST))),
+            dataset_statistics=dataset_statistics(data).model_dump_json(indent=2) + "\n",
             pip_requirements=requirements(),
             # kept with the model's files, whatever becomes of the version's tags; also longer than a tag may be
             metadata={"class_names": data.manifest.class_names},
@@ -88,7 +91,14 @@ class _KerasFlavor:
     """`mlflow.keras`, with which an input example can be saved: its own fails where the folder is not there yet."""
 
     @staticmethod
-    def save_model(path: str, validate_serving_input: bool, training_images: np.ndarray, **arguments: Any) -> None:
+    def save_model(
+        path: str,
+        validate_serving_input: bool,
+        training_images: np.ndarray,
+        dataset_statistics: str,
+        **arguments: Any,
+    ) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
         mlflow.keras.save_model(path=path, **arguments)
         np.save(Path(path) / TRAINING_IMAGES, training_images, allow_pickle=False)
+        (Path(path) / DATASET_STATISTICS).write_text(dataset_statistics, encoding="utf-8")
