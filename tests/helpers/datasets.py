@@ -77,7 +77,8 @@ def write_dataset(
         for split, (images, labels) in arrays.items()
         for row, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
-    pd.DataFrame(rows).to_parquet(folder / FILES, index=False)
+    columns = ["split", "row", "label", "path", "group", "width", "height", "digest"]
+    pd.DataFrame(rows, columns=columns).to_parquet(folder / FILES, index=False)
     classes = range(len(class_names))
     write_record(
         folder,

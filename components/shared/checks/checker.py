@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 _HEAD = re.compile(r"<head>")
 # whatever a page would fetch from another server, and the bars that advertise
 _FETCHED = re.compile(
-    r"<link\b[^>]*\bhref=[\"']https?:[^>]*>|<script\b[^>]*\bsrc=[\"']https?:[^>]*>\s*</script>|<footer\b.*?</footer>"
+    r"<link\b[^>]*>|<script\b[^>]*\bsrc=[\"']https?:[^>]*>\s*</script>|<footer\b.*?</footer>"
     r"|<img\b[^>]*\bsrc=[\"']https?:[^>]*>|background: url\('https?:[^;]*;",
     re.DOTALL,
 )
@@ -91,10 +92,8 @@ class Checker:
     def write_docs(self) -> None:
         """Write the Data Docs of everything that was checked, pages that need no other server."""
         self._context.build_data_docs(["docs"])
-        # pictures of guides, which no page shows; the icon of each page's tab stays
-        for picture in self._docs.glob("static/images/*"):
-            if picture.suffix != ".ico":
-                picture.unlink()
+        # fonts, logos and moving pictures of guides, which no page needs
+        shutil.rmtree(self._docs / "static", ignore_errors=True)
         style = render(TEMPLATES / "style.html.j2")
         for page in self._docs.rglob("*.html"):
             text = _FETCHED.sub("", page.read_text(encoding="utf-8"))

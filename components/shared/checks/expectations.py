@@ -66,9 +66,8 @@ class Expectation:
         else:
             said = ", ".join(f"{name} = {value}" for name, value in self.options.items())
             text = self.type.removeprefix("expect_").replace("_", " ") + (f" ({said})" if said else "")
-        return (
-            f"{text} ({', '.join(f'validation.{name}' for name in self.parameters)})" if self.parameters else text
-        )
+        named = ", ".join(f"validation.{name}" for name in self.parameters)
+        return f"{text} ({named})" if named else text
 
     def rows(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows that it is about."""
@@ -82,19 +81,16 @@ class Expectation:
         if self.type == MEAN_BETWEEN:
             mean = _python_value(rows[self.column].mean())
             return ", ".join(self.splits) or "all images", mean, _format(mean)
-        if self.type not in (BETWEEN, IN_SET, NOT_IN_SET) or not pd.api.types.is_numeric_dtype(rows[self.column]):
+        if self.type not in (BETWEEN, IN_SET, NOT_IN_SET):
             return None
         values = rows[self.column]
         if self.type == BETWEEN:
+            if not pd.api.types.is_numeric_dtype(values):
+                return None
             low, high = (self.options.get(bound) for bound in BOUNDS)
-            below, above = (None if low is None else low - values), (None if high is None else values - high)
-            excess = (
-                below.combine(above, max)
-                if low is not None and high is not None
-                else below
-                if high is None
-                else above
-            )
+            sides = [low - values] if low is not None else []
+            sides += [values - high] if high is not None else []
+            excess = pd.concat(sides, axis=1).max(axis=1)
         else:
             excess = values.isin(self.options["value_set"]) == (self.type == NOT_IN_SET)
         row = rows.iloc[int(excess.astype(float).fillna(float("-inf")).to_numpy().argmax())]
@@ -188,9 +184,9 @@ def content_expectations(
     facts = {"last_class": classes - 1, **_brightness(tables["splits"].set_index("split"), params)}
     found = []
     for name, wanted in params.expectations.items():
-        table = tables.get(wanted.table)
-        # drift, where there is no champion
-        if table is None:
+        table = tables.get(wanted.table) if wanted else None
+        # one that the owner struck out, or about the drift where there is no champion
+        if wanted is None or table is None:
             continue
         _check_columns(name, wanted, table, tables["images"])
         # of an empty split as a whole nothing can be asked; that it is empty is found per class

@@ -54,9 +54,13 @@ class Finding:
     def line(self) -> str:
         """In one line, with a file where the outcome itself names none, or a copy."""
         line, first = self.outcome.line(), None if self.images.empty else self.images.iloc[0]
-        if first is None or (self.outcome.expectation.table == "images" and not first["same_as"]):
+        if first is None:
             return line
-        return f"{line}; such as {first['path']}" + (f" (also {first['same_as']})" if first["same_as"] else "")
+        named = self.outcome.expectation.table == "images"
+        same = f"the same as {first['same_as']}" if first["same_as"] else ""
+        if named:
+            return f"{line}; {first['path']} is {same}" if same else line
+        return f"{line}; such as {first['path']}" + (f", {same}" if same else "")
 
 
 def find_images(outcome: Outcome, tables: Mapping[Table, pd.DataFrame]) -> Finding:

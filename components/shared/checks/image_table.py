@@ -27,8 +27,7 @@ def array_table(data: Dataset) -> pd.DataFrame:
     """One row per split: types, shapes and lengths of its arrays, as they lie on disk, and what is missing.
 
     Columns: split, image_dtype, image_shape (of one image), label_dtype, label_shape (of one label: empty), images,
-    labels, missing_images and missing_labels (the manifest's count minus the array's length), missing_files (images
-    minus the rows of `files.parquet`).
+    labels, missing_images, missing_labels and missing_files (the manifest's count minus what is there).
 
     Raises:
         UserError: a file is missing or is not a NumPy array.
@@ -45,7 +44,7 @@ def array_table(data: Dataset) -> pd.DataFrame:
                 f"{kind}s": length,
                 f"missing_{kind}s": data.manifest.counts.get(split, 0) - length,
             }
-        row["missing_files"] = row["images"] - len(data.files(split))
+        row["missing_files"] = data.manifest.counts.get(split, 0) - len(data.files(split))
         rows.append(row)
     return pd.DataFrame(rows)
 

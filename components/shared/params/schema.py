@@ -85,7 +85,7 @@ class ValidationParams(Section):
     holds too (warning). `max_test_overlap`: test images of which another split holds an exact copy, as a fraction;
     they measure memory (critical). `max_brightness_drift`: distance of the test images' mean brightness from the
     training images', in standard deviations between training images (warning). `expectations`: what is checked,
-    with these bounds or others.
+    with these bounds or others; one that is null is not.
     """
 
     min_images_per_class: Count
@@ -95,7 +95,7 @@ class ValidationParams(Section):
     max_duplicate_fraction: Fraction
     max_test_overlap: Fraction
     max_brightness_drift: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    expectations: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ExpectationParams]
+    expectations: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ExpectationParams | None]
 
 
 class RuntimeParams(Section):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from components.shared.artifacts import Dataset, save_array
 from components.shared.checks.checker import Checker
-from components.shared.checks.image_table import class_means, image_table, split_table
+from components.shared.checks.findings import find_images
+from components.shared.checks.image_table import class_means, image_table, read_images, split_table
+from components.shared.errors import UserError
 from components.shared.params.composing import compose_params
 from components.validate import examine
 from tests.helpers.datasets import PATTERNS, make_arrays, write_dataset
@@ -35,10 +38,16 @@ def bounds(*changed):
     return compose_params([f"validation.{change}" for change in changed])[0].validation
 
 
+def findings(folder, *changed):
+    """Name → finding of each expectation that fails, with some bounds changed."""
+    outcomes, tables = examine(Dataset(folder), bounds(*changed), Checker(folder.parent / "docs", "tiny"))
+    return {o.expectation.name: find_images(o, tables) for o in outcomes if not o.success}
+
+
 def failures(folder, *changed):
     """Name → severity and line of each expectation that fails, with some bounds changed."""
-    outcomes, _ = examine(Dataset(folder), bounds(*changed), Checker(folder.parent / "docs", "tiny"))
-    return {o.expectation.name: (o.expectation.severity, o.line()) for o in outcomes if not o.success}
+    found = findings(folder, *changed).items()
+    return {name: (finding.outcome.expectation.severity, finding.line()) for name, finding in found}
 
 
 def keep(arrays, split, rows):
@@ -47,6 +56,16 @@ def keep(arrays, split, rows):
 
 def copy_image(arrays, origin, row, split, rows):
     arrays[split][0][rows] = arrays[origin][0][row]
+
+
+def same_class(arrays, row, split="test", count=1):
+    """The first training images of a test image's class."""
+    return np.flatnonzero(arrays["train"][1] == arrays[split][1][row])[:count]
+
+
+def other_class(arrays):
+    labels = arrays["train"][1]
+    return np.flatnonzero(labels != labels[0])[0]
 
 
 def fill(arrays, split, rows, value):
@@ -71,7 +90,7 @@ def empty(arrays, *splits):
 FAULTS = [
     (
         "a test image in train",
-        lambda a: copy_image(a, "test", 7, "train", 4),
+        lambda a: copy_image(a, "test", 7, "train", same_class(a, 7)),
         (
             "critical",
             "test_images_are_new",
@@ -80,38 +99,42 @@ FAULTS = [
     ),
     (
         "a test image in two splits counts once",
-        lambda a: (copy_image(a, "test", 7, "train", 0), copy_image(a, "test", 7, "unlabelled", 0)),
+        lambda a: (copy_image(a, "test", 7, "train", same_class(a, 7)), copy_image(a, "test", 7, "unlabelled", 0)),
         ("critical", "test_images_are_new", "1 of 30 images: 1 in unlabelled, 1 in train"),
     ),
     (
         "a validation image in train",
-        lambda a: copy_image(a, "validation", 0, "train", 4),
+        lambda a: copy_image(a, "validation", 0, "train", same_class(a, 0, "validation")),
         ("warning", "validation_images_are_new", "1 of 12 images: 1 in train"),
     ),
     (
         "a blank image, of one colour, though its channels differ",
         lambda a: fill(a, "train", 3, (255, 0, 0)),
-        ("warning", "no_blank_images", "train, image 3: std = 0; expected at least 1 (validation.min_pixel_std)"),
+        (
+            "warning",
+            "no_blank_images",
+            "train, image 3 (train/3.png): std = 0; expected at least 1 (validation.min_pixel_std)",
+        ),
     ),
     (
         "a label beyond the classes",
         lambda a: relabel(a, "train", 5, 3),
-        ("critical", "labels_within_classes", "train, image 5: label = 3; expected 0 to 2"),
+        ("critical", "labels_within_classes", "train, image 5 (train/5.png): label = 3; expected 0 to 2"),
     ),
     (
         "a label below them",
         lambda a: relabel(a, "train", 5, -2),
-        ("critical", "labels_within_classes", "train, image 5: label = -2; expected 0 to 2"),
+        ("critical", "labels_within_classes", "train, image 5 (train/5.png): label = -2; expected 0 to 2"),
     ),
     (
         "an unlabelled test image",
         lambda a: relabel(a, "test", 9, -1),
-        ("critical", "labelled_images_have_labels", "test, image 9: label = -1; expected not -1"),
+        ("critical", "labelled_images_have_labels", "test, image 9 (test/9.png): label = -1; expected not -1"),
     ),
     (
         "labels of unlabelled images",
         lambda a: relabel(a, "unlabelled", slice(2, 4), 1),
-        ("critical", "unlabelled_images_have_none", "unlabelled, image 2 and 1 more: label = 1"),
+        ("critical", "unlabelled_images_have_none", "unlabelled, image 2 (unlabelled/2.png) and 1 more: label = 1"),
     ),
     (
         "a class missing from validation",
@@ -130,11 +153,20 @@ FAULTS = [
     ),
     (
         "repeated training images",
-        lambda a: copy_image(a, "train", 0, "train", slice(1, 4)),
+        lambda a: copy_image(a, "train", 0, "train", same_class(a, 0, "train", 4)),
         (
             "warning",
             "few_repeated_images",
             "train: repeated_fraction = 0.1; expected at most 0.05 (validation.max",
+        ),
+    ),
+    (
+        "the same image in two classes",
+        lambda a: copy_image(a, "train", other_class(a), "train", 0),
+        (
+            "warning",
+            "one_label_per_image",
+            "labels_of_image = 2; expected at most 1; train/0.png is the same as train:",
         ),
     ),
     (
@@ -240,3 +272,91 @@ def test_images_are_measured(arrays, tmp_path, monkeypatch):
     splits = split_table(table).set_index("split")
     assert splits.loc["unlabelled", "images"] == 45
     assert splits.loc["train", "mean"] == pytest.approx(arrays["train"][0].mean(), abs=1e-3)
+
+
+def test_every_image_of_a_finding_is_named_with_its_copies(arrays, tmp_path):
+    own = same_class(arrays, 7)[0]
+    copy_image(arrays, "test", 7, "train", own)
+    copy_image(arrays, "test", 7, "unlabelled", slice(0, 2))
+    found = findings(write_dataset(tmp_path / "dataset", arrays, NAMES))["test_images_are_new"]
+    assert found.images["path"].tolist() == ["test/7.png"]
+    name = NAMES[arrays["test"][1][7]]
+    (same,) = found.images["same_as"]
+    assert same == f"unlabelled: unlabelled/0.png; unlabelled: unlabelled/1.png; train: train/{own}.png as {name}"
+    assert found.line().endswith(f"such as test/7.png, the same as {same}")
+
+
+def test_all_failing_images_are_listed_not_only_the_first_ones(arrays, tmp_path):
+    fill(arrays, "unlabelled", slice(3, 43), 9)
+    found = findings(write_dataset(tmp_path / "dataset", arrays, NAMES))
+    paths = [f"unlabelled/{row}.png" for row in range(3, 43)]
+    assert found["no_blank_images"].images["path"].tolist() == paths
+    assert found["few_blank_images"].images["path"].tolist() == paths
+
+
+def test_an_owner_adds_expectations_of_great_expectations_by_name(arrays, tmp_path):
+    folder = write_dataset(tmp_path / "dataset", arrays, NAMES)
+    mine = "+validation.expectations.png_only={type:expect_column_values_to_match_regex,table:images,column:path,"
+    mine += "regex:'^train.*png$',splits:[train,test],severity:critical,meaning:Only PNG files are ours.}"
+    outcomes, tables = examine(
+        Dataset(folder), compose_params([mine])[0].validation, Checker(tmp_path / "docs", "tiny")
+    )
+    (failed,) = (outcome for outcome in outcomes if not outcome.success)
+    assert find_images(failed, tables).images["path"].tolist() == [f"test/{row}.png" for row in range(30)]
+    line = failed.line()
+    assert line.startswith(
+        "png_only: test, image 0 (test/0.png) and 29 more: path = test/0.png; expected column values"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "type=expect_column_values_to_be_betwen",
+            "betwen: Great Expectations has none (did you mean expect_",
+        ),
+        ("column=stdd", "no_blank_images.column = stdd: no such column (did you mean std?)"),
+        ("min_value=min_pixel_sdt", "min_pixel_sdt: no such bound (did you mean min_pixel_std?)"),
+        ("type=expect_column_values_to_be_unique", "expect_column_values_to_be_unique: min_value: extra fields"),
+    ],
+)
+def test_an_expectation_that_cant_be_asked_is_one_line(arrays, tmp_path, change, message):
+    folder = write_dataset(tmp_path / "dataset", arrays, NAMES)
+    with pytest.raises(UserError, match=re.escape(message)):
+        failures(folder, f"expectations.no_blank_images.{change}")
+
+
+def test_an_expectation_can_be_left_out_and_its_severity_changed(arrays, tmp_path):
+    fill(arrays, "train", 3, 0)
+    folder = write_dataset(tmp_path / "dataset", arrays, NAMES)
+    ((severity, _),) = failures(folder, "expectations.no_blank_images.severity=critical").values()
+    assert severity == "critical"
+    params, _ = compose_params(["validation.expectations.no_blank_images=null"])
+    outcomes, _ = examine(Dataset(folder), params.validation, Checker(tmp_path / "docs2", "tiny"))
+    assert all(outcome.success for outcome in outcomes)
+
+
+def test_images_are_read_by_row(arrays, tmp_path):
+    folder = write_dataset(tmp_path / "dataset", arrays, NAMES)
+    images = read_images(Dataset(folder), "test", [5, 2])
+    np.testing.assert_array_equal(images, arrays["test"][0][[5, 2]])
+
+
+def test_memory_does_not_grow_with_the_dataset(tmp_path):
+    counts = {"unlabelled": 0, "train": 5000, "validation": 0, "test": 0}
+    arrays = {
+        split: (np.zeros((count, 64, 64, 3), np.uint8), np.arange(count) % 3) for split, count in counts.items()
+    }
+    data = Dataset(write_dataset(tmp_path / "dataset", arrays, NAMES))
+    arrays.clear()
+
+    def mapped():
+        """Mebibytes of mapped files that count as this process's memory."""
+        (line,) = re.findall(r"RssFile:\s+(\d+)", Path("/proc/self/status").read_text())
+        return int(line) / 1024
+
+    before = mapped()
+    assert len(image_table(data)) == 5000
+    class_means(data, 3)
+    assert mapped() - before < 20  # of 59
