@@ -5,12 +5,16 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
+import subprocess
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 
 from components.shared.artifacts import Dataset, Result, read_record
+from components.shared.checks.drift import DATASET_STATISTICS, dataset_statistics
 from components.shared.errors import UserError
 from components.shared.evaluation.predictions import image_digests
 from components.shared.evaluation.wording import provable_in_words
@@ -75,22 +79,51 @@ def test_statistics_tell_of_each_class(step):
     assert first["mean"] == pytest.approx(images[labels == 0].mean(), abs=1e-3)
 
 
-def test_data_docs_tell_what_each_expectation_is_for(step):
-    assert "dataset-images" in (step.out / "docs" / "index.html").read_text()
-    assert len(list((step.out / "docs" / "validations").rglob("dataset-*.html"))) == 4
-    pages = "".join(html.unescape(path.read_text()) for path in (step.out / "docs" / "expectations").glob("*.html"))
+def test_data_docs_tell_what_each_expectation_is_for_beside_its_result(step):
+    docs = step.out / "docs"
+    assert len(list((docs / "validations").rglob("dataset-*.html"))) == 4
+    pages = "".join(html.unescape(path.read_text()) for path in (docs / "expectations").glob("*.html"))
+    index = html.unescape((docs / "index.html").read_text())
     for entry in json.loads((step.out / "schema.json").read_text())["expectations"]:
         assert f"{entry['expectation']}: {entry['meaning']}" in pages
+        row = next(row for row in index.split("<tr>") if f">{entry['expectation']}<" in row)
+        assert entry["meaning"] in row and entry["expected"] in row and "✓" in row
 
 
-def test_data_docs_can_be_read_without_a_network(step):
+def test_data_docs_ask_no_other_server(step):
     docs = step.out / "docs"
-    index = re.sub(r"<script.*?</script>", "", (docs / "index.html").read_text(), flags=re.DOTALL)
-    for table in ("arrays", "images", "splits", "classes"):
-        (link,) = re.findall(rf'<li><a href="([^"]+)">{table}</a> <span class="text-success">✓</span>', index)
-        page = (docs / link).read_text()
-        assert 'class="fas fa-check-circle' in page
-        assert page.index(".fa-check-circle::before") < page.index('<link rel="stylesheet"')
+    files = [path for path in docs.rglob("*") if path.is_file()]
+    assert len(files) == 9 and {path.suffix for path in files} == {".html"}
+    for path in files:
+        text = path.read_text()
+        links = re.findall(r"""(?:src|href)=["']?([^"' >]+)|url\(["']?([^"')]+)""", text)
+        away = [link for pair in links for link in pair if re.match("https?:|//", link)]
+        assert away == [] and "greatexpectations.io" not in text
+        # each link leads to a page that is there
+        for link, _ in links:
+            target = link.partition("#")[0]
+            assert link.startswith("data:") or not target or (path.parent / target).exists(), link
+
+
+def test_data_docs_look_as_they_should_in_a_browser_without_a_network(step, tmp_path):
+    browser = shutil.which("chromium") or pytest.skip("no chromium")
+    (table,) = (step.out / "docs" / "validations" / "splits").rglob("*.html")
+    for page, style in ((step.out / "docs" / "index.html", "page"), (table, "card")):
+        text = page.read_text().replace(
+            "</body>",
+            f"""<script>
+            const look = getComputedStyle(document.querySelector(".{style}"));
+            document.title = [look.maxWidth, look.borderTopWidth, getComputedStyle(document.body).marginTop];
+            </script></body>""",
+        )
+        probe = tmp_path / f"{style}.html"
+        probe.write_text(text)
+        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+        offline = ["--proxy-server=127.0.0.1:9", "--virtual-time-budget=2000", "--dump-dom", probe.as_uri()]
+        seen = subprocess.run([browser, *options, *offline], capture_output=True, text=True, timeout=60, check=True)
+        width, border, margin = re.findall(r"<title>([^<]*)</title>", seen.stdout)[0].split(",")
+        assert margin == "0px"
+        assert (width if style == "page" else border) == ("1152px" if style == "page" else "1px")
 
 
 def test_mlflow_has_docs_statistics_and_a_picture(step):
@@ -103,6 +136,7 @@ def test_mlflow_has_docs_statistics_and_a_picture(step):
         "verdict.json",
         "schema.json",
         "docs/index.html",
+        "docs/findings",
         "pictures/class_means.png",
     } <= names
 
@@ -114,17 +148,27 @@ def test_a_failure_is_told_in_one_line_and_kept_until_the_next_success(step, cap
     message = str(caught.value)
     assert "\n" not in message
     assert "test_images_are_new: test: copied_fraction = 1 of 30 images: 1 in train; expected at most 0" in message
+    assert "such as test/0.png, the same as train: train/0.png" in message
     assert message.endswith(f"see {step.failed}/docs/index.html")
-    assert "validate: warning: no_blank_images: train, image 1: std = 0" in capsys.readouterr().out
+    assert "validate: warning: no_blank_images: train, image 1 (train/1.png): std = 0" in capsys.readouterr().out
     index = (step.failed / "docs" / "index.html").read_text()
-    assert '<span class="text-danger">✗</span> critical: test_images_are_new: test: copied_fraction' in index
-    assert '<span class="text-danger">✗</span> warning: no_blank_images: train, image 1' in index
+    assert "critical: test_images_are_new" in index and "test_images_are_new: test: copied_fraction" in index
+    assert "warning: no_blank_images" in index and "no_blank_images: train, image 1 (train/1.png)" in index
+    # the image and its copy side by side, named
+    figure = index[index.index('id="test_images_are_new"') :].split("<figure>")[1].split("</figure>")[0]
+    assert figure.count("data:image/png") == 2 and "test/0.png" in figure and "= train/0.png" in figure
+    listed = pd.read_csv(step.failed / "docs" / "findings" / "test_images_are_new.csv")
+    assert listed[["split", "row", "path"]].values.tolist() == [["test", 0, "test/0.png"]]
+    name = NAMES[Dataset(step.root / "leaking").labels("train")[0]]
+    assert listed["same_as"].tolist() == [f"train: train/0.png as {name}"]
+    assert not (step.failed / "digest.txt").exists()
     assert json.loads((step.failed / "verdict.json").read_text())["passed"] is False
     assert (step.out / "verdict.json").read_bytes() == verdict
 
     step.run("good")
     assert not step.failed.exists()
     assert (step.out / "verdict.json").read_bytes() == verdict
+    assert (step.out / "digest.txt").read_text().strip() == Dataset(step.root / "good").manifest.digest
     assert sorted(path.name for path in step.root.iterdir() if "validation" in path.name) == ["validation"]
 
 
@@ -187,3 +231,79 @@ def test_without_an_answer_of_the_ledger_it_assumes_the_first_look(tmp_path, ste
     assert said.endswith(
         "(assumed: the first look; MLflow at here: experiment contrastive-looks: may not do this (403))"
     )
+
+
+def test_what_else_ingest_tells_of_files_is_shown(tmp_path, step):
+    folder = make_dataset(tmp_path / "dataset", image_size=16)
+    left = [{"path": f"notes/{number}.txt", "why": "is no image"} for number in range(25)]
+    pd.DataFrame(left).to_parquet(folder / "left_out.parquet", index=False)
+    near = [{"test_path": "test/3.png", "path": "train/4.png", "likeness": 0.98}]
+    pd.DataFrame(near).to_parquet(folder / "near_copies.parquet", index=False)
+    validate(folder, tmp_path / "validation", step.params)
+    docs = tmp_path / "validation" / "docs"
+    index = (docs / "index.html").read_text()
+    assert "Files that were left out: 25" in index and "notes/19.txt" in index and "notes/20.txt" not in index
+    assert len(pd.read_csv(docs / "findings" / "left_out.csv")) == 25
+    figure = index[index.index('id="near_copies"') :].split("<figure>")[1].split("</figure>")[0]
+    assert figure.count("data:image/png") == 2 and "test/3.png" in figure and "train/4.png" in figure
+
+
+@pytest.fixture
+def drifting(tmp_path, step):
+    """A function that validates a dataset after a champion that was trained on the good one."""
+    accepted = tmp_path / "accepted"
+    accepted.mkdir()
+    statistics = dataset_statistics(Dataset(step.root / "good"))
+    (accepted / DATASET_STATISTICS).write_text(statistics.model_dump_json())
+
+    def _drifting(model, arrays, class_names=NAMES):
+        client = mlflow.MlflowClient()
+        client.create_registered_model(model)
+        version = client.create_model_version(model, accepted.as_uri()).version
+        client.set_registered_model_alias(model, "champion", version)
+        folder = write_dataset(tmp_path / "dataset", arrays, class_names)
+        params = select(compose_params([f"registry.model_name={model}"])[0], "validate")
+        return validate(folder, tmp_path / "validation", params)
+
+    return _drifting
+
+
+def test_a_dataset_like_the_champions_has_not_drifted(drifting, capsys):
+    result = drifting("drift-none", make_arrays(COUNTS, image_size=16, seed=1))
+    assert result.metrics["warnings"] == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "since drift-none version 1" in line]
+    assert len(said) == 4
+
+
+def test_what_changed_since_the_champion_is_told_in_words(drifting, tmp_path, capsys):
+    arrays = make_arrays(COUNTS | {"unlabelled": 300}, image_size=16, seed=1)
+    for split in ("unlabelled", "train", "validation", "test"):
+        arrays[split][0][:] = arrays[split][0] * 0.8
+    result = drifting("drift-some", arrays)
+    failed = {found["expectation"] for found in result.details["expectations"] if not found["success"]}
+    assert failed == {"as_many_images_as_before", "brightness_as_before"}
+    out = capsys.readouterr().out
+    line = r"validate: since drift-some version 1: unlabelled: 45 → 300 images; brightness \d+ → \d+ of 255 \(\d\.\d standard"
+    assert re.search(line, out)
+    assert re.search(
+        r"warning: as_many_images_as_before: unlabelled: images_ratio = 45 → 300 images; expected 0\.5", out
+    )
+    assert "since drift-some version 1" in (tmp_path / "validation" / "docs" / "index.html").read_text()
+
+
+def test_a_lost_class_is_critical_and_named(drifting, tmp_path):
+    with pytest.raises(
+        UserError, match=r"no_class_lost: .*: lost_classes = new: cubes; lost: rings; expected at most 0"
+    ):
+        drifting("drift-lost", make_arrays(COUNTS, image_size=16, seed=1), [*NAMES[:2], "cubes"])
+    assert not (tmp_path / "validation").exists()
+
+
+def test_without_an_answer_of_the_registry_nothing_is_compared(tmp_path, step, monkeypatch):
+    def away(*_):
+        raise UserError("MLflow at here: does not answer")
+
+    monkeypatch.setattr("components.shared.registry.accepted_dataset.find_champion", away)
+    make_dataset(tmp_path / "dataset", image_size=16)
+    result = validate(tmp_path / "dataset", tmp_path / "validation", step.params)
+    assert result.details["drift"] == ["not compared: MLflow at here: does not answer"]

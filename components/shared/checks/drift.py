@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import pandas as pd
@@ -58,7 +59,8 @@ def drift_table(before: DatasetStatistics, now: DatasetStatistics) -> pd.DataFra
 
     Columns: split, images_ratio (now over before), new_classes and lost_classes (how many), share_shift (largest
     change of a class's share of the split), brightness_shift (in standard deviations between the images before),
-    contrast_shift (as a share of that before), size_ratio (of the originals' sides), and each in words: …_in_words.
+    both less three standard errors, so that a small split does not raise the alarm by chance; contrast_shift (as a
+    share of that before), size_ratio (of the originals' sides), and each in words: …_in_words.
     """
     new = [name for name in now.class_names if name not in before.class_names]
     lost = [name for name in before.class_names if name not in now.class_names]
@@ -68,7 +70,10 @@ def drift_table(before: DatasetStatistics, now: DatasetStatistics) -> pd.DataFra
         if split not in before.splits:
             continue
         old = before.splits[split]
+        error = 3 * (1 / max(current.images, 1) + 1 / max(old.images, 1)) ** 0.5
         shares = _shares(current).sub(_shares(old), fill_value=0).sort_values(key=abs, ascending=False)
+        share = _shares(old).get(shares.index[0], 0.0) if len(shares) else 0.0
+        share_error = error * (share * (1 - share)) ** 0.5
         brightness = (current.mean - old.mean) / max(old.deviation, 1.0)
         moved = f"{shares.index[0]}: {100 * shares.iloc[0]:+.1f} points" if len(shares) else "none"
         sides = [f"{split.width:.0f}×{split.height:.0f}" for split in (old, current)]
@@ -81,9 +86,9 @@ def drift_table(before: DatasetStatistics, now: DatasetStatistics) -> pd.DataFra
                 "new_classes": len(new),
                 "lost_classes": len(lost),
                 "classes_in_words": "; ".join(said) or "the same classes",
-                "share_shift": round(float(abs(shares.iloc[0])), DIGITS) if len(shares) else 0.0,
+                "share_shift": _beyond(float(abs(shares.iloc[0])), share_error) if len(shares) else 0.0,
                 "share_in_words": moved,
-                "brightness_shift": round(brightness, DIGITS),
+                "brightness_shift": _beyond(brightness, error),
                 "brightness_in_words": f"{old.mean:.0f} → {current.mean:.0f} of 255"
                 f" ({abs(brightness):.1f} standard deviations {'brighter' if brightness > 0 else 'darker'})",
                 "contrast_shift": round(current.contrast / max(old.contrast, 1.0) - 1, DIGITS),
@@ -113,6 +118,10 @@ def in_words(drift: pd.DataFrame) -> list[str]:
         ]
         lines.append(f"{row['split']}: {'; '.join(changes) or 'as before'}")
     return lines
+
+
+def _beyond(shift: float, error: float) -> float:
+    return round(math.copysign(max(abs(shift) - error, 0.0), shift), DIGITS)
 
 
 def _shares(split: SplitStatistics) -> pd.Series:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from components.shared.artifacts import Dataset
+from components.shared.checks.drift import dataset_statistics
 from components.shared.evaluation.predictions import TEST, image_digests
+from components.shared.registry.accepted_dataset import accepted_statistics
 from components.shared.registry.logged_model import TRAINING_IMAGES, log_classifier
 from components.shared.registry.rivals import ask_rivals
 from components.shared.registry.versions import find_champion, put_up_for_review
@@ -75,6 +77,11 @@ def test_an_accepted_version_answers_the_test_images(crown, data):
     answers = np.where(np.asarray(data.images(TEST)).mean(axis=(1, 2, 3)) > 127.5, 0, 1)
     np.testing.assert_array_equal(rival.right, answers == data.labels(TEST))
     assert (rival.version, rival.fresh.all(), rivals.faults) == ("1", True, [])
+
+
+def test_the_statistics_of_its_dataset_are_kept_with_it(crown, data):
+    crown("rivals-statistics", data)
+    assert accepted_statistics("rivals-statistics") == (dataset_statistics(data), "rivals-statistics version 1")
 
 
 def test_test_images_that_it_trained_on_are_known(crown, data, tmp_path):
