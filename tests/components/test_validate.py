@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import json
 import re
 import shutil
 import subprocess
 
+import great_expectations
 import mlflow
 import numpy as np
 import pandas as pd
@@ -305,3 +307,21 @@ def test_without_an_answer_of_the_registry_nothing_is_compared(tmp_path, step, m
     make_dataset(tmp_path / "dataset", image_size=16)
     result = validate(tmp_path / "dataset", tmp_path / "validation", step.params)
     assert result.details["drift"] == ["not compared: MLflow at here: does not answer"]
+
+
+def test_a_page_that_did_not_fit_on_the_disk_is_one_line(tmp_path, step, monkeypatch):
+    """Great Expectations logs it and goes on."""
+    store = great_expectations.data_context.store.tuple_store_backend.TupleFilesystemStoreBackend
+    written = store._set
+
+    def full(self, key, value, **arguments):
+        one_page = "validations" in str(self.full_base_directory)
+        written(self, key, value[: len(value) // 2] if one_page else value, **arguments)
+        if one_page:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "_set", full)
+    make_dataset(tmp_path / "dataset", image_size=16)
+    with pytest.raises(UserError, match="validation: No space left on device; nothing is left; make room"):
+        validate(tmp_path / "dataset", tmp_path / "validation", step.params)
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]

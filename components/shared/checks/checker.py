@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +51,7 @@ class Checker:
     def __init__(self, docs: Path, name: str):
         self._run = RunIdentifier(run_name=name)
         self._docs = docs
+        self._checked: list[Table] = []
         self._context = gx.get_context(mode="ephemeral")
         self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
         for name_of_site in list(self._context.get_site_names()):
@@ -65,6 +70,7 @@ class Checker:
             table: its rows.
             expectations: those about it, in the order of the outcomes.
         """
+        self._checked.append(name)
         batch = self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe(name)
         suite = gx.ExpectationSuite(name, expectations=[_translate(e) for e in expectations])
         definition = gx.ValidationDefinition(name=name, data=batch, suite=self._context.suites.add(suite))
@@ -90,8 +96,19 @@ class Checker:
         return outcomes
 
     def write_docs(self) -> None:
-        """Write the Data Docs of everything that was checked, pages that need no other server."""
-        self._context.build_data_docs(["docs"])
+        """Write the Data Docs of everything that was checked, pages that need no other server.
+
+        Raises:
+            OSError: there is no room for them.
+        """
+        # Great Expectations logs that it could not write a page, with a traceback, and goes on
+        with _quiet("great_expectations"):
+            self._context.build_data_docs(["docs"])
+        pages = [self._docs / "index.html", *(self._docs / f"expectations/{name}.html" for name in self._checked)]
+        pages += [self._docs / (self.page_of(name) or f"validations/{name}") for name in self._checked]
+        for page in pages:
+            if not page.is_file() or "</html>" not in page.read_text(encoding="utf-8"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(page))
         # fonts, logos and moving pictures of guides, which no page needs
         shutil.rmtree(self._docs / "static", ignore_errors=True)
         style = render(TEMPLATES / "style.html.j2")
@@ -104,6 +121,17 @@ class Checker:
         # validations/<table>/<run>/<time>/<asset>.html, one run per site
         pages = sorted((self._docs / "validations" / name).rglob("*.html"))
         return pages[0].relative_to(self._docs).as_posix() if pages else None
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _translate(expectation: Expectation) -> Any:

@@ -232,8 +232,9 @@ def _check_columns(name: str, wanted: ExpectationParams, table: pd.DataFrame, im
         ("words", wanted.words, table),
         ("images", wanted.images, images),
     ):
-        if column and column not in columns:
-            meant = did_you_mean(column, columns) or f"; known are {', '.join(columns)}"
+        known = [str(name) for name in columns]
+        if column and column not in known:
+            meant = did_you_mean(column, known) or f"; known are {', '.join(known)}"
             raise UserError(f"validation.expectations.{name}.{option} = {column}: no such column{meant}")
 
 
