@@ -53,12 +53,12 @@ class Finding:
 
     def line(self) -> str:
         """In one line, with a file where the outcome itself names none, or a copy."""
-        line, first = self.outcome.line(), None if self.images.empty else self.images.iloc[0]
-        if first is None:
+        line, table = self.outcome.line(), self.outcome.expectation.table
+        if self.images.empty or table not in ("images", "splits"):
             return line
-        named = self.outcome.expectation.table == "images"
+        first = self.images.iloc[0]
         same = f"the same as {first['same_as']}" if first["same_as"] else ""
-        if named:
+        if table == "images":
             return f"{line}; {first['path']} is {same}" if same else line
         return f"{line}; such as {first['path']}" + (f", {same}" if same else "")
 

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import to_jsonable_python
 
 from components.shared.digests import value_digest
@@ -72,6 +81,10 @@ class ExpectationParams(Section):
     splits: tuple[Literal["unlabelled", "train", "validation", "test"], ...] = ()
     words: str = ""
     images: str = ""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if name in self.model_fields_set}
 
 
 class ValidationParams(Section):

@@ -79,7 +79,8 @@ def test_each_step_gets_the_parameters_that_it_declares(composed):
         ("method.temperature=0.3", {"pretrain", "search"}),
         ("validation.min_pixel_std=2.0", {"validate"}),
         ("supervised.batch_size=30", {"search", "baseline", "finetune"}),
-        ("registry.model_name=other", {"champion", "register"}),
+        # validate compares with the champion's dataset
+        ("registry.model_name=other", {"validate", "champion", "register"}),
     ],
 )
 def test_an_option_changes_what_it_shapes_and_nothing_else(composed, override, steps_changed):
