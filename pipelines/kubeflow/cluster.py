@@ -105,14 +105,22 @@ class Retries(Section):
 
     `network`: of the steps that read a source, the registry or the tracking server and fail without it; `training`:
     of the others, whose failures are mostly final, but for nodes that are taken away. The n-th wait takes
-    `seconds` · `factor`ⁿ⁻¹, at most `longest_seconds`.
+    `seconds` · `factor`ⁿ⁻¹; to Argo the factor is a whole number.
     """
 
     network: Annotated[int, Field(ge=0, le=100)] = 3
     training: Annotated[int, Field(ge=0, le=100)] = 0
     seconds: Seconds = 30
-    factor: Annotated[float, Field(ge=1, le=10)] = 2.0
-    longest_seconds: Seconds = 600
+    factor: Annotated[int, Field(ge=1, le=10)] = 2
+
+    def window(self, count: int, longest: int) -> int:
+        """Seconds that `count` retries may take in all, with a first try and waits between them.
+
+        Args:
+            count: of the retries.
+            longest: what each try may take, seconds.
+        """
+        return (count + 1) * longest + sum(self.seconds * self.factor**place for place in range(count))
 
 
 class TimeToLive(Section):

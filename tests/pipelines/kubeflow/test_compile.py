@@ -196,10 +196,23 @@ def test_what_touches_a_network_is_tried_again_later_and_later(compiled):
         "maxRetryCount": 3,
         "backoffDuration": "30s",
         "backoffFactor": 2.0,
-        "backoffMaxDuration": "600s",
+        # four tries of an hour, and waits of 30, 60 and 120 seconds
+        "backoffMaxDuration": "14610s",
     }
     assert set(retried("full")) == network | ON_GPU | replicates("probe")
     assert retried("full")["pretrain-1"]["maxRetryCount"] == 5
+
+
+@pytest.mark.parametrize("variant", ["default", "full"])
+def test_each_try_may_take_its_whole_time_however_late_it_is(compiled, variant):
+    for name, task in pods.steps(compiled[variant][1]).items():
+        if (policy := task.get("retryPolicy")) is None:
+            continue
+        tries, first = policy["maxRetryCount"] + 1, int(policy["backoffDuration"].removesuffix("s"))
+        waits = sum(first * policy["backoffFactor"] ** place for place in range(tries - 1))
+        longest = pod(compiled, variant, name)["spec"].get("activeDeadlineSeconds", 0)
+        window = int(policy["backoffMaxDuration"].removesuffix("s"))
+        assert window >= tries * longest + waits, name
 
 
 def tasks(compiled, within):
