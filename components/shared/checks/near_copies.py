@@ -36,18 +36,18 @@ BLANK = 1.0
 LARGEST = 64
 # images at a time, and of each block of pairs at most one in so many goes on: where all images look alike (X-rays,
 # scanned pages) the most alike, so that time stays bounded
-BLOCK, PAIRS, ONE_IN = 1024, 256, 200
+BLOCK, PAIRS, ONE_IN, AT_LEAST = 1024, 256, 200, 5000
 GREY = (0.299, 0.587, 0.114)
 # change → what undoes it in an array (N, height, width, …)
-CHANGES = {
-    "": np.s_[:],
+CHANGES: dict[str, tuple[slice, ...]] = {
+    "": (slice(None),),
     "mirrored": np.s_[:, :, ::-1],
     "upside down": np.s_[:, ::-1],
 }
 
 
 class Images(Protocol):
-    """An array uint8 (N, size, size, channels), or what reads like one; rows are asked for by slices and by numbers."""
+    """An array uint8 (N, size, size, channels), or what reads like one, by slices and by row numbers."""
 
     def __len__(self) -> int: ...
 
@@ -82,11 +82,11 @@ def near_copies(images: Images, others: Images | None = None) -> pd.DataFrame:
             for change, view in views.items():
                 rows, columns = view[left : left + BLOCK], plain[low : low + BLOCK * 4]
                 block = np.matmul(rows, columns.T, out=buffer[: len(rows), : len(columns)])
+                if within and left + len(rows) > low:
+                    # each pair once, and none of an image with itself
+                    block[np.tri(len(rows), len(columns), left - low, dtype=bool)] = 0
                 image, other = _candidates(block, threshold)
-                image, other = image + left, other + low
-                if within:
-                    image, other = image[image < other], other[image < other]
-                found.append(_confirmed(images, others, image, other, change))
+                found.append(_confirmed(images, others, image + left, other + low, change))
     empty = {"image": np.int64, "other": np.int64, "change": str, "similarity": np.float64}
     table = pd.concat([pd.DataFrame(columns=list(empty)).astype(empty), *(part for part in found if len(part))])
     # a symmetric picture is its own mirror image
@@ -97,7 +97,7 @@ def near_copies(images: Images, others: Images | None = None) -> pd.DataFrame:
 def _candidates(block: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of a block of correlations that reach the threshold."""
     places = np.flatnonzero(block >= threshold)
-    most = max(block.size // ONE_IN, PAIRS)
+    most = max(block.size // ONE_IN, AT_LEAST)
     if len(places) > most:
         values = block.reshape(-1)[places] if block.flags.c_contiguous else block[np.divmod(places, block.shape[1])]
         places = np.sort(places[np.argpartition(-values, most)[:most]])

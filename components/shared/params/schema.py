@@ -47,7 +47,7 @@ class SplitParams(Section):
 class DataParams(Section):
     """Where the images come from and how they are split (`conf/data/`).
 
-    `near_copies`: images outside test that show what a test image shows are dropped, make the step fail or are kept;
+    `near_copies`: images outside test that show what a test image shows are dropped, make the step fail or stay;
     they are listed in any case. `group`: what images are views of; those of one group are never divided between
     splits: for a folder `prefix` (the file's name up to its last number) or `folder` (the folders below the class),
     for Parquet the name of a column; null: none, or Parquet's column `group` if there is one.
@@ -62,6 +62,12 @@ class DataParams(Section):
     near_copies: Literal["drop", "fail", "keep"] = "drop"
     group: Annotated[str, Field(min_length=1)] | None = None
     seed: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _has_groups(self) -> DataParams:
+        if self.group is not None and self.source not in ("folder", "parquet"):
+            raise ValueError(f"group = {self.group}: images of {self.source} have no groups; set null")
+        return self
 
 
 class ValidationParams(Section):

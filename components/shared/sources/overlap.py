@@ -79,7 +79,7 @@ def plan(
         UserError: as `plan_train`, or there are near-copies of test images and `data.near_copies` is fail.
     """
     cuts = not (len(labels["test"]) and len(labels["validation"])) and data.near_copies != "keep"
-    overlap = find_overlap(images, labels, about["digest"].to_numpy(), cuts)
+    overlap = find_overlap(images, labels, about["digest"].to_numpy(object), cuts)
     begin = np.cumsum([0, *(len(labels[split]) for split in SPLITS)])
     goes = np.repeat(np.arange(len(SPLITS)), np.diff(begin))
     train = goes == SPLITS.index("train")
@@ -87,22 +87,23 @@ def plan(
     joined = pairs[train[pairs].all(axis=1)] - begin[SPLITS.index("train")] if cuts else None
     names = about["path"].tolist()
     leave = left_out(overlap, goes, data.near_copies, names)
-    digests, groups = (about.loc[train, column].tolist() for column in ("digest", "group"))
-    goes[train] = plan_train(labels, digests, groups, class_names, data, joined, leave[train])
+    own = about[train]
+    groups = [None if pd.isna(group) else group for group in own["group"]]
+    goes[train] = plan_train(labels, own["digest"].tolist(), groups, class_names, data, joined, leave[train])
     # now there is a test split, where the source had none
     goes[left_out(overlap, goes, data.near_copies, names)] = LEFT_OUT
     return dict(zip(SPLITS, np.split(goes, begin[1:-1]), strict=True)), overlap
 
 
 def find_overlap(
-    images: Mapping[str, Images], labels: Mapping[str, np.ndarray], digests: Sequence[str], within_train: bool
+    images: Mapping[str, Images], labels: Mapping[str, np.ndarray], digests: np.ndarray, within_train: bool
 ) -> pd.DataFrame:
     """Find what a source holds twice.
 
     Args:
         images: of each split of the source, as resized.
         labels: likewise.
-        digests: of the content of each image, those of all splits one after the other in the order of `SPLITS`.
+        digests: of the content of each image, text, shape (N,): those of all splits in the order of `SPLITS`.
         within_train: look for near-copies among the images of train too, which takes the square of their number.
 
     Returns:
@@ -113,15 +114,14 @@ def find_overlap(
     """
     first = dict(zip(SPLITS, np.cumsum([0, *(len(labels[split]) for split in SPLITS)]), strict=False))
     judged = "test" if len(labels["test"]) else "train"
-    found = [_labelled_twice(np.concatenate([labels[split] for split in SPLITS]), np.asarray(digests, object))]
+    found = [_labelled_twice(np.concatenate([labels[split] for split in SPLITS]), digests)]
     for split in SPLITS:
         if split != judged:
             found.append(_numbered(near_copies(images[split], images[judged]), first[split], first[judged]))
     if within_train:
         found.append(_numbered(near_copies(images["train"]), first["train"], first["train"]))
     table = pd.concat(found, ignore_index=True)
-    same = np.asarray(digests, object)
-    table.loc[same[table["image"]] == same[table["twin"]], "kind"] = "copy"
+    table.loc[digests[table["image"]] == digests[table["twin"]], "kind"] = "copy"
     return table.drop_duplicates(list(PAIR)).reset_index(drop=True)
 
 
