@@ -24,6 +24,7 @@ UNLABELLED = -1
 # what helps on a cluster, where a new volume belongs to root
 TO_WRITE = "let its volume belong to group 0 with mode 0770, or set the pod's fsGroup"
 FILES = "files.parquet"
+NEAR_COPIES = "near_copies.parquet"
 CHAMPION_RECORD = "champion.json"
 # a finished folder holds one of them
 RECORDS = ("manifest.json", "result.json", CHAMPION_RECORD)
