@@ -45,7 +45,11 @@ class SplitParams(Section):
 
 
 class DataParams(Section):
-    """Where the images come from and how they are split (`conf/data/`)."""
+    """Where the images come from and how they are split (`conf/data/`).
+
+    `config`: which variant of a set of TensorFlow Datasets that has several; null is its default one. `fold`: which
+    of STL-10's ten predefined folds of 1,000 images keeps its labels; null keeps all 5,000.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     source: Literal[source_names()]  # type: ignore[valid-type]
@@ -54,6 +58,8 @@ class DataParams(Section):
     labels_per_class: Count | None
     split: SplitParams
     seed: Annotated[int, Field(ge=0)]
+    config: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    fold: Annotated[int, Field(ge=0, le=9)] | None = None
 
 
 class ValidationParams(Section):
