@@ -48,7 +48,8 @@ class DataParams(Section):
     """Where the images come from and how they are split (`conf/data/`).
 
     `config`: which variant of a set of TensorFlow Datasets that has several; null is its default one. `fold`: which
-    of STL-10's ten predefined folds of 1,000 images keeps its labels; null keeps all 5,000.
+    of STL-10's ten predefined folds of 1,000 images keeps its labels; null keeps all 5,000. `digest`: SHA-256 that
+    the material must have, as `source_digest` of `dataset/manifest.json` tells it; null takes any.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -60,6 +61,7 @@ class DataParams(Section):
     seed: Annotated[int, Field(ge=0)]
     config: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     fold: Annotated[int, Field(ge=0, le=9)] | None = None
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
 class ValidationParams(Section):
