@@ -128,19 +128,10 @@ def store(folder: Path) -> Iterator[str]:
     options = [
         f"-{name}={port}" if name.endswith(".grpc") else f"-{name}.port={port}" for name, port in ports.items()
     ]
+    # volumes as small as the tests' files, and nothing else on fixed ports
     few = ("-master.volumePreallocate=false", "-master.volumeSizeLimitMB=64", "-volume.max=50")
-    few += ("-s3.port.iceberg=0", "-s3.port.lance=0")
-    command = [
-        program,
-        "server",
-        f"-dir={data}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        "-s3",
-        *options,
-        *small,
-        *others,
-    ]
+    options += [*few, "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    command = [program, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", *options]
     keys = {name: SECRETS[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     with serving(command, ports["s3"], "/status", folder / "store.log", keys) as server:
         yield server.url

@@ -101,7 +101,8 @@ def _is_safe(protocol: str) -> bool:
 
 def _file_system(address: str) -> tuple[Any, str]:
     protocol = address.partition("://")[0].lower()
-    options: dict[str, Any] = {}
+    # a fresh one: what is kept would answer with the listings and the account of before
+    options: dict[str, Any] = {"skip_instance_cache": True}
     if protocol in ("http", "https"):
         # aiohttp would give up a large file after five minutes
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS, sock_read=SILENT_SECONDS)
