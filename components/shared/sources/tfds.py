@@ -192,7 +192,7 @@ def _prepare(builder: Any, urls: dict[str, Any], cache: Path, archives: Path) ->
         print(f"{builder.name}: preparing {origin or 'it'} into {cache}/ (once)", flush=True)
         builder.download_and_prepare(download_dir=str(cache / "downloads"), download_config=config)
     except NonMatchingChecksumError as error:
-        if len(urls) != 1:
+        if archive is None or len(urls) != 1:
             raise UserError(f"{archives}: {first_line(error, 300)}; remove that archive and get it again") from None
         raise UserError(
             f"{origin}: is not the original archive (its SHA-256 should be {archive.checksum}, "
