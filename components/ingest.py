@@ -21,7 +21,7 @@ from components.shared.plots.grids import draw_rows
 from components.shared.progress import Progress
 from components.shared.sources import Source, open_source
 from components.shared.sources.overlap import StoredImages, overlap_table, plan, remove_images
-from components.shared.sources.splitting import LEFT_OUT, check_labels
+from components.shared.sources.splitting import LEFT_OUT, check_labels, is_unlabelled
 from components.shared.step import command_line, working
 
 GRID_ROWS, GRID_COLUMNS = 20, 8
@@ -53,6 +53,11 @@ def ingest(out: Path, params: Params) -> Manifest:
         labels = {split: source.labels(split) for split in SPLITS}
         check_labels(labels, source.class_names, source.location)
         cuts_validation = not labels["validation"].size
+        class_names = source.class_names
+        if is_unlabelled(labels):
+            _refuse_budget(data)
+            class_names = []
+            print(f"ingest: {source.location}: no image has a label: only pretraining can use them", flush=True)
         with working("ingest", out, params, {}, data.name) as work:
             files, overlap = _write_images(work.out, source, labels, data)
             files.to_parquet(work.out / FILES, index=False)
@@ -65,14 +70,14 @@ def ingest(out: Path, params: Params) -> Manifest:
                 name=data.name,
                 source=source.location,
                 source_digest=source.digest(),
-                class_names=source.class_names,
+                class_names=class_names,
                 counts={split: len(values) for split, values in labels.items()},
-                class_counts={split: _class_counts(values, source.class_names) for split, values in labels.items()},
+                class_counts={split: _class_counts(values, class_names) for split, values in labels.items()},
                 image_size=data.image_size,
                 labels_per_class=data.labels_per_class,
                 seed=data.seed,
                 cuts_validation=cuts_validation,
-                digest=value_digest([files_digest(work.out.glob("*.npy")), source.class_names]),
+                digest=value_digest([files_digest(work.out.glob("*.npy")), class_names]),
                 test_digest=files_digest(work.out.glob("test.*.npy")),
                 files={
                     path.name: file_digest(path)
@@ -85,7 +90,7 @@ def ingest(out: Path, params: Params) -> Manifest:
             dataset = Dataset(work.out)
             work.run.dataset(dataset, "ingest")
             work.run.metrics({f"{split}_images": count for split, count in manifest.counts.items()})
-            work.run.params({"class_names": ", ".join(manifest.class_names)[:500]})
+            work.run.params({"class_names": ", ".join(manifest.class_names)[:500] or "none"})
             sample_grid(dataset).savefig(work.out / "samples.png")
             work.run.file(work.out / "samples.png")
             work.run.file(work.out / NEAR_COPIES)
@@ -106,6 +111,11 @@ def sample_grid(dataset: Dataset) -> Figure:
         spread = np.linspace(0, len(unlabelled) - 1, min(GRID_COLUMNS, len(unlabelled))).astype(int)
         rows.append(("unlabelled", list(unlabelled[spread])))
     return draw_rows(rows)
+
+
+def _refuse_budget(data: DataParams) -> None:
+    if data.labels_per_class is not None:
+        raise UserError(f"data.labels_per_class = {data.labels_per_class}: no image has a label; use null")
 
 
 def _class_counts(labels: np.ndarray, class_names: Sequence[str]) -> list[int]:

@@ -246,6 +246,18 @@ class Dataset:
         """Number of classes."""
         return len(self.manifest.class_names)
 
+    def require_labels(self) -> None:
+        """Refuse what only labels make possible.
+
+        Raises:
+            UserError: no image of the dataset has a label.
+        """
+        if not self.classes:
+            raise UserError(
+                f"{self.folder}: no image has a label, so no classifier can be trained or measured; "
+                "add labelled images, or use the encoder alone (`contrastive embed`)"
+            )
+
     def images(self, split: str) -> np.ndarray:
         """Images of a split: uint8, shape (N, H, W, 3), memory-mapped and read-only."""
         images = self._load(f"{split}.images.npy", mmap_mode="r")

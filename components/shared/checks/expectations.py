@@ -135,7 +135,15 @@ def array_expectations(manifest: Manifest) -> list[Expectation]:
             Expectation(f"{column}_fits", "arrays", column, "critical", meaning, allowed=(value,))
             for column, meaning, value in promised
         ),
-        Expectation("training_images_exist", "arrays", "images", "critical", there, low=1, splits=("train",)),
+        Expectation(
+            "training_images_exist",
+            "arrays",
+            "images",
+            "critical",
+            there,
+            low=1,
+            splits=("train",) if manifest.class_names else ("unlabelled",),
+        ),
     ]
 
 
@@ -191,8 +199,13 @@ def content_expectations(
     ]  # fmt: skip
     if {"train", "test"} <= present:
         expectations.append(_brightness(tables["splits"].set_index("split"), params.max_brightness_drift))
-    # of an empty split as a whole nothing can be asked; that it is empty is found per class
-    return [e for e in expectations if e.table != "splits" or not e.splits or present & set(e.splits)]
+    # of an empty split as a whole nothing can be asked; that it is empty is found per class, where there are any
+    empty = [e for e in expectations if e.splits and not present & set(e.splits)]
+    return [
+        e
+        for e in expectations
+        if (classes or e.table != "classes") and (e not in empty or (classes and e.table != "splits"))
+    ]
 
 
 def _brightness(splits: pd.DataFrame, drift: float) -> Expectation:

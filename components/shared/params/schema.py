@@ -51,6 +51,9 @@ class DataParams(Section):
     they are listed in any case. `group`: what images are views of; those of one group are never divided between
     splits: for a folder `prefix` (the file's name up to its last number) or `folder` (the folders below the class),
     for Parquet the name of a column; null: none, or Parquet's column `group` if there is one.
+    `config`: which variant of a set of TensorFlow Datasets that has several; null is its default one. `fold`: which
+    of STL-10's ten predefined folds of 1,000 images keeps its labels; null keeps all 5,000. `digest`: SHA-256 that
+    the material must have, as `source_digest` of `dataset/manifest.json` tells it; null takes any.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -62,6 +65,9 @@ class DataParams(Section):
     near_copies: Literal["drop", "fail", "keep"] = "drop"
     group: Annotated[str, Field(min_length=1)] | None = None
     seed: Annotated[int, Field(ge=0)]
+    config: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    fold: Annotated[int, Field(ge=0, le=9)] | None = None
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
     @model_validator(mode="after")
     def _has_groups(self) -> DataParams:

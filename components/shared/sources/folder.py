@@ -66,7 +66,7 @@ class Folder(Source):
         self._size = image_size
         self._files = Files(path)
         layout = _read_layout(self._files)
-        self.class_names = sorted(layout["train"])
+        self.class_names = sorted(layout.get("train", ()))
         numbers = {name: number for number, name in enumerate(self.class_names)}
         self._items = {
             split: [(name, numbers.get(label, UNLABELLED)) for label in sorted(classes) for name in classes[label]]
@@ -160,7 +160,8 @@ def _has_split_folders(files: Files, skip: int) -> bool:
         twin = next(other for other in named if splits[other] == splits[name])
         if twin != name:
             raise UserError(f"{files.where(name)}: names the same split as {twin}/; keep one of the two")
-    if "train" not in splits.values():
+    # of unlabelled images alone an encoder can be trained
+    if "train" not in splits.values() and set(splits.values()) != {"unlabelled"}:
         raise UserError(
             f"{files.path}: has {', '.join(named)} but no train/; put labelled images into train/<class>/"
         )
@@ -172,7 +173,7 @@ def _check_classes(files: Files, layout: Layout) -> None:
         if not classes:
             raise UserError(f"{files.path}: the folder of the split {split} holds no images; add some or remove it")
         for label, images in sorted(classes.items()):
-            if label not in layout["train"] and split != "unlabelled":
+            if split != "unlabelled" and label not in layout["train"]:
                 where = files.where(images[0]) if images else f"{files.path}: {split}/{label}"
                 raise UserError(f"{where}: class {label!r} has no training images; add some, or remove it")
             if not images:

@@ -96,7 +96,8 @@ def _find_files(path: Path) -> dict[str, list[Path]]:
         if split is None:
             raise UserError(f"{file}: the name must begin with train, test, validation or unlabelled; rename it")
         found.setdefault(split, []).append(file)
-    if "train" not in found:
+    # of unlabelled images alone an encoder can be trained
+    if "train" not in found and list(found) != ["unlabelled"]:
         raise UserError(f"{path}: holds no train*.parquet; put train.parquet and test.parquet there")
     for files in found.values():
         _check_shards(files)

@@ -43,7 +43,7 @@ _SURE = 0.99
 
 
 def check_labels(labels: Mapping[str, np.ndarray], class_names: Sequence[str], location: str) -> None:
-    """Check that the labels of a source fit its class names.
+    """Check that the labels of a source fit its class names; a source without any label has nothing to fit.
 
     Args:
         labels: of each split, int64, shape (N,); empty for a split that the source does not have.
@@ -54,6 +54,8 @@ def check_labels(labels: Mapping[str, np.ndarray], class_names: Sequence[str], l
         UserError: there are fewer than two classes, a name is there twice, a label is out of range, or a labelled
             split lacks a class.
     """
+    if is_unlabelled(labels):
+        return
     if len(class_names) < 2:
         raise UserError(
             f"{location}: has {len(class_names)} class ({', '.join(class_names)}); at least 2 are needed"
@@ -75,6 +77,11 @@ def check_labels(labels: Mapping[str, np.ndarray], class_names: Sequence[str], l
                 f"{location}: {split}: no labelled images of class {class_names[missing[0]]!r}; add some, "
                 "or leave the class or the split out"
             )
+
+
+def is_unlabelled(labels: Mapping[str, np.ndarray]) -> bool:
+    """Whether a source has images only to pretrain on: none for validation or test, and no label in train."""
+    return not (labels["validation"].size or labels["test"].size or (labels["train"] != UNLABELLED).any())
 
 
 def plan_train(
@@ -112,6 +119,8 @@ def plan_train(
     plan = np.where(own == UNLABELLED, SPLITS.index("unlabelled"), SPLITS.index("train"))
     if leave is not None:
         plan[leave] = LEFT_OUT
+    if is_unlabelled(labels):
+        return plan
     cuts_validation = not labels["validation"].size
 
     def members() -> list[np.ndarray]:
