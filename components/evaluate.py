@@ -56,9 +56,11 @@ def evaluate(
         params: with section `gate`.
 
     Raises:
-        UserError: the dataset or the champion's record is missing or damaged, or `out` can't be written.
+        UserError: the dataset or the champion's record is missing or damaged, no image has a label, or `out` can't
+            be written.
     """
     data = Dataset(dataset)
+    data.require_labels()
     data.check_digests()
     folders = {"search": search, "probe": probe, "baseline": baseline, "finetune": finetune}
     folders = {name: Path(folder) for name, folder in folders.items()}

@@ -13,19 +13,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from components.shared.artifacts import FILES, SPLITS, UNLABELLED, Dataset, Manifest, save_array
+from components.shared.artifacts import FILES, NEAR_COPIES, SPLITS, UNLABELLED, Dataset, Manifest, save_array
 from components.shared.digests import file_digest, files_digest, value_digest
 from components.shared.errors import UserError
 from components.shared.params.schema import DataParams, Params
 from components.shared.plots.grids import draw_rows
 from components.shared.progress import Progress
 from components.shared.sources import Source, open_source
-from components.shared.sources.splitting import check_labels, plan_train
+from components.shared.sources.overlap import StoredImages, overlap_table, plan, remove_images
+from components.shared.sources.splitting import LEFT_OUT, check_labels, is_unlabelled
 from components.shared.step import command_line, working
 
 GRID_ROWS, GRID_COLUMNS = 20, 8
 # what files.parquet keeps of each picture
 ABOUT = ("path", "width", "height", "digest", "group")
+# in place of a split, of an image that is a near-copy of a test image
+REMOVED = "removed"
 
 
 def ingest(out: Path, params: Params) -> Manifest:
@@ -34,8 +37,9 @@ def ingest(out: Path, params: Params) -> Manifest:
     Args:
         out: output folder `dataset/`: `<split>.images.npy` (uint8, N×H×W×3, RGB) and `<split>.labels.npy` (int64,
             −1 = unlabelled) for unlabelled, train, validation and test, `files.parquet` (a row for each image:
-            split, row, label, path, width, height, digest, group; see `Picture`) and `manifest.json`. A split that
-            the source does not have and that is not cut from another one is empty.
+            split, row, label, path, width, height, digest, group; see `Picture`), `near_copies.parquet` (what is
+            there twice and what became of it; see `overlap_table`) and `manifest.json`. A split that the source
+            does not have and that is not cut from another one is empty.
         params: the section `data`; see `components.shared.sources.splitting` for how labels and splits interact.
 
     Returns:
@@ -49,9 +53,15 @@ def ingest(out: Path, params: Params) -> Manifest:
         labels = {split: source.labels(split) for split in SPLITS}
         check_labels(labels, source.class_names, source.location)
         cuts_validation = not labels["validation"].size
+        class_names = source.class_names
+        if is_unlabelled(labels):
+            _refuse_budget(data)
+            class_names = []
+            print(f"ingest: {source.location}: no image has a label: only pretraining can use them", flush=True)
         with working("ingest", out, params, {}, data.name) as work:
-            files = _write_images(work.out, source, labels, data)
+            files, overlap = _write_images(work.out, source, labels, data)
             files.to_parquet(work.out / FILES, index=False)
+            overlap.to_parquet(work.out / NEAR_COPIES, index=False)
             labels = {split: files.loc[files["split"] == split, "label"].to_numpy() for split in SPLITS}
             for split, values in labels.items():
                 save_array(work.out / f"{split}.labels.npy", values)
@@ -60,26 +70,31 @@ def ingest(out: Path, params: Params) -> Manifest:
                 name=data.name,
                 source=source.location,
                 source_digest=source.digest(),
-                class_names=source.class_names,
+                class_names=class_names,
                 counts={split: len(values) for split, values in labels.items()},
-                class_counts={split: _class_counts(values, source.class_names) for split, values in labels.items()},
+                class_counts={split: _class_counts(values, class_names) for split, values in labels.items()},
                 image_size=data.image_size,
                 labels_per_class=data.labels_per_class,
                 seed=data.seed,
                 cuts_validation=cuts_validation,
-                digest=value_digest([files_digest(work.out.glob("*.npy")), source.class_names]),
+                digest=value_digest([files_digest(work.out.glob("*.npy")), class_names]),
                 test_digest=files_digest(work.out.glob("test.*.npy")),
                 files={
-                    path.name: file_digest(path) for path in sorted([*work.out.glob("*.npy"), work.out / FILES])
+                    path.name: file_digest(path)
+                    for path in sorted(
+                        [*work.out.glob("*.npy"), *(work.out / name for name in (FILES, NEAR_COPIES))]
+                    )
                 },
             )
             work.record(manifest)
             dataset = Dataset(work.out)
             work.run.dataset(dataset, "ingest")
             work.run.metrics({f"{split}_images": count for split, count in manifest.counts.items()})
-            work.run.params({"class_names": ", ".join(manifest.class_names)[:500]})
+            work.run.params({"class_names": ", ".join(manifest.class_names)[:500] or "none"})
             sample_grid(dataset).savefig(work.out / "samples.png")
             work.run.file(work.out / "samples.png")
+            work.run.file(work.out / NEAR_COPIES)
+    _tell(overlap, out)
     counts, size = ", ".join(f"{manifest.counts[split]:,} {split}" for split in SPLITS), data.image_size
     print(f"{out}: {counts} images of {len(manifest.class_names)} classes, {size}×{size} pixels", flush=True)
     return manifest
@@ -98,46 +113,75 @@ def sample_grid(dataset: Dataset) -> Figure:
     return draw_rows(rows)
 
 
+def _refuse_budget(data: DataParams) -> None:
+    if data.labels_per_class is not None:
+        raise UserError(f"data.labels_per_class = {data.labels_per_class}: no image has a label; use null")
+
+
 def _class_counts(labels: np.ndarray, class_names: Sequence[str]) -> list[int]:
     found: list[int] = np.bincount(labels[labels != UNLABELLED], minlength=len(class_names)).tolist()
     return found
 
 
-def _write_images(folder: Path, source: Source, labels: Mapping[str, np.ndarray], data: DataParams) -> pd.DataFrame:
+def _tell(overlap: pd.DataFrame, out: Path) -> None:
+    """Print what was found twice, with an example of each kind."""
+    for what, rows in (
+        ("near-copies of test images were removed", overlap[overlap["action"] == "removed"]),
+        (
+            "near-copies of test images are kept",
+            overlap[(overlap["action"] == "kept") & (overlap["twin_split"] == "test")],
+        ),
+        ("pairs show the same image under two labels", overlap[overlap["labels_differ"]]),
+    ):
+        if len(rows):
+            one = rows.iloc[0]
+            print(
+                f"ingest: warning: {len(rows):,} {what}, such as {one['path']} and {one['twin_path']}; "
+                f"all are in {out / NEAR_COPIES}",
+                flush=True,
+            )
+
+
+def _write_images(
+    folder: Path, source: Source, labels: Mapping[str, np.ndarray], data: DataParams
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read each image once and write it to where it goes.
 
     Only those of the source's train split may go elsewhere, by what they and others show. They wait in a file of
     their own until all have been seen, so that memory holds few images, and the disk these twice for a while.
 
     Returns:
-        What `files.parquet` tells, sorted by split and row.
+        What `files.parquet` tells, sorted by split and row, and what `near_copies.parquet` does.
     """
     about: list[tuple[Any, ...]] = []
-    goes = {split: np.full(len(labels[split]), SPLITS.index(split)) for split in SPLITS}
     total, size = sum(map(len, labels.values())), data.image_size
     try:
         with closing(Progress("ingest", total, "image")) as progress, ExitStack() as stack:
             # not memory maps: with these the process stays small, and a full disk is an error instead of a crash
-            files = [stack.enter_context((folder / f"{split}.images.npy").open("wb")) for split in SPLITS]
+            files = [stack.enter_context((folder / f"{split}.images.npy").open("w+b")) for split in SPLITS]
+            start = len(_head(0, size))
             for file in files:
                 file.write(_head(0, size))
             queue = stack.enter_context(tempfile.TemporaryFile(dir=folder))
             for split in SPLITS:
-                first = len(about)
                 for picture in source.images(split):
                     (queue if split == "train" else files[SPLITS.index(split)]).write(picture.pixels.tobytes())
                     about.append(tuple(getattr(picture, name) for name in ABOUT))
                     progress.step()
-                if split == "train":
-                    digests, groups = (
-                        [row[ABOUT.index(name)] for row in about[first:]] for name in ("digest", "group")
-                    )
-                    goes[split] = plan_train(labels, digests, groups, source.class_names, data)
-                    queue.seek(0)
-                    for destination in goes[split]:
-                        files[destination].write(queue.read(3 * size**2))
+            for file in (*files, queue):
+                file.flush()
+            places = dict(zip(SPLITS, ((file, start) for file in files), strict=True)) | {"train": (queue, 0)}
+            images = {split: StoredImages(*places[split], (size, size, 3), len(labels[split])) for split in SPLITS}
+            goes, pairs = plan(images, labels, pd.DataFrame(about, columns=ABOUT), source.class_names, data)
+            for split in ("unlabelled", "validation"):
+                remove_images(*places[split], 3 * size**2, goes[split] == LEFT_OUT)
+            queue.seek(0)
+            for destination in goes["train"]:
+                content = queue.read(3 * size**2)
+                if destination != LEFT_OUT:
+                    files[destination].write(content)
             counts = np.bincount(np.concatenate(list(goes.values())), minlength=len(SPLITS))
-            for file, count in zip(files, counts, strict=True):
+            for file, count in zip(files, counts, strict=False):
                 # as long as the first one: NumPy leaves room for any number of images
                 file.seek(0)
                 file.write(_head(int(count), size))
@@ -145,7 +189,10 @@ def _write_images(folder: Path, source: Source, labels: Mapping[str, np.ndarray]
         raise UserError(
             f"{folder.parent}: can't write the images: {error.strerror}; make room and run again"
         ) from None
-    return _table(about, np.concatenate([labels[split] for split in SPLITS]), np.concatenate(list(goes.values())))
+    given, where = (np.concatenate([of[split] for split in SPLITS]) for of in (labels, goes))
+    table = _table(about, given, where)
+    kept = table[table["split"] != REMOVED].reset_index(drop=True)
+    return kept, overlap_table(pairs, where, table.sort_index(), given)
 
 
 def _head(count: int, size: int) -> bytes:
@@ -159,10 +206,11 @@ def _head(count: int, size: int) -> bytes:
 def _table(about: list[tuple[Any, ...]], labels: np.ndarray, goes: np.ndarray) -> pd.DataFrame:
     """What `files.parquet` tells of images in the order of the source."""
     table = pd.DataFrame(about, columns=ABOUT).astype({"width": "int64", "height": "int64", "group": "string"})
-    table.insert(0, "split", np.array(SPLITS)[goes])
+    table.insert(0, "split", np.array([*SPLITS, REMOVED])[goes])
     table.insert(1, "row", table.groupby("split").cumcount().astype("int64"))
     table.insert(2, "label", np.where(goes == SPLITS.index("unlabelled"), UNLABELLED, labels))
-    return table.iloc[np.argsort(goes, kind="stable")].reset_index(drop=True)
+    table.loc[table["split"] == REMOVED, "row"] = -1
+    return table.iloc[np.argsort(goes, kind="stable")]
 
 
 if __name__ == "__main__":

@@ -32,19 +32,24 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
         The record that is written to `result.json`.
 
     Raises:
-        UserError: `checkpoints` can't be written, the images do not suit the encoder, there are fewer than two, the
-            devices can't be used, or the loss is no longer a number.
+        UserError: `checkpoints` can't be written, the images do not suit the encoder, there are fewer than two, or
+            no labels for a method that learns from them, the devices can't be used, or the loss is no number.
     """
     start_backend()
     # imported here: Keras, only now that its announcements are muted
     from components.shared.training.devices import on_devices
     from components.shared.training.pretraining import PARTS, Pretraining
+    from models import methods
 
     data = Dataset(dataset)
     require_writable(checkpoints, "the state of the training")
     images = sum(data.manifest.counts.get(split, 0) for split in PARTS)
     if images < 2:
         raise UserError(f"{data.folder}: {images} images to pretrain on; at least 2 are needed")
+    if methods.uses_labels(params.method) and not data.classes:
+        raise UserError(
+            f"method.name = {params.method.name}: learns from labels, and no image has one; choose another"
+        )
     initialize()
     runtime = params.runtime
     with (

@@ -108,6 +108,8 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
 
 def _provable(data: Dataset, params: Params) -> str:
     """What these test images can prove, in words, before anything is trained."""
+    if not data.classes:
+        return "without labels nothing can be proven: pretrain, and use the encoder (`contrastive embed`)"
     place, assumed = 1, ""
     try:
         place = RegistryLedger().expected("not trained yet", image_digests(data, TEST))
@@ -162,7 +164,10 @@ def _describe(work: Work, data: Dataset, outcomes: Sequence[Outcome], tables: Ma
     if tables:
         work.run.dataset(data, "validation")
         _write(out / "statistics.json", _statistics(tables["splits"], tables["classes"]))
-        draw_rows(class_means(data, MAX_CLASSES_DRAWN), titles=LABELLED).savefig(out / "class_means.png", dpi=160)
+        if data.classes:
+            draw_rows(class_means(data, MAX_CLASSES_DRAWN), titles=LABELLED).savefig(
+                out / "class_means.png", dpi=160
+            )
     for path in sorted(out.glob("*.*")):
         work.run.file(path, "pictures" if path.suffix == ".png" else None)
     work.run.file(out / "docs", "docs")

@@ -20,6 +20,7 @@ from models.training import (
     EpochRate,
     EpochSeed,
     StopOnNaN,
+    class_weights,
     devices,
     jit,
     precision,
@@ -176,6 +177,8 @@ class SupervisedOptions:
         schedule: of the learning rate, as `models.training.rate_at` takes it.
         milestones: of the schedule `steps`, fractions of the training.
         head: the layers on top of the encoder.
+        class_weight: what the loss of an image of each class counts, see `models.training.class_weights`; the
+            search and both sides train by it, a published recipe does not, and nothing is measured by it.
         freeze_encoder: train the head alone where there is a pretrained encoder; random weights are trained all the
             same.
         published: a recipe that is trained besides, as somebody has published it; None where there is none.
@@ -189,6 +192,7 @@ class SupervisedOptions:
     schedule: Literal["constant", "cosine", "steps"]
     milestones: tuple[float, ...]
     head: ClassifierHead
+    class_weight: Literal["balanced"] | None
     freeze_encoder: bool
     published: Recipe | None
 
@@ -242,6 +246,7 @@ class SupervisedTrainer:
         pretrained: list[np.ndarray] | None = None,
         validation: tuple[np.ndarray, np.ndarray] | None = None,
         on_epoch: Callable[[int, Mapping[str, float]], None] | None = None,
+        class_weight: str | None = None,
     ) -> int:
         """Train once; the last epoch's weights count, so that no split chooses among epochs.
 
@@ -252,6 +257,8 @@ class SupervisedTrainer:
             pretrained: weights of the encoder to start from, or None for random ones.
             validation: measured after each epoch, likewise; it changes nothing.
             on_epoch: called with the number of epochs done and the last one's numbers; some 25 times at most.
+            class_weight: see `models.training.class_weights`; the training's accuracy, unlike that of the
+                validation, is weighted so too.
 
         Returns:
             The number of optimisation steps.
@@ -271,6 +278,9 @@ class SupervisedTrainer:
         def rate(done: float) -> float:
             return rate_at(done, recipe.learning_rate, recipe.schedule, recipe.milestones)
 
+        weights = None
+        if class_weight is not None:
+            weights = dict(enumerate(class_weights(train[1], self._classes, class_weight).tolist()))
         callbacks = [EpochRate(rate, rounds), EpochSeed(seed, batches), StopOnNaN()]
         if on_epoch is not None:
             callbacks.append(
@@ -282,6 +292,7 @@ class SupervisedTrainer:
             epochs=rounds,
             validation_data=None if validation is None else _filled(validation),
             validation_batch_size=validation_batch(),
+            class_weight=weights,
             verbose=0,
             callbacks=callbacks,
         )

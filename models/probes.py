@@ -9,7 +9,7 @@ import numpy as np
 
 from models.batches import check_labels
 from models.options import options, require_items, within
-from models.training import cosine, rate_at
+from models.training import class_weights, cosine, rate_at
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,13 @@ class LinearProbe:
 
 
 def fit_linear_probe(
-    features: np.ndarray, labels: np.ndarray, classes: int, l2: float, steps: int, seed: int
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    l2: float,
+    steps: int,
+    seed: int,
+    class_weight: str | None = None,
 ) -> LinearProbe:
     """Fit a linear classifier by full-batch Adam on standardised features.
 
@@ -38,6 +44,7 @@ def fit_linear_probe(
         l2: penalty on the squared weights, times one half; ≥ 0.
         steps: optimisation steps; the learning rate falls along half a cosine.
         seed: decides the initial weights.
+        class_weight: see `models.training.class_weights`.
 
     Returns:
         The probe.
@@ -53,11 +60,12 @@ def fit_linear_probe(
     spread = np.where(spread > 1e-6, spread, 1.0)
     x = ((features - mean) / spread).astype("float32")
     y = np.eye(classes, dtype="float32")[labels]
+    weights = class_weights(labels, classes, class_weight)[labels, None]
     kernel = np.random.default_rng(seed).normal(0, 0.01, (x.shape[1], classes)).astype("float32")
     bias = np.zeros(classes, "float32")
     adam = Adam([kernel, bias])
     for step in range(steps):
-        error = (softmax(x @ kernel + bias) - y) / len(x)
+        error = weights * (softmax(x @ kernel + bias) - y) / len(x)
         adam.update([x.T @ error + l2 * kernel, error.sum(axis=0)], cosine(0.05, step / steps))
     folded = kernel / spread[:, None]
     return LinearProbe(folded.astype("float32"), (bias - mean @ folded).astype("float32"))
@@ -96,6 +104,8 @@ class ProbeOptions:
         l2: penalties to choose from.
         steps: of `full_batch`.
         minibatch: of the solver of that name.
+        class_weight: what the loss of an image of each class counts, see `models.training.class_weights`; the
+            nearest neighbours have none.
         knn_neighbours, knn_temperature: of the weighted nearest neighbours.
     """
 
@@ -104,6 +114,7 @@ class ProbeOptions:
     l2: tuple[float, ...] = within(min_length=1)
     steps: int = within(ge=1)
     minibatch: MiniBatchOptions
+    class_weight: Literal["balanced"] | None
     knn_neighbours: int = within(ge=1)
     knn_temperature: float = within(gt=0)
 
@@ -115,7 +126,12 @@ class ProbeOptions:
 
 
 def fit_minibatch_probe(
-    features: np.ndarray, labels: np.ndarray, classes: int, options: MiniBatchOptions, seed: int
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    options: MiniBatchOptions,
+    seed: int,
+    class_weight: str | None = None,
 ) -> LinearProbe:
     """Fit a linear classifier by AdamW in mini-batches, on the features as they are.
 
@@ -125,6 +141,7 @@ def fit_minibatch_probe(
         classes: number of classes.
         options: how.
         seed: decides the initial weights and the order of the images.
+        class_weight: see `models.training.class_weights`.
 
     Returns:
         The probe after the last epoch.
@@ -140,6 +157,7 @@ def fit_minibatch_probe(
     kernel = rng.normal(0, width**-0.5, (width, classes)).astype("float32")
     bias = np.zeros(classes, "float32")
     targets = np.eye(classes, dtype="float32")[labels]
+    weights = class_weights(labels, classes, class_weight)[labels, None]
     adam = Adam([kernel, bias])
     total, step = options.epochs * -(-n // options.batch_size), 0
     for _ in range(options.epochs):
@@ -147,7 +165,7 @@ def fit_minibatch_probe(
         for start in range(0, n, options.batch_size):
             rows = order[start : start + options.batch_size]
             x = features[rows]
-            error = (softmax(x @ kernel + bias) - targets[rows]) / len(rows)
+            error = weights[rows] * (softmax(x @ kernel + bias) - targets[rows]) / len(rows)
             rate = rate_at(step / total, options.learning_rate, "steps", options.milestones)
             kernel *= 1 - rate * options.weight_decay
             adam.update([x.T @ error, error.sum(axis=0)], rate)
@@ -177,8 +195,8 @@ def fit_probe(
         ValueError: there is no image, or a label outside [0, classes).
     """
     if l2 is None:
-        return fit_minibatch_probe(features, labels, classes, options.minibatch, seed)
-    return fit_linear_probe(features, labels, classes, l2, options.steps, seed)
+        return fit_minibatch_probe(features, labels, classes, options.minibatch, seed, options.class_weight)
+    return fit_linear_probe(features, labels, classes, l2, options.steps, seed, options.class_weight)
 
 
 class Adam:

@@ -52,6 +52,21 @@ def validation_batch(most: int = 512) -> int:
     return max(1, most // devices()) * devices()
 
 
+def class_weights(labels: np.ndarray, classes: int, rule: str | None) -> np.ndarray:
+    """What the loss of an image of each class counts: float32, shape (classes,).
+
+    Args:
+        labels: of the training images, int64, shape (N,), in [0, classes).
+        classes: number of classes.
+        rule: `balanced`, by which each class that is there counts as much as any other, and an image 1 on average:
+            N / (classes that are there · images of the class), as in scikit-learn; None: 1 for all.
+    """
+    if rule is None:
+        return np.ones(classes, "float32")
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype("float32")
+
+
 def cosine(base: float, done: float) -> float:
     """Learning rate after a fraction `done` of the training: half a cosine from `base` to 0."""
     return base * 0.5 * (1.0 + math.cos(math.pi * min(max(done, 0.0), 1.0)))

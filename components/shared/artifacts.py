@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ UNLABELLED = -1
 # what helps on a cluster, where a new volume belongs to root
 TO_WRITE = "let its volume belong to group 0 with mode 0770, or set the pod's fsGroup"
 FILES = "files.parquet"
+NEAR_COPIES = "near_copies.parquet"
 CHAMPION_RECORD = "champion.json"
 # a finished folder holds one of them
 RECORDS = ("manifest.json", "result.json", CHAMPION_RECORD)
@@ -244,6 +246,18 @@ class Dataset:
         """Number of classes."""
         return len(self.manifest.class_names)
 
+    def require_labels(self) -> None:
+        """Refuse what only labels make possible.
+
+        Raises:
+            UserError: no image of the dataset has a label.
+        """
+        if not self.classes:
+            raise UserError(
+                f"{self.folder}: no image has a label, so no classifier can be trained or measured; "
+                "add labelled images, or use the encoder alone (`contrastive embed`)"
+            )
+
     def images(self, split: str) -> np.ndarray:
         """Images of a split: uint8, shape (N, H, W, 3), memory-mapped and read-only."""
         images = self._load(f"{split}.images.npy", mmap_mode="r")
@@ -340,10 +354,14 @@ def input_digest(folder: Path) -> str:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a killed writer, never leaves half of it."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a file so that a reader, or a killed writer, leaves no half of it; of several writers one is last."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -28,3 +28,20 @@ def in_repository(name: str) -> Path:
         UserError: this is no repository.
     """
     return Path(os.path.relpath(find_root() / name))
+
+
+def in_lasting_repository(name: str) -> Path:
+    """Path, as seen from here, of something that outlasts a run.
+
+    DVC's queue and its temporary runs stand in a copy of the repository, `.dvc/tmp/exps/…` in the real one, which
+    they delete.
+
+    Raises:
+        UserError: this is no repository.
+    """
+    root = find_root()
+    for folder in root.parents:
+        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+            root = folder.parents[2]
+            break
+    return Path(os.path.relpath(root / name))

@@ -5,12 +5,15 @@ Apart from `params.yaml` on purpose: no result depends on these settings, so no 
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from kubernetes.utils.quantity import parse_quantity
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from components.shared import git
 from components.shared.errors import UserError
@@ -39,6 +42,11 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_len
 Folder = Annotated[str, Field(pattern=r"^/")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Seconds = Annotated[int, Field(ge=1, le=2**31 - 1)]
+# what the image, the container's runtime or KFP's launcher need as it is
+_TAKEN = ("/", "/app", "/opt", "/tmp", "/gcs", "/s3", "/minio", "/dev", "/proc", "/sys", "/etc", "/usr", "/var")
+_SECRET = re.compile(
+    r"(^|_)(PASSWORD|PASSWD|SECRET|TOKEN|ACCESS_KEY|API_KEY|PRIVATE_KEY|CREDENTIALS?)(_|$)", re.IGNORECASE
+)
 
 
 class Resources(Section):
@@ -48,6 +56,14 @@ class Resources(Section):
     cpu_limit: Cpu | None = None
     memory: Bytes = "4Gi"
     memory_limit: Bytes | None = None
+
+    @model_validator(mode="after")
+    def _limits_suffice(self) -> Resources:
+        for name in ("cpu", "memory"):
+            asked, most = getattr(self, name), getattr(self, f"{name}_limit")
+            if most is not None and parse_quantity(most) < parse_quantity(asked):
+                raise ValueError(f"{name}_limit = {most}: below {name} = {asked}, which no pod gets; raise it")
+        return self
 
 
 class Toleration(Section):
@@ -91,6 +107,15 @@ class Volume(Section):
     path: Folder
     sub_path: str = ""
 
+    @model_validator(mode="after")
+    def _is_free(self) -> Volume:
+        place = posixpath.normpath(self.path).replace("//", "/")
+        if place in _TAKEN or place.startswith(("/app/", "/opt/")):
+            raise ValueError(
+                f"path = {self.path}: hides what the image or Kubeflow has there; mount it elsewhere, such as /data"
+            )
+        return self
+
 
 class Source(Section):
     """A secret or a config map: which of its keys become which environment variables."""
@@ -105,14 +130,22 @@ class Retries(Section):
 
     `network`: of the steps that read a source, the registry or the tracking server and fail without it; `training`:
     of the others, whose failures are mostly final, but for nodes that are taken away. The n-th wait takes
-    `seconds` · `factor`ⁿ⁻¹, at most `longest_seconds`.
+    `seconds` · `factor`ⁿ⁻¹; to Argo the factor is a whole number.
     """
 
     network: Annotated[int, Field(ge=0, le=100)] = 3
     training: Annotated[int, Field(ge=0, le=100)] = 0
     seconds: Seconds = 30
-    factor: Annotated[float, Field(ge=1, le=10)] = 2.0
-    longest_seconds: Seconds = 600
+    factor: Annotated[int, Field(ge=1, le=10)] = 2
+
+    def window(self, count: int, longest: int) -> int:
+        """Seconds that `count` retries may take in all, with a first try and waits between them.
+
+        Args:
+            count: of the retries.
+            longest: what each try may take, seconds.
+        """
+        return (count + 1) * longest + sum(self.seconds * self.factor**place for place in range(count))
 
 
 class TimeToLive(Section):
@@ -148,6 +181,26 @@ class Cluster(Section):
     retries: Retries = Retries()
     time_to_live: TimeToLive = TimeToLive()
     page: Annotated[str, Field(pattern=r"^https?://")] | None = None
+
+    @field_validator("env")
+    @classmethod
+    def _holds_no_secrets(cls, env: dict[str, str]) -> dict[str, str]:
+        for name, value in env.items():
+            # a path may well lead to one
+            if (_SECRET.search(name) and not value.startswith("/")) or urlsplit(value).password:
+                raise ValueError(f"{name}: everybody who may see a pod reads it there; put it into cluster.secrets")
+        return env
+
+    @model_validator(mode="after")
+    def _memory_holds_what_is_shared(self) -> Cluster:
+        shared = self.gpu.shared_memory
+        for task in ON_GPU if self.gpu.count and shared is not None else ():
+            most = self.resources_of(task).memory_limit
+            if most is not None and parse_quantity(str(shared)) >= parse_quantity(most):
+                raise ValueError(
+                    f"gpu.shared_memory = {shared}: is part of resources.{task}.memory_limit = {most}; lower it"
+                )
+        return self
 
     @model_validator(mode="after")
     def _volumes_apart(self) -> Cluster:

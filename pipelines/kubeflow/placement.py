@@ -9,6 +9,8 @@ from pipelines.kubeflow import CACHE, PAGE, RUN
 from pipelines.kubeflow.cluster import Cluster, Gpu
 
 WRITABLE = "/tmp/pipeline-cache"
+# of a try without a time limit, in seconds: a year
+_FOR_EVER = 365 * 24 * 3600
 
 
 def apply_cluster_settings(task: dsl.PipelineTask, step: Task, about: str, cluster: Cluster) -> None:
@@ -96,8 +98,10 @@ def _environment(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
 def _failures(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
     retries = cluster.retries
     count = retries.network if step.network else retries.training if step.trains else 0
-    if count:
-        task.set_retry(count, f"{retries.seconds}s", retries.factor, f"{retries.longest_seconds}s")
     seconds = cluster.timeouts.get(step.name)
+    if count:
+        # Argo counts it from the start of the first try, and ends by it whichever one still runs
+        window = retries.window(count, _FOR_EVER if seconds is None else seconds)
+        task.set_retry(count, f"{retries.seconds}s", retries.factor, f"{window}s")
     if seconds is not None:
         kubernetes.set_timeout(task, seconds)

@@ -273,6 +273,20 @@ def test_mlflow_keeps_how_each_run_ended(project, unfit, monkeypatch):
 # --- experiments with DVC, last because they change the workspace
 
 
+def test_an_experiment_in_a_copy_of_the_repository_keeps_its_runs_and_pictures(project):
+    client = mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("contrastive-sample").experiment_id
+
+    def judged():
+        return client.search_runs([experiment], "tags.step = 'evaluate'", order_by=["attributes.start_time DESC"])
+
+    before = len(judged())
+    project.run("dvc", "exp", "run", "--temp", "--name", "elsewhere", "-S", "gate.min_gain=0.8")
+    after = judged()
+    assert len(after) == before + 1
+    assert any(file.path == "report.html" for file in client.list_artifacts(after[0].info.run_id))
+
+
 @pytest.fixture(scope="module")
 def experiment(project):
     """The stages that an experiment with another threshold of the gate ran."""

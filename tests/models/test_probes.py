@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_class_weight
 
 from models.knn import knn_probabilities
 from models.probes import Adam, fit_linear_probe, fit_minibatch_probe, softmax
+from models.training import class_weights
 from tests.helpers.options import minibatch
 
 
@@ -53,6 +55,47 @@ def test_the_probe_reaches_the_optimum_of_logistic_regression(l2, classes):
     held_out, _ = clusters(n=400, classes=classes, seed=0)
     agreement = probe.probabilities(held_out).argmax(axis=1) == model.predict(scaler.transform(held_out))
     assert agreement.mean() > 0.97
+
+
+def unequal(n=240):
+    """Overlapping classes, the first of them eight times as large as the last."""
+    features, labels = clusters(n=n, classes=4, seed=2, noise=3.0)
+    rows = np.concatenate([np.flatnonzero(labels == c)[: n // 4 // (2**c)] for c in range(4)])
+    return features[rows], labels[rows]
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    _, labels = unequal()
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
+    np.testing.assert_allclose(class_weights(labels, 4, "balanced"), expected, rtol=1e-6)
+    # as scikit-learn has it where a class is missing: it takes no share
+    np.testing.assert_allclose(class_weights(labels, 5, "balanced")[:4], expected, rtol=1e-6)
+    assert class_weights(labels, 4, None).tolist() == [1, 1, 1, 1]
+
+
+def test_a_balanced_probe_is_the_optimum_of_balanced_logistic_regression():
+    features, labels = unequal()
+    l2 = 1e-2
+    scaler = StandardScaler().fit(features.astype(float))
+    model = LogisticRegression(C=1 / (l2 * len(labels)), class_weight="balanced", tol=1e-8, max_iter=10_000)
+    model.fit(scaler.transform(features.astype(float)), labels)
+    expected = model.predict_proba(scaler.transform(features))
+    balanced = fit_linear_probe(features, labels, 4, l2, 300, 0, "balanced").probabilities(features)
+    plain = fit_linear_probe(features, labels, 4, l2, 300, 0).probabilities(features)
+    np.testing.assert_allclose(balanced, expected, atol=0.02)
+    assert np.abs(plain - expected).max() > 0.1
+
+
+def test_in_mini_batches_the_classes_count_alike_too():
+    labels = np.repeat([0, 1], [90, 10])
+    nothing = np.zeros((100, 3), "float32")
+    found = {
+        rule: fit_minibatch_probe(nothing, labels, 2, minibatch(epochs=300, learning_rate=0.03), 0, rule)
+        for rule in (None, "balanced")
+    }
+    # features that say nothing leave the share of each class
+    assert found[None].probabilities(nothing[:1])[0, 1] == pytest.approx(0.1, abs=0.03)
+    assert found["balanced"].probabilities(nothing[:1])[0, 1] == pytest.approx(0.5, abs=0.06)
 
 
 def test_seeds_end_at_the_same_optimum_and_one_seed_at_the_same_bits():

@@ -189,6 +189,18 @@ def test_the_repository_is_found_from_any_of_its_folders(root, monkeypatch):
     assert (str(in_repository("params.yaml")), default_uri()) == ("params.yaml", "sqlite:///mlflow.db")
 
 
+@pytest.mark.parametrize("place", [".dvc/tmp/exps/tmpab12", ".dvc/tmp/exps/standalone/tmpab12"])
+def test_a_run_in_a_copy_that_dvc_deletes_is_tracked_where_it_lasts(tmp_path, monkeypatch, place):
+    make_root(tmp_path)
+    copy = tmp_path / place
+    copy.mkdir(parents=True)
+    make_root(copy)
+    monkeypatch.chdir(copy)
+    assert find_root() == copy
+    database = default_uri().removeprefix("sqlite:///")
+    assert (copy / database).resolve() == tmp_path / "mlflow.db"
+
+
 def test_a_command_works_from_a_subfolder(root, capsys):
     main(["compose", "runtime.epochs=7"])
     assert capsys.readouterr().out.startswith("../../params.yaml: composed from runtime.epochs=7")

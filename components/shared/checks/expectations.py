@@ -162,7 +162,14 @@ def array_expectations(manifest: Manifest) -> list[Expectation]:
             for column, meaning, value in promised
         ),
         Expectation(
-            "training_images_exist", BETWEEN, "arrays", "images", "critical", there, {"min_value": 1}, ("train",)
+            "training_images_exist",
+            BETWEEN,
+            "arrays",
+            "images",
+            "critical",
+            there,
+            {"min_value": 1},
+            ("train",) if manifest.class_names else ("unlabelled",),
         ),
     ]
 
@@ -189,8 +196,9 @@ def content_expectations(
         if wanted is None or table is None:
             continue
         _check_columns(name, wanted, table, tables["images"])
-        # of an empty split as a whole nothing can be asked; that it is empty is found per class
-        if wanted.table == "splits" and wanted.splits and not set(table["split"]) & set(wanted.splits):
+        # of an empty split as a whole nothing can be asked; that it is empty is found per class, where there are any
+        empty = bool(wanted.splits) and not set(table["split"]) & set(wanted.splits)
+        if (empty and (wanted.table == "splits" or not classes)) or (wanted.table == "classes" and not classes):
             continue
         options, parameters = dict(wanted.model_extra or {}), []
         for bound in BOUNDS:

@@ -90,6 +90,8 @@ def _composed(name: str, overrides: Sequence[str], conf: Path) -> dict[str, Any]
             known = _names(_composed(name, choices, conf)) if len(choices) < len(overrides) else []
             meant = did_you_mean(refused[1], [*options(conf), *known])
             line = f"the chosen options have no parameter {refused[1]}{meant}; see conf/"
+        elif missing := re.search(r"Missing mandatory value: (\S+)", line):
+            line = f"{missing[1]} must be given; conf/ says what it is"
         raise UserError(f"{' '.join(overrides) or conf}: {line}") from None
     found: dict[str, Any] = values
     return found

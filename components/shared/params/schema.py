@@ -54,7 +54,16 @@ class SplitParams(Section):
 
 
 class DataParams(Section):
-    """Where the images come from and how they are split (`conf/data/`)."""
+    """Where the images come from and how they are split (`conf/data/`).
+
+    `near_copies`: images outside test that show what a test image shows are dropped, make the step fail or stay;
+    they are listed in any case. `group`: what images are views of; those of one group are never divided between
+    splits: for a folder `prefix` (the file's name up to its last number) or `folder` (the folders below the class),
+    for Parquet the name of a column; null: none, or Parquet's column `group` if there is one.
+    `config`: which variant of a set of TensorFlow Datasets that has several; null is its default one. `fold`: which
+    of STL-10's ten predefined folds of 1,000 images keeps its labels; null keeps all 5,000. `digest`: SHA-256 that
+    the material must have, as `source_digest` of `dataset/manifest.json` tells it; null takes any.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     source: Literal[source_names()]  # type: ignore[valid-type]
@@ -62,7 +71,18 @@ class DataParams(Section):
     image_size: Annotated[int, Field(ge=8, le=512)]
     labels_per_class: Count | None
     split: SplitParams
+    near_copies: Literal["drop", "fail", "keep"] = "drop"
+    group: Annotated[str, Field(min_length=1)] | None = None
     seed: Annotated[int, Field(ge=0)]
+    config: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    fold: Annotated[int, Field(ge=0, le=9)] | None = None
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _has_groups(self) -> DataParams:
+        if self.group is not None and self.source not in ("folder", "parquet"):
+            raise ValueError(f"group = {self.group}: images of {self.source} have no groups; set null")
+        return self
 
 
 class ExpectationParams(Section):

@@ -30,8 +30,9 @@ def draw_curves(curves: Sequence[Curve]) -> Figure | None:
         low, high = 100 * curve.lows[measure], 100 * curve.highs[measure]
         axes.fill_between(means.index, low, high, color=COLORS[name], alpha=0.15, linewidth=0)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("accuracy on validation (%)")
-    axes.legend(frameon=False)
+    on_validation = all(measure == "validation_accuracy" for _, measure in drawable)
+    axes.set_ylabel("accuracy on validation (%)" if on_validation else "accuracy (%)")
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0))
     return figure
 
 

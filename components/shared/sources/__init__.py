@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from components.shared.errors import UserError, without_account
+
 if TYPE_CHECKING:
     from components.shared.params.schema import DataParams
     from components.shared.sources.pixels import Picture
@@ -34,6 +36,7 @@ SPLIT_NAMES = {
     "unlabeled": "unlabelled",
     "unsupervised": "unlabelled",
 }
+_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _IS_SOURCE = re.compile(r"^PUBLISHED = ", re.MULTILINE)
 
 
@@ -78,13 +81,29 @@ def open_source(data: DataParams) -> Source:
     """Open the source that `data.source` names.
 
     Args:
-        data: the data section of the parameters; `path`, `image_size` and `source` are used.
+        data: the data section of the parameters; `path` may be an address, which is fetched first.
 
     Raises:
-        UserError: the material is missing or is not laid out as the source expects.
+        UserError: the material is missing, is not laid out as the source expects, or is not that of `data.digest`.
     """
-    source: Source = _module(data.source).open_source(data)
+    here = data
+    if is_address(data.path):
+        here = data.model_copy(update={"path": str(_module("remote").fetch(data))})
+    source: Source = _module(data.source).open_source(here)
+    if here is not data:
+        source.location = without_account(data.path)
+    if data.digest is not None and (found := source.digest()) != data.digest:
+        source.close()
+        raise UserError(
+            f"{source.location}: its SHA-256 is {found}, not data.digest = {data.digest}; find out what changed, "
+            "or give the new one"
+        )
     return source
+
+
+def is_address(path: str) -> bool:
+    """Whether `data.path` is an address such as https://…, not a path."""
+    return _ADDRESS.match(path) is not None
 
 
 @cache

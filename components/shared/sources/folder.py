@@ -7,7 +7,8 @@ other kinds (GIF, TIFF, …) are refused rather than silently lost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -23,13 +24,26 @@ PUBLISHED = False
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 OTHER_IMAGES = frozenset({".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl"})
 
+_LAST_NUMBER = re.compile(r"[\W_]*\d+\W*$")
+# `data.group` → from the names of an image and of its class ("" without one) to that of its group, None without one
+GROUPS: dict[str, Callable[[str, str], str | None]] = {
+    # obj7__12.png → obj7
+    "prefix": lambda name, label: _LAST_NUMBER.sub("", PurePosixPath(name).stem) or None,
+    # the folder it lies in, if that is not its class's
+    "folder": lambda name, label: (
+        None
+        if (folder := PurePosixPath(name).parent.name) == label or folder.lower() in SPLIT_NAMES
+        else folder or None
+    ),
+}
+
 # split → class → names of its images; unlabelled images have the class ""
 Layout = dict[str, dict[str, list[str]]]
 
 
 def open_source(data: DataParams) -> Source:
     """List the images below `data.path` and check how they are laid out; see `Folder`."""
-    return Folder(Path(data.path), data.image_size)
+    return Folder(Path(data.path), data.image_size, data.group)
 
 
 class Folder(Source):
@@ -38,17 +52,21 @@ class Folder(Source):
     Args:
         path: directory or archive.
         image_size: height and width to resize to, in pixels.
+        group: by what images are grouped, a key of `GROUPS`; None: not at all.
 
     Raises:
         UserError: one line that names the file or folder which does not fit.
     """
 
-    def __init__(self, path: Path, image_size: int):
+    def __init__(self, path: Path, image_size: int, group: str | None = None):
+        if group is not None and group not in GROUPS:
+            raise UserError(f"data.group = {group}: of a folder it must be {' or '.join(GROUPS)}, or null")
+        self._group = GROUPS[group] if group else lambda name, label: None
         self.location = str(path)
         self._size = image_size
         self._files = Files(path)
         layout = _read_layout(self._files)
-        self.class_names = sorted(layout["train"])
+        self.class_names = sorted(layout.get("train", ()))
         numbers = {name: number for number, name in enumerate(self.class_names)}
         self._items = {
             split: [(name, numbers.get(label, UNLABELLED)) for label in sorted(classes) for name in classes[label]]
@@ -61,8 +79,11 @@ class Folder(Source):
 
     def images(self, split: str) -> Iterator[Picture]:
         """Images of a split, class by class and sorted by name."""
-        names = (name for name, _ in self._items.get(split, []))
-        files = (ImageFile(self._files.read(name), self._files.where(name), name) for name in names)
+        items = ((name, ["", *self.class_names][label + 1]) for name, label in self._items.get(split, []))
+        files = (
+            ImageFile(self._files.read(name), self._files.where(name), name, self._group(name, label))
+            for name, label in items
+        )
         return decode_all(files, self._size)
 
     def digest(self) -> str:
@@ -139,7 +160,8 @@ def _has_split_folders(files: Files, skip: int) -> bool:
         twin = next(other for other in named if splits[other] == splits[name])
         if twin != name:
             raise UserError(f"{files.where(name)}: names the same split as {twin}/; keep one of the two")
-    if "train" not in splits.values():
+    # of unlabelled images alone an encoder can be trained
+    if "train" not in splits.values() and set(splits.values()) != {"unlabelled"}:
         raise UserError(
             f"{files.path}: has {', '.join(named)} but no train/; put labelled images into train/<class>/"
         )
@@ -151,7 +173,7 @@ def _check_classes(files: Files, layout: Layout) -> None:
         if not classes:
             raise UserError(f"{files.path}: the folder of the split {split} holds no images; add some or remove it")
         for label, images in sorted(classes.items()):
-            if label not in layout["train"] and split != "unlabelled":
+            if split != "unlabelled" and label not in layout["train"]:
                 where = files.where(images[0]) if images else f"{files.path}: {split}/{label}"
                 raise UserError(f"{where}: class {label!r} has no training images; add some, or remove it")
             if not images:

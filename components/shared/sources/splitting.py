@@ -8,14 +8,17 @@ In this order, each step on what the one before left:
 3. validation: the source's own, else every labelled image whose hash is below `data.split.validation`; within a
    budget of labels, that fraction of each class, those of the lowest hashes.
 
-A hash is of `data.seed`, the split, and the image's whole pixels, or its group's name where it has one (for labels
-always the pixels). Neither file names nor other images change it, so in a dataset that grows each image stays in
-test or out of it, and without a budget in its split. With one, a new image of a lower hash takes the place of a
-labelled one of its class, which becomes unlabelled, and an image may change between train and validation to keep
-the fraction. Groups and exact copies are in test together or not at all, and never in train and validation both;
-copies of an image that stays labelled stay so too, beyond the budget if need be. A larger budget holds every
-smaller one. It covers training and a cut validation split together; a validation split that the source brings comes
-on top.
+A hash is of `data.seed`, the split, and the image's whole pixels, or its group's name where it has one (for
+labels always the pixels). File names do not change it, nor do other images, but for near-copies. So in a dataset
+that grows each image stays in test or out of it, and without a budget in its split. With one, a new image of a
+lower hash takes the place of a labelled one of its class, which becomes unlabelled, and an image may change
+between train and validation to keep the fraction. Groups and exact copies are in test together or not at all, and
+never in train and validation both; copies of an image that stays labelled stay so too, beyond the budget if need
+be. A larger budget holds every smaller one. It covers training and a cut validation split together; a validation
+split that the source brings comes on top.
+
+Near-copies go together too: the name of a group among them decides, or else the lowest digest. A new one of a lower
+digest may take those that were there to another split.
 """
 
 from __future__ import annotations
@@ -25,18 +28,22 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from components.shared.artifacts import SPLITS, UNLABELLED
 from components.shared.errors import UserError
 from components.shared.params.schema import DataParams
 
 LABELLED = ("train", "validation", "test")
+# where an image goes that goes nowhere; beside the numbers of `SPLITS`
+LEFT_OUT = len(SPLITS)
 # that a class of so many images as are asked for has some on both sides of a cut
 _SURE = 0.99
 
 
 def check_labels(labels: Mapping[str, np.ndarray], class_names: Sequence[str], location: str) -> None:
-    """Check that the labels of a source fit its class names.
+    """Check that the labels of a source fit its class names; a source without any label has nothing to fit.
 
     Args:
         labels: of each split, int64, shape (N,); empty for a split that the source does not have.
@@ -47,6 +54,8 @@ def check_labels(labels: Mapping[str, np.ndarray], class_names: Sequence[str], l
         UserError: there are fewer than two classes, a name is there twice, a label is out of range, or a labelled
             split lacks a class.
     """
+    if is_unlabelled(labels):
+        return
     if len(class_names) < 2:
         raise UserError(
             f"{location}: has {len(class_names)} class ({', '.join(class_names)}); at least 2 are needed"
@@ -70,12 +79,19 @@ def check_labels(labels: Mapping[str, np.ndarray], class_names: Sequence[str], l
             )
 
 
+def is_unlabelled(labels: Mapping[str, np.ndarray]) -> bool:
+    """Whether a source has images only to pretrain on: none for validation or test, and no label in train."""
+    return not (labels["validation"].size or labels["test"].size or (labels["train"] != UNLABELLED).any())
+
+
 def plan_train(
     labels: Mapping[str, np.ndarray],
     digests: Sequence[str],
     groups: Sequence[str | None],
     class_names: Sequence[str],
     data: DataParams,
+    near_copies: np.ndarray | None = None,
+    leave: np.ndarray | None = None,
 ) -> np.ndarray:
     """Decide to which split of the dataset each image of the source's train split goes; all others stay in theirs.
 
@@ -85,9 +101,11 @@ def plan_train(
         groups: of each image of train the name of its group, or None.
         class_names: in the order of the labels.
         data: `labels_per_class`, `split` and `seed` are used.
+        near_copies: pairs of images of train that are never divided, int64 (pairs, 2).
+        leave: images that go nowhere, bool (N,); their labels don't count.
 
     Returns:
-        For each image the index in `SPLITS` where it goes, int64, shape (N,).
+        For each image the index in `SPLITS` where it goes, `LEFT_OUT` for nowhere: int64, shape (N,).
 
     Raises:
         UserError: a class is too small for the budget, or would have no image in a split that is cut, or in train.
@@ -96,7 +114,13 @@ def plan_train(
     keys = np.array(
         [digest if group is None else f"group {group}" for digest, group in zip(digests, groups, strict=True)]
     )
+    if near_copies is not None and len(near_copies):
+        keys = _joined(keys, near_copies)
     plan = np.where(own == UNLABELLED, SPLITS.index("unlabelled"), SPLITS.index("train"))
+    if leave is not None:
+        plan[leave] = LEFT_OUT
+    if is_unlabelled(labels):
+        return plan
     cuts_validation = not labels["validation"].size
 
     def members() -> list[np.ndarray]:
@@ -122,6 +146,20 @@ def plan_train(
             chosen = np.isin(keys, keys[np.concatenate(lowest)])
         _set_aside(plan, members(), chosen, "validation", class_names, data)
     return plan
+
+
+def _joined(keys: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """One key for all images that pairs connect: the first name of a group, else the first digest."""
+    names, numbers = np.unique(keys, return_inverse=True)
+    ends = numbers[pairs].T
+    graph = coo_array((np.ones(len(pairs), bool), (ends[0], ends[1])), shape=(len(names), len(names)))
+    _, sets = connected_components(graph, directed=False)
+    # groups first
+    order = np.lexsort((names, ~np.char.startswith(names, "group ")))
+    chosen = np.empty(sets.max() + 1, np.int64)
+    chosen[sets[order[::-1]]] = order[::-1]
+    joined: np.ndarray = names[chosen[sets[numbers]]]
+    return joined
 
 
 def hashes(keys: Iterable[str], seed: int, purpose: str) -> np.ndarray:

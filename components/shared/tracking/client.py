@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from components.shared.artifacts import nearest_existing
 from components.shared.environment import environment
 from components.shared.errors import UserError, first_line, redacted
-from components.shared.repository import in_repository
+from components.shared.repository import in_lasting_repository
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"
@@ -51,7 +51,7 @@ def connect() -> str:
 def default_uri() -> str:
     """The repository's own SQLite file, seen from here; outside of a repository, one here."""
     try:
-        return f"sqlite:///{in_repository('mlflow.db')}"
+        return f"sqlite:///{in_lasting_repository('mlflow.db')}"
     except UserError:
         return DEFAULT_URI
 

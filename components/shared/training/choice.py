@@ -73,10 +73,11 @@ class Chosen:
         data: the dataset it must be about.
 
     Raises:
-        UserError: it is missing, damaged, or about another dataset.
+        UserError: it is missing, damaged, or about another dataset, or the dataset has no labels.
     """
 
     def __init__(self, folder: Path, step: str, data: Dataset):
+        data.require_labels()
         folder = Path(folder)
         record = read_record(folder, Result)
         if record.dataset_digest != data.manifest.digest:

@@ -22,8 +22,9 @@ def labelled(data: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Images (memory-mapped) and labels of a split in which each image must have a label.
 
     Raises:
-        UserError: the split is empty, or a label is no class.
+        UserError: the dataset has no labels, the split is empty, or a label is no class.
     """
+    data.require_labels()
     labels = data.labels(split)
     try:
         check_labels(labels, data.classes)

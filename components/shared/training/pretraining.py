@@ -42,8 +42,9 @@ class Pretraining:
         keras.utils.set_random_seed(seed)
         try:
             with precision(runtime.precision):
+                # without labels the online probe has one class, and learns nothing
                 self.model = methods.build(
-                    self.network(), method, data.classes, seed, runtime.epochs * self._steps()
+                    self.network(), method, max(data.classes, 1), seed, runtime.epochs * self._steps()
                 )
         except ValueError as error:
             raise UserError(f"data.image_size = {data.manifest.image_size}: {error}") from None
@@ -81,6 +82,8 @@ class Pretraining:
                 for name, value in logs.items()
                 if name in measured or not name.startswith("val_")
             }
+            if not self.data.classes:
+                logs = {name: value for name, value in logs.items() if not name.startswith("probe_")}
             logs |= self.monitor.measure(epoch + 1)
             if warning := self.monitor.warning(epoch + 1, logs):
                 progress.note(warning)

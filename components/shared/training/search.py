@@ -215,7 +215,10 @@ class Search:
         answers = np.zeros((len(held_out.labels), self.data.classes), np.float32)
         for learned, answered in held_out.folds():
             try:
-                trainer.fit(recipe, self.seed, held_out.train(learned), self._start[side])
+                trainer.fit(
+                    recipe, self.seed, held_out.train(learned), self._start[side],
+                    class_weight=self.options.class_weight,
+                )  # fmt: skip
             except FloatingPointError as error:
                 print(f"search: {side} at {asdict(point)}: {error}; left out", flush=True)
                 trial = Trial(float("inf"), 0.0, None)

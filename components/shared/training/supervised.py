@@ -128,7 +128,10 @@ class _Training:
             progress.step(values, min(epoch, recipe.epochs) - progress.done)
 
         try:
-            steps = trainer.fit(recipe, self.seed, train, self.pretrained, validation, on_epoch)
+            steps = trainer.fit(
+                recipe, self.seed, train, self.pretrained, validation, on_epoch,
+                self.params.supervised.class_weight,
+            )  # fmt: skip
         except FloatingPointError as error:
             raise UserError(
                 f"{self.work.step}: seed {self.seed}, learning rate {recipe.learning_rate}: {error}; add a smaller "

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -349,4 +350,19 @@ def test_a_file_is_replaced_whole(tmp_path):
     replace_file(path, b"first")
     replace_file(path, b"second")
     assert path.read_bytes() == b"second"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+
+
+def test_several_may_write_a_file_at_once_and_none_ends_another(tmp_path):
+    path, contents = tmp_path / "state", [bytes([number]) * 100_000 for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: replace_file(path, contents[number % 4]), range(200)))
+    assert path.read_bytes() in contents
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_file_that_can_not_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "state").mkdir()
+    with pytest.raises(OSError):
+        replace_file(tmp_path / "state", b"new")
     assert [entry.name for entry in tmp_path.iterdir()] == ["state"]

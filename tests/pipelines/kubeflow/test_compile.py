@@ -196,10 +196,29 @@ def test_what_touches_a_network_is_tried_again_later_and_later(compiled):
         "maxRetryCount": 3,
         "backoffDuration": "30s",
         "backoffFactor": 2.0,
-        "backoffMaxDuration": "600s",
+        # four tries of an hour, and waits of 30, 60 and 120 seconds
+        "backoffMaxDuration": "14610s",
     }
     assert set(retried("full")) == network | ON_GPU | replicates("probe")
     assert retried("full")["pretrain-1"]["maxRetryCount"] == 5
+
+
+def test_paths_to_secrets_and_names_like_theirs_are_no_secrets():
+    env = {"GOOGLE_APPLICATION_CREDENTIALS": "/secrets/key.json", "TOKENIZERS_PARALLELISM": "0"}
+    given = ", ".join(f"{name}: {value}" for name, value in env.items())
+    assert compose_cluster([f"cluster.env={{{given}}}"]).env.items() >= env.items()
+
+
+@pytest.mark.parametrize("variant", ["default", "full"])
+def test_each_try_may_take_its_whole_time_however_late_it_is(compiled, variant):
+    for name, task in pods.steps(compiled[variant][1]).items():
+        if (policy := task.get("retryPolicy")) is None:
+            continue
+        tries, first = policy["maxRetryCount"] + 1, int(policy["backoffDuration"].removesuffix("s"))
+        waits = sum(first * policy["backoffFactor"] ** place for place in range(tries - 1))
+        longest = pod(compiled, variant, name)["spec"].get("activeDeadlineSeconds", 0)
+        window = int(policy["backoffMaxDuration"].removesuffix("s"))
+        assert window >= tries * longest + waits, name
 
 
 def tasks(compiled, within):
@@ -368,6 +387,37 @@ def test_options_are_the_default_of_one_parameter(compiled):
         (
             "cluster.cache={claim: b, path: /data}",
             "cluster.data.path = cache.path = /data: mount them at different places",
+        ),
+        (
+            "cluster.resources.probe={cpu: 4, cpu_limit: 2}",
+            "cluster.resources.probe.cpu_limit = 2: below cpu = 4, which no pod gets; raise it",
+        ),
+        (
+            "cluster.resources.probe={memory: 8Gi, memory_limit: 8G}",
+            "cluster.resources.probe.memory_limit = 8G: below memory = 8Gi, which no pod gets; raise it",
+        ),
+        (
+            "cluster.gpu.shared_memory=64Gi",
+            "cluster.gpu.shared_memory = 64Gi: is part of resources.pretrain.memory_limit = 64Gi; lower it",
+        ),
+        *(
+            (
+                f"cluster.cache={{claim: b, path: {path}}}",
+                f"cluster.cache.path = {path}: hides what the image or Kubeflow has there; mount it elsewhere, "
+                "such as /data",
+            )
+            for path in ("/", "//", "/app", "/app/conf", "/tmp/", "/gcs")
+        ),
+        *(
+            (
+                f"cluster.env={{{name}: {value}}}",
+                f"cluster.env.{name}: everybody who may see a pod reads it there; put it into cluster.secrets",
+            )
+            for name, value in (
+                ("MLFLOW_TRACKING_PASSWORD", "abc"),
+                ("HF_TOKEN", "hf_abc"),
+                ("HTTPS_PROXY", "http://user:word@proxy"),
+            )
         ),
         ("cluster.gpu", "'cluster.gpu': write name=value, such as data=sample or runtime.epochs=20"),
     ],

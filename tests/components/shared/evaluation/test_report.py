@@ -126,7 +126,7 @@ def test_models_have_mean_and_spread_with_n_minus_1_and_the_file_its_own_accurac
 
 def test_both_grids_stand_side_by_side_with_the_choice_and_the_cap(judged):
     _, _, page, text = judged
-    assert "4 trials of the baseline and 4 trials of the finetune" in text
+    assert "4 trials of the baseline and 4 trials of fine-tuning" in text
     assert "Baseline, from scratch: the longest that was tried was best." in text
     assert "Fine-tuned model: the longest" not in text
     rows = re.findall(r"augmentation (\w+), learning rate ([\d.]+), weight decay", text)

@@ -69,6 +69,8 @@ def stl10_archive(folder):
         files[f"stl10_binary/{name}_X.bin"] = images[split].transpose(0, 3, 2, 1).tobytes()
         if split != "unlabelled":
             files[f"stl10_binary/{name}_y.bin"] = (labels[split] + 1).astype(np.uint8).tobytes()
+    folds = [[fold, 10 + fold] for fold in range(10)]
+    files["stl10_binary/fold_indices.txt"] = "".join(f"{a} {b} \n" for a, b in folds).encode()
     return pack(folder / ARCHIVES["stl10"], files), {s: (images[s], labels[s]) for s in images}
 
 
@@ -140,6 +142,23 @@ def test_an_archive_put_there_by_hand_is_used_offline(tmp_path, cache, no_networ
     small, whole = (next(TensorFlowDataset(name, path.parent, side).images("test")) for side in (16, size))
     assert small.pixels.shape == (16, 16, 3)
     assert (small.digest, small.path, small.width) == (whole.digest, "test/0", size)
+
+
+@pytest.mark.slow
+def test_a_fold_of_stl10_keeps_the_labels_of_its_images_alone(tmp_path, cache, no_network, monkeypatch):
+    path, arrays = stl10_archive(tmp_path / "archives")
+    register(monkeypatch, "stl10", path)
+    for fold in (0, 7):
+        data = compose_params(["data=stl10", f"data.path={path.parent}", f"data.fold={fold}"])[0].data
+        found = read(open_source(data))
+        images, labels = arrays["train"]
+        inside = [fold, 10 + fold]
+        kept = [int(n) if i in inside else -1 for i, n in enumerate(labels)]
+        assert found["train"] == sorted((i.tobytes(), n) for i, n in zip(images, kept, strict=True))
+        assert len(found["test"]) == 10
+    path.unlink()
+    with pytest.raises(UserError, match=r"put stl10_binary.tar.gz there, from http"):
+        open_source(data)
 
 
 @pytest.mark.slow
