@@ -26,7 +26,7 @@ from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Result, out
 from components.shared.checks.checker import Checker
 from components.shared.checks.drift import DatasetStatistics, drift_table, in_words, summarize
 from components.shared.checks.expectations import Outcome, Table, array_expectations, content_expectations
-from components.shared.checks.findings import Finding, find_images
+from components.shared.checks.findings import Finding, find_images, other_tables
 from components.shared.checks.image_table import (
     LABELLED,
     array_table,
@@ -146,6 +146,9 @@ def examine(
         "splits": split_table(images),
         "classes": class_table(images, data.manifest),
     }
+    others = other_tables(data.folder)
+    if "near_copies" in others:
+        tables["near_copies"] = others["near_copies"]
     if accepted is not None:
         now = summarize(tables["splits"], tables["classes"], data.manifest.class_names)
         tables["drift"] = drift_table(accepted, now)

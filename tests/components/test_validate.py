@@ -236,12 +236,13 @@ def test_without_an_answer_of_the_ledger_it_assumes_the_first_look(tmp_path, ste
     )
 
 
-def test_what_else_ingest_tells_of_files_is_shown(tmp_path, step):
+def test_what_else_ingest_tells_of_files_is_shown_and_asked_about(tmp_path, step, capsys):
     folder = make_dataset(tmp_path / "dataset", image_size=16)
     left = [{"path": f"notes/{number}.txt", "why": "is no image"} for number in range(25)]
     pd.DataFrame(left).to_parquet(folder / "left_out.parquet", index=False)
-    near = [{"test_path": "test/3.png", "path": "train/4.png", "likeness": 0.98}]
-    pd.DataFrame(near).to_parquet(folder / "near_copies.parquet", index=False)
+    near = {"split": "train", "row": 4, "path": "train/4.png", "label": 1, "twin_split": "test", "twin_row": 3}
+    near |= {"twin_path": "test/3.png", "twin_label": 0, "kind": "mirrored", "similarity": 0.98}
+    pd.DataFrame([near | {"labels_differ": True, "action": "kept"}]).to_parquet(folder / "near_copies.parquet")
     validate(folder, tmp_path / "validation", step.params)
     docs = tmp_path / "validation" / "docs"
     index = (docs / "index.html").read_text()
@@ -249,6 +250,10 @@ def test_what_else_ingest_tells_of_files_is_shown(tmp_path, step):
     assert len(pd.read_csv(docs / "findings" / "left_out.csv")) == 25
     figure = index[index.index('id="near_copies"') :].split("<figure>")[1].split("</figure>")[0]
     assert figure.count("data:image/png") == 2 and "test/3.png" in figure and "train/4.png" in figure
+    out = capsys.readouterr().out
+    pair = "train: train/4.png and test/3.png (test): "
+    assert f"warning: near_copies_have_one_label: {pair}labels_differ = True; expected False" in out
+    assert f"warning: near_copies_lie_in_one_split: {pair}action = kept; expected not kept" in out
 
 
 @pytest.fixture

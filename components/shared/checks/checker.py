@@ -37,7 +37,11 @@ _FETCHED = re.compile(
     re.DOTALL,
 )
 # what names a row of a table
-KEYS: dict[Table, list[str]] = {"images": ["split", "row", "path"], "classes": ["split", "class_name"]}
+KEYS: dict[Table, list[str]] = {
+    "images": ["split", "row", "path"],
+    "classes": ["split", "class_name"],
+    "near_copies": ["path", "twin_path"],
+}
 
 
 class Checker:

@@ -14,7 +14,7 @@ from components.shared.errors import UserError
 from components.shared.params.explain import did_you_mean
 from components.shared.params.schema import ExpectationParams, ValidationParams
 
-Table = Literal["arrays", "images", "splits", "classes", "drift"]
+Table = Literal["arrays", "images", "splits", "classes", "near_copies", "drift"]
 DIGITS = 6
 BETWEEN, MEAN_BETWEEN = "expect_column_values_to_be_between", "expect_column_mean_to_be_between"
 IN_SET, NOT_IN_SET = "expect_column_values_to_be_in_set", "expect_column_values_to_not_be_in_set"
@@ -99,7 +99,11 @@ class Expectation:
 
     def place(self, row: pd.Series) -> str:
         """A row's place in words; an image's with its file."""
-        place = {"images": ", image {row} ({path})", "classes": ", class {class_name}"}.get(self.table, "")
+        place = {
+            "images": ", image {row} ({path})",
+            "classes": ", class {class_name}",
+            "near_copies": ": {path} and {twin_path} ({twin_split})",
+        }.get(self.table, "")
         return str(row["split"]) + place.format(**row)
 
 
@@ -196,7 +200,7 @@ def content_expectations(
         if wanted is None or table is None:
             continue
         _check_columns(name, wanted, table, tables["images"])
-        # of an empty split as a whole nothing can be asked; that it is empty is found per class, where there are any
+        # of an empty split as a whole nothing can be asked; that it is empty is found per class, if there are any
         empty = bool(wanted.splits) and not set(table["split"]) & set(wanted.splits)
         if (empty and (wanted.table == "splits" or not classes)) or (wanted.table == "classes" and not classes):
             continue

@@ -73,6 +73,8 @@ def find_images(outcome: Outcome, tables: Mapping[Table, pd.DataFrame]) -> Findi
     elif what.table == "classes":
         keys = ["split", "label"]
         found = images[pd.MultiIndex.from_frame(images[keys]).isin(pd.MultiIndex.from_frame(outcome.rows[keys]))]
+    elif what.table == "near_copies":
+        found = images[images["path"].isin([*outcome.rows["path"], *outcome.rows["twin_path"]])]
     else:
         found = images.iloc[:0]
     return Finding(outcome, found.assign(same_as=_same_as(found, images)))

@@ -16,7 +16,7 @@ from components.shared.templates import render
 
 TEMPLATES = Path(__file__).with_name("templates")
 # what ingest tells of besides: name of the table → title
-_TITLES = {"near_copies": "Near-copies of test images", "left_out": "Files that were left out"}
+_TITLES = {"near_copies": "Copies and near-copies", "left_out": "Files that were left out"}
 _SPLIT_COLUMNS = {
     "split": "split",
     "images": "images",
@@ -95,7 +95,10 @@ def write_page(
         TEMPLATES / "index.html.j2",
         manifest=data.manifest,
         outcomes=outcomes,
-        pages={name: checker.page_of(name) for name in ("arrays", "images", "splits", "classes", "drift")},
+        pages={
+            name: checker.page_of(name)
+            for name in ("arrays", "images", "splits", "classes", "near_copies", "drift")
+        },
         sections=sections,
         others=others,
         drift=drift,

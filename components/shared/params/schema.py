@@ -94,7 +94,7 @@ class ExpectationParams(Section):
     model_config = ConfigDict(extra="allow")
 
     type: Annotated[str, Field(pattern=r"^expect_[a-z_]+$")]
-    table: Literal["images", "splits", "classes", "drift"]
+    table: Literal["images", "splits", "classes", "near_copies", "drift"]
     severity: Literal["critical", "warning"]
     meaning: Annotated[str, Field(min_length=1)]
     column: str = ""
