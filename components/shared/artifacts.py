@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -354,14 +355,34 @@ def input_digest(folder: Path) -> str:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a killed writer, leaves no half of it; of several writers one is last."""
+    """Write a file so that a reader, or a killed writer, leaves no half of it; of several writers one is last.
+
+    What killed writers left of it is removed.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    remove_half_written(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("xb") as file, _locked(temporary):
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)
+    except FileNotFoundError:
+        # where a file system has no locks, another writer may have taken it for one that a killed writer left
+        if not path.parent.is_dir():
+            raise
+        replace_file(path, data)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_half_written(path: Path) -> None:
+    """Remove what killed writers of a file left beside it; what a living one writes stays."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with suppress(FileNotFoundError), _locked(left) as dead:
+            if dead:
+                left.unlink()

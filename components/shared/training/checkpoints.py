@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from components.shared.artifacts import TO_WRITE, replace_file
+from components.shared.artifacts import TO_WRITE, remove_half_written, replace_file
 from components.shared.errors import UserError
 
 FOLDER = Path(".cache/pretrain")
@@ -77,3 +77,4 @@ class Checkpoint:
     def remove(self) -> None:
         """The training is finished."""
         self.path.unlink(missing_ok=True)
+        remove_half_written(self.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -358,6 +359,17 @@ def test_several_may_write_a_file_at_once_and_none_ends_another(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: replace_file(path, contents[number % 4]), range(200)))
     assert path.read_bytes() in contents
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_and_what_a_living_one_writes_stays(tmp_path):
+    dead, living = tmp_path / ".state.0.partial", tmp_path / ".state.1.partial"
+    dead.write_bytes(b"half")
+    with living.open("xb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        replace_file(tmp_path / "state", b"whole")
+        assert {entry.name for entry in tmp_path.iterdir()} == {"state", living.name}
+    replace_file(tmp_path / "state", b"whole")
     assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
 
 

@@ -116,11 +116,11 @@ def grown(more):
 
 
 def placed(source, images, parameters):
-    """Digest → split; None where a class is left without images in a split, which is refused."""
+    """Digest → split; None where a class has too few images for a split or the budget, which is refused."""
     try:
         return dict(zip(images, plan(source, parameters, images).tolist(), strict=True))
     except UserError as error:
-        assert "make sure of both sides" in str(error)
+        assert "make sure of both sides" in str(error) or "; choose at most" in str(error)
         return None
 
 
