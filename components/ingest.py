@@ -131,7 +131,7 @@ def _tell(overlap: pd.DataFrame, out: Path) -> None:
             "near-copies of test images are kept",
             overlap[(overlap["action"] == "kept") & (overlap["twin_split"] == "test")],
         ),
-        ("pairs show the same image under two labels", overlap[overlap["labels_differ"]]),
+        ("pairs of files show one image under two labels", overlap[overlap["labels_differ"]]),
     ):
         if len(rows):
             one = rows.iloc[0]

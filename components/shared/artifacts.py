@@ -57,7 +57,7 @@ class Manifest(Record):
     `counts` maps each split to its number of images, `class_counts` each split to the number of images of each
     class (in the order of `class_names`); `cuts_validation` tells that the validation split was cut from the
     labelled images; `digest` covers all arrays and the class names, `test_digest` the test split alone; `files`
-    maps each array's file, and `files.parquet`, to its SHA-256.
+    maps each array's and each table's file to its SHA-256.
     """
 
     name: str
@@ -289,13 +289,13 @@ class Dataset:
             raise UserError(f"{path}: can't be read ({why}); run the ingest step again") from None
 
     def check_digests(self) -> None:
-        """Check that every array, and `files.parquet`, is what was ingested.
+        """Check that every array, and every table, is what was ingested.
 
         Raises:
             UserError: one is missing, was replaced since, or the manifest does not tell its digest.
         """
         arrays = [f"{split}.{kind}.npy" for split in SPLITS for kind in ("images", "labels")]
-        for name in (*arrays, FILES):
+        for name in dict.fromkeys((*arrays, FILES, *self.manifest.files)):
             path = self.folder / name
             if not path.is_file() or file_digest(path) != self.manifest.files.get(name):
                 raise UserError(f"{path}: is not what manifest.json says was ingested; run the ingest step again")

@@ -184,7 +184,7 @@ def test_copies_go_to_the_same_split(tree):
     assert (cars.groupby("digest")["split"].nunique() == 1).all()
 
 
-@pytest.mark.parametrize("name", ["test.images.npy", "train.labels.npy", "files.parquet"])
+@pytest.mark.parametrize("name", ["test.images.npy", "train.labels.npy", "files.parquet", "near_copies.parquet"])
 def test_a_file_that_is_replaced_after_ingest_is_named(tree, name):
     ingest(Path("dataset"), params(tree))
     dataset = Dataset(Path("dataset"))

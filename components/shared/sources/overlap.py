@@ -78,7 +78,8 @@ def plan(
     Raises:
         UserError: as `plan_train`, or there are near-copies of test images and `data.near_copies` is fail.
     """
-    cuts = not (len(labels["test"]) and len(labels["validation"])) and data.near_copies != "keep"
+    labelled = (labels["train"] != UNLABELLED).any()
+    cuts = bool(labelled and not (len(labels["test"]) and len(labels["validation"])) and data.near_copies != "keep")
     overlap = find_overlap(images, labels, about["digest"].to_numpy(object), cuts)
     begin = np.cumsum([0, *(len(labels[split]) for split in SPLITS)])
     goes = np.repeat(np.arange(len(SPLITS)), np.diff(begin))
@@ -114,13 +115,17 @@ def find_overlap(
     """
     first = dict(zip(SPLITS, np.cumsum([0, *(len(labels[split]) for split in SPLITS)]), strict=False))
     judged = "test" if len(labels["test"]) else "train"
+    # without any label there will be no test split
+    others = SPLITS if len(labels["test"]) or (labels["train"] != UNLABELLED).any() else ()
     found = [_labelled_twice(np.concatenate([labels[split] for split in SPLITS]), digests)]
-    for split in SPLITS:
+    for split in others:
         if split != judged:
             found.append(_numbered(near_copies(images[split], images[judged]), first[split], first[judged]))
     if within_train:
         found.append(_numbered(near_copies(images["train"]), first["train"], first["train"]))
     table = pd.concat(found, ignore_index=True)
+    # test comes last, so that its image is the twin
+    table[list(PAIR)] = np.sort(table[list(PAIR)].to_numpy(), axis=1)
     table.loc[digests[table["image"]] == digests[table["twin"]], "kind"] = "copy"
     return table.drop_duplicates(list(PAIR)).reset_index(drop=True)
 
