@@ -80,8 +80,9 @@ def check_labels(labels: Mapping[str, np.ndarray], class_names: Sequence[str], l
 
 
 def is_unlabelled(labels: Mapping[str, np.ndarray]) -> bool:
-    """Whether a source has images only to pretrain on: none for validation or test, and no label in train."""
-    return not (labels["validation"].size or labels["test"].size or (labels["train"] != UNLABELLED).any())
+    """Whether a source has images, but only to pretrain on: none for validation or test, and no label in train."""
+    labelled = labels["validation"].size or labels["test"].size or (labels["train"] != UNLABELLED).any()
+    return not labelled and any(map(len, labels.values()))
 
 
 def plan_train(
