@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 import shutil
 import uuid
@@ -25,6 +26,7 @@ UNLABELLED = -1
 TO_WRITE = "let its volume belong to group 0 with mode 0770, or set the pod's fsGroup"
 FILES = "files.parquet"
 NEAR_COPIES = "near_copies.parquet"
+LEFT_OUT_FILES = "left_out.parquet"
 CHAMPION_RECORD = "champion.json"
 # a finished folder holds one of them
 RECORDS = ("manifest.json", "result.json", CHAMPION_RECORD)
@@ -56,7 +58,9 @@ class Manifest(Record):
     `counts` maps each split to its number of images, `class_counts` each split to the number of images of each
     class (in the order of `class_names`); `cuts_validation` tells that the validation split was cut from the
     labelled images; `digest` covers all arrays and the class names, `test_digest` the test split alone; `files`
-    maps each array's file, and `files.parquet`, to its SHA-256.
+    maps each array's file, and each list of files, to its SHA-256. `left_out` counts by kind the files of the
+    source that are not in the dataset, which `left_out.parquet` lists; `bad_images` says how many of them are
+    images that can't be read, and `grey_bits` what range the values of 16-bit grey images were taken to have.
     """
 
     name: str
@@ -72,6 +76,9 @@ class Manifest(Record):
     digest: str
     test_digest: str
     files: dict[str, str]
+    left_out: dict[str, int] = {}
+    bad_images: int = 0
+    grey_bits: int | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -288,13 +295,13 @@ class Dataset:
             raise UserError(f"{path}: can't be read ({why}); run the ingest step again") from None
 
     def check_digests(self) -> None:
-        """Check that every array, and `files.parquet`, is what was ingested.
+        """Check that every array, and every list of files, is what was ingested.
 
         Raises:
             UserError: one is missing, was replaced since, or the manifest does not tell its digest.
         """
         arrays = [f"{split}.{kind}.npy" for split in SPLITS for kind in ("images", "labels")]
-        for name in (*arrays, FILES):
+        for name in dict.fromkeys((*arrays, FILES, *self.manifest.files)):
             path = self.folder / name
             if not path.is_file() or file_digest(path) != self.manifest.files.get(name):
                 raise UserError(f"{path}: is not what manifest.json says was ingested; run the ingest step again")
@@ -324,7 +331,10 @@ def open_array(path: Path, mmap_mode: Any = "r") -> np.ndarray:
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write one array in C order, openable with `np.load(mmap_mode="r")`."""
-    np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+    content = io.BytesIO()
+    np.save(content, np.ascontiguousarray(array), allow_pickle=False)
+    # by Python's file, since NumPy's own does not notice that a disk is full when little is written
+    path.write_bytes(content.getbuffer())
 
 
 def save_predictions(path: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
