@@ -331,6 +331,9 @@ def test_a_class_name_with_a_blank_too_many_is_refused(tmp_path, tracking_uri):
         ingest(Path("dataset"), params(root))
 
 
+FULL_DEVICE = Path("/dev/full")
+
+
 def no_space(*args, **kwargs):
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -347,7 +350,7 @@ FULL = {
 }
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.skipif(not FULL_DEVICE.exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize(("where", "name", "full"), FULL.values(), ids=FULL)
 def test_a_full_disk_is_one_line_and_nothing_is_left(tree, monkeypatch, where, name, full):
     monkeypatch.setattr(where, name, full)

@@ -78,21 +78,23 @@ class Limits:
 
     Args:
         memory: in MiB.
+        parameter: that sets it, for messages; "" for none.
     """
 
-    def __init__(self, memory: int = MEMORY):
-        self.memory = memory
+    def __init__(self, memory: int = MEMORY, parameter: str = "data.memory"):
+        self.memory, self.parameter = memory, parameter
         self.files = Budget((memory << 20) // 4)
         self.pixels = Budget((memory << 20) - self.files.total)
 
     def advice(self, needed: int, budget: Budget) -> str:
         """How much is needed, how much there is, and how to get more."""
         enough = -(-needed * self.memory // budget.total)
-        there = f"data.memory = {self.memory} leaves {in_mib(budget.total)} for it"
-        return f"takes {in_mib(needed)}; {there}, {enough} is enough"
+        there = f"takes {in_mib(needed)}, and {in_mib(budget.total)} are allowed"
+        return f"{there} by {self.parameter} = {self.memory}; {enough} is enough" if self.parameter else there
 
 
-LIMITS = Limits()
+# of what is read without parameters
+LIMITS = Limits(1024, "")
 
 
 @dataclass(frozen=True)

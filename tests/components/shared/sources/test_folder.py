@@ -217,7 +217,9 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
     with Folder(root, SIZE, memory=64) as source:
         first, second, bad = source.images("train")
     assert isinstance(first, Picture) and isinstance(second, Picture)
-    assert bad.reason == ("a file that takes 3,072 MiB; data.memory = 64 leaves 16 MiB for it, 12288 is enough")
+    assert bad.reason == (
+        "a file that takes 3,072 MiB, and 16 MiB are allowed by data.memory = 64; 12288 is enough"
+    )
 
 
 def test_hidden_files_and_other_files_are_left_alone(tree, tmp_path):
