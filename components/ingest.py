@@ -7,13 +7,22 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from components.shared.artifacts import FILES, NEAR_COPIES, SPLITS, UNLABELLED, Dataset, Manifest, save_array
+from components.shared.artifacts import (
+    FILES,
+    LEFT_OUT_FILES,
+    NEAR_COPIES,
+    SPLITS,
+    UNLABELLED,
+    Dataset,
+    Manifest,
+    save_array,
+)
 from components.shared.digests import file_digest, files_digest, value_digest
 from components.shared.errors import UserError
 from components.shared.params.schema import DataParams, Params
@@ -21,12 +30,14 @@ from components.shared.plots.grids import draw_rows
 from components.shared.progress import Progress
 from components.shared.sources import Source, open_source
 from components.shared.sources.overlap import StoredImages, overlap_table, plan, remove_images
+from components.shared.sources.pixels import Picture
+from components.shared.sources.reading import LeftOut, describe_source, grey_range, remaining, room_for
 from components.shared.sources.splitting import LEFT_OUT, check_labels, is_unlabelled
 from components.shared.step import command_line, working
 
 GRID_ROWS, GRID_COLUMNS = 20, 8
 # what files.parquet keeps of each picture
-ABOUT = ("path", "width", "height", "digest", "group")
+ABOUT = ("path", "width", "height", "mode", "bits", "bytes", "digest", "group")
 # in place of a split, of an image that is a near-copy of a test image
 REMOVED = "removed"
 
@@ -37,16 +48,18 @@ def ingest(out: Path, params: Params) -> Manifest:
     Args:
         out: output folder `dataset/`: `<split>.images.npy` (uint8, N×H×W×3, RGB) and `<split>.labels.npy` (int64,
             −1 = unlabelled) for unlabelled, train, validation and test, `files.parquet` (a row for each image:
-            split, row, label, path, width, height, digest, group; see `Picture`), `near_copies.parquet` (what is
-            there twice and what became of it; see `overlap_table`) and `manifest.json`. A split that the source
-            does not have and that is not cut from another one is empty.
+            split, row, label, path, width, height, mode, bits, bytes, digest, group; see `Picture`),
+            `near_copies.parquet` (what is there twice and what became of it; see `overlap_table`),
+            `left_out.parquet` (files of the source that are in no split; see `LeftOut`) and `manifest.json`. A
+            split that the source does not have and that is not cut from another one is empty.
         params: the section `data`; see `components.shared.sources.splitting` for how labels and splits interact.
 
     Returns:
         The manifest.
 
     Raises:
-        UserError: the source is missing or not as it should be, or too small for the splits or the label budget.
+        UserError: the source is missing or not as it should be, or too small for the splits or the label budget;
+            images can't be read, and they are too many or `data.on_bad_image` is fail; the disk has no room.
     """
     data = params.data
     with open_source(data) as source:
@@ -58,13 +71,17 @@ def ingest(out: Path, params: Params) -> Manifest:
             _refuse_budget(data)
             class_names = []
             print(f"ingest: {source.location}: no image has a label: only pretraining can use them", flush=True)
+        describe_source(source)
         with working("ingest", out, params, {}, data.name) as work:
-            files, overlap = _write_images(work.out, source, labels, data)
-            files.to_parquet(work.out / FILES, index=False)
-            overlap.to_parquet(work.out / NEAR_COPIES, index=False)
-            labels = {split: files.loc[files["split"] == split, "label"].to_numpy() for split in SPLITS}
-            for split, values in labels.items():
-                save_array(work.out / f"{split}.labels.npy", values)
+            left_out = LeftOut(source, data)
+            with room_for(work.out, out, sum(map(len, labels.values())), len(labels["train"]), data.image_size):
+                files, overlap = _write_images(work.out, source, labels, data, left_out)
+                files.to_parquet(work.out / FILES, index=False)
+                overlap.to_parquet(work.out / NEAR_COPIES, index=False)
+                left_out.table().to_parquet(work.out / LEFT_OUT_FILES, index=False)
+                labels = {split: files.loc[files["split"] == split, "label"].to_numpy() for split in SPLITS}
+                for split, values in labels.items():
+                    save_array(work.out / f"{split}.labels.npy", values)
             manifest = Manifest(
                 **work.common(),
                 name=data.name,
@@ -82,9 +99,15 @@ def ingest(out: Path, params: Params) -> Manifest:
                 files={
                     path.name: file_digest(path)
                     for path in sorted(
-                        [*work.out.glob("*.npy"), *(work.out / name for name in (FILES, NEAR_COPIES))]
+                        [
+                            *work.out.glob("*.npy"),
+                            *(work.out / name for name in (FILES, NEAR_COPIES, LEFT_OUT_FILES)),
+                        ]
                     )
                 },
+                left_out=left_out.counts(),
+                bad_images=len(left_out.bad),
+                grey_bits=source.bits,
             )
             work.record(manifest)
             dataset = Dataset(work.out)
@@ -94,7 +117,9 @@ def ingest(out: Path, params: Params) -> Manifest:
             sample_grid(dataset).savefig(work.out / "samples.png")
             work.run.file(work.out / "samples.png")
             work.run.file(work.out / NEAR_COPIES)
+            work.run.file(work.out / LEFT_OUT_FILES)
     _tell(overlap, out)
+    left_out.tell(out / LEFT_OUT_FILES)
     counts, size = ", ".join(f"{manifest.counts[split]:,} {split}" for split in SPLITS), data.image_size
     print(f"{out}: {counts} images of {len(manifest.class_names)} classes, {size}×{size} pixels", flush=True)
     return manifest
@@ -143,7 +168,7 @@ def _tell(overlap: pd.DataFrame, out: Path) -> None:
 
 
 def _write_images(
-    folder: Path, source: Source, labels: Mapping[str, np.ndarray], data: DataParams
+    folder: Path, source: Source, given: Mapping[str, np.ndarray], data: DataParams, left_out: LeftOut
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read each image once and write it to where it goes.
 
@@ -153,46 +178,69 @@ def _write_images(
     Returns:
         What `files.parquet` tells, sorted by split and row, and what `near_copies.parquet` does.
     """
-    about: list[tuple[Any, ...]] = []
-    total, size = sum(map(len, labels.values())), data.image_size
-    try:
-        with closing(Progress("ingest", total, "image")) as progress, ExitStack() as stack:
-            # not memory maps: with these the process stays small, and a full disk is an error instead of a crash
-            files = [stack.enter_context((folder / f"{split}.images.npy").open("w+b")) for split in SPLITS]
-            start = len(_head(0, size))
-            for file in files:
-                file.write(_head(0, size))
-            queue = stack.enter_context(tempfile.TemporaryFile(dir=folder))
-            for split in SPLITS:
-                for picture in source.images(split):
-                    (queue if split == "train" else files[SPLITS.index(split)]).write(picture.pixels.tobytes())
-                    about.append(tuple(getattr(picture, name) for name in ABOUT))
-                    progress.step()
-            for file in (*files, queue):
-                file.flush()
-            places = dict(zip(SPLITS, ((file, start) for file in files), strict=True)) | {"train": (queue, 0)}
-            images = {split: StoredImages(*places[split], (size, size, 3), len(labels[split])) for split in SPLITS}
-            goes, pairs = plan(images, labels, pd.DataFrame(about, columns=ABOUT), source.class_names, data)
-            for split in ("unlabelled", "validation"):
-                remove_images(*places[split], 3 * size**2, goes[split] == LEFT_OUT)
-            queue.seek(0)
-            for destination in goes["train"]:
-                content = queue.read(3 * size**2)
-                if destination != LEFT_OUT:
-                    files[destination].write(content)
-            counts = np.bincount(np.concatenate(list(goes.values())), minlength=len(SPLITS))
-            for file, count in zip(files, counts, strict=False):
-                # as long as the first one: NumPy leaves room for any number of images
-                file.seek(0)
-                file.write(_head(int(count), size))
-    except OSError as error:
-        raise UserError(
-            f"{folder.parent}: can't write the images: {error.strerror}; make room and run again"
-        ) from None
-    given, where = (np.concatenate([of[split] for split in SPLITS]) for of in (labels, goes))
-    table = _table(about, given, where)
+    size = data.image_size
+    with ExitStack() as stack:
+        # not memory maps: with these the process stays small, and a full disk is an error instead of a crash
+        files = [stack.enter_context((folder / f"{split}.images.npy").open("w+b")) for split in SPLITS]
+        start = len(_head(0, size))
+        files[SPLITS.index("train")].write(bytes(start))
+        queue = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+        places = dict(zip(SPLITS, ((file, start) for file in files), strict=True)) | {"train": (queue, 0)}
+        about, labels = _read_images(source, given, places, left_out)
+        if grey_range([row[ABOUT.index("bits")] for row in about], source):
+            about, labels = _read_images(source, given, places, left_out)
+        images = {split: StoredImages(*places[split], (size, size, 3), len(labels[split])) for split in SPLITS}
+        goes, pairs = plan(images, labels, pd.DataFrame(about, columns=ABOUT), source.class_names, data)
+        for split in ("unlabelled", "validation"):
+            remove_images(*places[split], 3 * size**2, goes[split] == LEFT_OUT)
+        queue.seek(0)
+        for destination in goes["train"]:
+            content = queue.read(3 * size**2)
+            if destination != LEFT_OUT:
+                files[destination].write(content)
+        counts = np.bincount(np.concatenate(list(goes.values())), minlength=len(SPLITS))
+        for file, count in zip(files, counts, strict=False):
+            # as long as the first one: NumPy leaves room for any number of images
+            file.seek(0)
+            file.write(_head(int(count), size))
+    own, where = (np.concatenate([of[split] for split in SPLITS]) for of in (labels, goes))
+    table = _table(about, own, where)
     kept = table[table["split"] != REMOVED].reset_index(drop=True)
-    return kept, overlap_table(pairs, where, table.sort_index(), given)
+    return kept, overlap_table(pairs, where, table.sort_index(), own)
+
+
+def _read_images(
+    source: Source, labels: Mapping[str, np.ndarray], places: Mapping[str, tuple[IO[bytes], int]], left_out: LeftOut
+) -> tuple[list[tuple[Any, ...]], dict[str, np.ndarray]]:
+    """Write the images of each split to a file, from a place in it on; what is there already is replaced.
+
+    Returns:
+        What `ABOUT` lists of each image that can be read, and the labels of these.
+    """
+    about: list[tuple[Any, ...]] = []
+    kept = {split: np.ones(len(labels[split]), bool) for split in SPLITS}
+    total = sum(map(len, labels.values()))
+    left_out.bad.clear()
+    with closing(Progress("ingest", total, "image")) as progress:
+        for split in SPLITS:
+            file, start = places[split]
+            file.seek(0)
+            file.truncate()
+            file.write(bytes(start))
+            for index, found in enumerate(source.images(split)):
+                if isinstance(found, Picture):
+                    file.write(found.pixels.tobytes())
+                    about.append(tuple(getattr(found, name) for name in ABOUT))
+                else:
+                    kept[split][index] = False
+                    left_out.add(split, int(labels[split][index]), found, progress)
+                progress.step()
+            file.flush()
+    left_out.check(total)
+    readable = remaining(labels, kept, source.location)
+    if left_out.bad:
+        check_labels(readable, source.class_names, source.location)
+    return about, readable
 
 
 def _head(count: int, size: int) -> bytes:
@@ -205,7 +253,9 @@ def _head(count: int, size: int) -> bytes:
 
 def _table(about: list[tuple[Any, ...]], labels: np.ndarray, goes: np.ndarray) -> pd.DataFrame:
     """What `files.parquet` tells of images in the order of the source."""
-    table = pd.DataFrame(about, columns=ABOUT).astype({"width": "int64", "height": "int64", "group": "string"})
+    table = pd.DataFrame(about, columns=ABOUT).astype(
+        {"width": "int64", "height": "int64", "bytes": "int64", "bits": "Int64", "group": "string"}
+    )
     table.insert(0, "split", np.array([*SPLITS, REMOVED])[goes])
     table.insert(1, "row", table.groupby("split").cumcount().astype("int64"))
     table.insert(2, "label", np.where(goes == SPLITS.index("unlabelled"), UNLABELLED, labels))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import glob
+import io
 import os
 import shutil
 import uuid
@@ -26,6 +27,7 @@ UNLABELLED = -1
 TO_WRITE = "let its volume belong to group 0 with mode 0770, or set the pod's fsGroup"
 FILES = "files.parquet"
 NEAR_COPIES = "near_copies.parquet"
+LEFT_OUT_FILES = "left_out.parquet"
 CHAMPION_RECORD = "champion.json"
 # a finished folder holds one of them
 RECORDS = ("manifest.json", "result.json", CHAMPION_RECORD)
@@ -57,7 +59,9 @@ class Manifest(Record):
     `counts` maps each split to its number of images, `class_counts` each split to the number of images of each
     class (in the order of `class_names`); `cuts_validation` tells that the validation split was cut from the
     labelled images; `digest` covers all arrays and the class names, `test_digest` the test split alone; `files`
-    maps each array's and each table's file to its SHA-256.
+    maps each array's and each table's file to its SHA-256. `left_out` counts by kind the files of the
+    source that are not in the dataset, which `left_out.parquet` lists; `bad_images` says how many of them are
+    images that can't be read, and `grey_bits` what range the values of 16-bit grey images were taken to have.
     """
 
     name: str
@@ -73,6 +77,9 @@ class Manifest(Record):
     digest: str
     test_digest: str
     files: dict[str, str]
+    left_out: dict[str, int] = {}
+    bad_images: int = 0
+    grey_bits: int | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -325,7 +332,10 @@ def open_array(path: Path, mmap_mode: Any = "r") -> np.ndarray:
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write one array in C order, openable with `np.load(mmap_mode="r")`."""
-    np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+    content = io.BytesIO()
+    np.save(content, np.ascontiguousarray(array), allow_pickle=False)
+    # by Python's file, since NumPy's own does not notice that a disk is full when little is written
+    path.write_bytes(content.getbuffer())
 
 
 def save_predictions(path: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from components.shared.errors import UserError
-from components.shared.sources.folder import ENDINGS, OTHER_IMAGES
+from components.shared.sources.kinds import HEAD, USUAL_ENDINGS, is_junk, kind_of
 from components.shared.sources.pixels import decode, in_threads
 from pipelines.command_line import printable
 
@@ -23,10 +23,10 @@ LARGEST_FILE = 256 * 2**20  # bytes; far above any photograph, and what a few th
 class ImageFiles:
     """The image files that arguments name: files as they are, folders with all that lies below them.
 
-    In folders the ending decides, in either case, as when a dataset is read: other files are left alone, images of
-    other kinds (GIF, TIFF, …) are skipped, and hidden entries and macOS's `__MACOSX` are not looked at. A file that
-    is named directly counts whatever its ending. A file that is named twice counts once, and so does a folder that
-    is reached twice, through links for example.
+    In folders the content decides, unless the ending is a usual one, as when a dataset is read: other files are
+    left alone, images of kinds that are not read are skipped, and hidden entries and what systems leave behind are
+    not looked at. A file that is named directly counts whatever it is. A file that is named twice counts once, and
+    so does a folder that is reached twice, through links for example.
 
     Args:
         arguments: paths of files and folders, in the order in which their images shall come.
@@ -34,7 +34,7 @@ class ImageFiles:
     Attributes:
         paths: of the images, as reached from the arguments; those of a folder sorted by name.
         skipped: a line for each file or folder that can't be used; told on the error stream.
-        left_alone: number of files in folders that have no ending of an image.
+        left_alone: number of files in folders that are no images.
 
     Raises:
         UserError: an argument names nothing, or there is no image at all.
@@ -56,7 +56,7 @@ class ImageFiles:
         self.paths = list(found.values())
         if not self.paths and not self.skipped:
             named = ", ".join(map(str, arguments))
-            raise UserError(f"{printable(named)}: no image found (.jpg, .jpeg, .png or .webp); name other files")
+            raise UserError(f"{printable(named)}: no image found; name other files")
 
     def skip(self, line: str) -> None:
         """Say why a file is not in the result."""
@@ -77,10 +77,10 @@ class ImageFiles:
                 folders.clear()
                 continue
             self._folders.add(real)
-            folders[:] = sorted(name for name in folders if _is_shown(name))
-            for path in (Path(folder, name) for name in sorted(names) if _is_shown(name)):
+            folders[:] = sorted(name for name in folders if not is_junk(name))
+            for path in (Path(folder, name) for name in sorted(names) if not is_junk(name)):
                 # others are skipped, and told, when they are read
-                if path.suffix.lower() in ENDINGS | OTHER_IMAGES:
+                if path.suffix.lower() in USUAL_ENDINGS or _is_image(path):
                     yield path
                 else:
                     self.left_alone += 1
@@ -89,8 +89,16 @@ class ImageFiles:
         self.skip(f"{error.filename}: can't be read: {error.strerror}")
 
 
-def _is_shown(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
+def _is_image(path: Path) -> bool:
+    try:
+        # not a pipe, which would never answer
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return bool(kind_of(file.read(HEAD), path.name))
+    except OSError:
+        # to be told when it is read
+        return True
 
 
 def read_images(paths: Iterable[Path], size: int) -> Iterator[tuple[Path, np.ndarray | UserError]]:

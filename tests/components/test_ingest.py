@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -18,12 +22,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from components.ingest import _write_images, ingest, sample_grid
-from components.shared.artifacts import SPLITS, Dataset
+import components.ingest
+from components.ingest import ingest, sample_grid
+from components.shared.artifacts import SPLITS, Dataset, save_array
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import select
-from components.shared.sources.folder import Folder
 from components.shared.sources.pixels import content_digest
 from tests.helpers.image_trees import encode, pack_tar, pack_zip, picture, write_tree
 from tests.helpers.repository import ROOT
@@ -233,22 +237,132 @@ def test_the_picture_shows_every_class_with_its_name(ingested):
     np.testing.assert_array_equal(shown, dataset.images("train")[dataset.labels("train") == 1][0])
 
 
-def test_a_damaged_image_leaves_the_earlier_dataset_as_it_was(tree):
+def cut_short(tree, *names):
+    for name in names:
+        (tree / name).write_bytes((tree / name).read_bytes()[:60])
+
+
+def test_damaged_images_are_all_told_and_leave_the_earlier_dataset_as_it_was(tree, capsys):
     before = digest(tree)
-    (tree / "car/0003.png").write_bytes(b"?")
-    with pytest.raises(UserError, match=r"car/0003.png: can't be read as an image"):
+    cut_short(tree, "bus/0001.png", "car/0003.png", "van/0000.png")
+    with pytest.raises(UserError) as caught:
         ingest(Path("dataset"), params(tree))
+    assert str(caught.value) == (
+        f"{tree}: 3 of 65 images can't be read (bus/0001.png, car/0003.png, van/0000.png), as told above; repair "
+        "or remove them, or set data.on_bad_image=skip to go on without"
+    )
+    told = [line for line in capsys.readouterr().err.splitlines() if "can't be read as an image" in line]
+    assert [line.split(":")[1] for line in told] == [
+        f" {tree}/{name}" for name in ("bus/0001.png", "car/0003.png", "van/0000.png")
+    ]
     assert Dataset(Path("dataset")).manifest.digest == before
     assert not list(Path().glob(".dataset*"))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_is_one_line(tree):
-    Path("out/.partial").mkdir(parents=True)
-    Path("out/.partial/train.images.npy").symlink_to("/dev/full")
-    data = params(tree, "data.image_size=64").data
-    with Folder(tree, 64) as source, pytest.raises(UserError, match=r"out: can't write the images: No space left"):
-        _write_images(Path("out/.partial"), source, {split: source.labels(split) for split in SPLITS}, data)
+def test_damaged_images_are_skipped_and_listed_if_one_says_so(tree, capsys):
+    for name in ("bus/0001.png", "car/0003.png"):
+        (tree / name).rename(tree.parent / Path(name).name)
+    without = digest(tree, out="without")
+    for name in ("bus/0001.png", "car/0003.png"):
+        (tree.parent / Path(name).name).rename(tree / name)
+    cut_short(tree, "bus/0001.png", "car/0003.png")
+    (tree / "bus/notes.txt").write_text("stray")
+    (tree / "LICENSE").write_text("free")
+    manifest = ingest(Path("dataset"), params(tree, "data.on_bad_image=skip"))
+    assert manifest.digest == without
+    assert (manifest.bad_images, manifest.left_out) == (2, {"bad PNG": 2, ".txt": 1, "no ending": 1})
+    assert "ingest: left out 4 files: 2 bad PNG, 1 no ending, 1 .txt; all are in dataset/left_out.parquet\n" in (
+        capsys.readouterr().out
+    )
+    table = pd.read_parquet("dataset/left_out.parquet")
+    assert table[["path", "split", "class_name", "kind"]].to_numpy().tolist() == [
+        ["bus/0001.png", "train", "bus", "bad PNG"],
+        ["car/0003.png", "train", "car", "bad PNG"],
+        ["LICENSE", "", "", "no ending"],
+        ["bus/notes.txt", "", "", ".txt"],
+    ]
+    assert table["reason"].tolist()[2:] == ["no image"] * 2
+    assert (table["reason"].str.len() > 5).all()
+    Dataset(Path("dataset")).check_digests()
+
+
+def test_too_many_damaged_images_are_refused_all_the_same(tree):
+    cut_short(tree, "bus/0001.png", "car/0003.png")
+    with pytest.raises(UserError, match=r"2 of 65 images can't be read .*, more than data.max_bad_fraction = 0.02"):
+        ingest(Path("dataset"), params(tree, "data.on_bad_image=skip", "data.max_bad_fraction=0.02"))
+
+
+def test_a_class_whose_images_are_all_damaged_is_named(tree):
+    cut_short(tree, *(f"van/{number:04d}.png" for number in range(15)))
+    with pytest.raises(UserError, match=r"train: no labelled images of class 'van'"):
+        ingest(Path("dataset"), params(tree, "data.on_bad_image=skip", "data.max_bad_fraction=0.5"))
+
+
+def test_dark_and_light_pictures_of_16_bits_keep_their_relative_brightness(tree, capsys):
+    for number, highest in ((0, 900), (1, 4095)):
+        (tree / f"bus/{number:04d}.png").write_bytes(encode(np.full((SIZE, SIZE), highest, np.uint16)))
+    manifest = ingest(Path("dataset"), params(tree))
+    assert manifest.grey_bits == 12
+    dataset = Dataset(Path("dataset"))
+    found = {}
+    for split in SPLITS:
+        files = dataset.files(split)
+        for row in np.flatnonzero(files["bits"].notna()):
+            found[files["path"].iloc[row]] = (int(dataset.images(split)[row].max()), files["bits"].iloc[row])
+    assert found == {"bus/0000.png": (round(900 / 4095 * 255), 10), "bus/0001.png": (255, 12)}
+    assert "2 images of 16-bit grey hold values of at most 12 bits: 4,095 becomes white (data.grey_bits)" in (
+        capsys.readouterr().out
+    )
+    assert ingest(Path("dataset"), params(tree, "data.grey_bits=16")).digest != manifest.digest
+
+
+def test_what_the_folders_were_taken_for_is_printed(tmp_path, tracking_uri, capsys):
+    folders = {f"{split}/{name}": 6 for split in ("Training", "Testing") for name in ("Bus", "bus", "car")}
+    ingest(Path("dataset"), params(write_tree(tmp_path / "images", folders)))
+    printed = capsys.readouterr().out
+    assert f"ingest: {tmp_path}/images: splits test (Testing), train (Training)\n" in printed
+    assert f"ingest: {tmp_path}/images: 3 classes: Bus, bus, car\n" in printed
+    assert "ingest: warning: the classes 'Bus', 'bus' differ in upper and lower case alone; put them tog" in printed
+
+
+def test_a_class_name_with_a_blank_too_many_is_refused(tmp_path, tracking_uri):
+    root = write_tree(tmp_path / "images", {"cat": 9, "cat ": 9})
+    with pytest.raises(UserError, match=r"the class name 'cat ' differs from 'cat' in white space alone"):
+        ingest(Path("dataset"), params(root))
+
+
+FULL_DEVICE = Path("/dev/full")
+
+
+def no_space(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+FULL = {
+    "before it begins": (shutil, "disk_usage", lambda path: SimpleNamespace(free=1000)),
+    "while images are written": (components.ingest, "_read_images", no_space),
+    "while labels are written": (
+        components.ingest,
+        "save_array",
+        lambda path, array: save_array(Path("/dev/full"), array),
+    ),
+    "while files are listed": (pd.DataFrame, "to_parquet", no_space),
+}
+
+
+@pytest.mark.skipif(not FULL_DEVICE.exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize(("where", "name", "full"), FULL.values(), ids=FULL)
+def test_a_full_disk_is_one_line_and_nothing_is_left(tree, monkeypatch, where, name, full):
+    monkeypatch.setattr(where, name, full)
+    with pytest.raises(UserError) as caught:
+        ingest(Path("dataset"), params(tree))
+    assert re.fullmatch(
+        r"dataset: the disk is too small: 1,1\d\d,\d{3} bytes \(2 MiB\) are needed while it is written, "
+        r"and [\d,]+ are free; make room and run again \(nothing is left\)",
+        str(caught.value),
+    )
+    assert not Path("dataset").exists()
+    assert not list(Path().glob(".dataset*"))
 
 
 BAD = {
@@ -258,7 +372,7 @@ BAD = {
     ),
     "a missing path": (
         ["data.path=gone"],
-        "data.path = gone: nothing there; run `dvc pull`, or put your images there",
+        "data.path = gone: nothing there; put your images there, or run `dvc pull` if a DVC remote of yours",
     ),
     "a fraction above one": (["data.split.test=1.5"], "params.yaml: data.split.test = 1.5: "),
 }

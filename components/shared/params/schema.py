@@ -60,6 +60,13 @@ class DataParams(Section):
     they are listed in any case. `group`: what images are views of; those of one group are never divided between
     splits: for a folder `prefix` (the file's name up to its last number) or `folder` (the folders below the class),
     for Parquet the name of a column; null: none, or Parquet's column `group` if there is one.
+
+    `class_folder`: which of several folders above an image names its class, the `first` or the `last`; null: there
+    must be one only. `on_bad_image`: images that can't be read make the step `fail`, once all are told, or it
+    `skip`s and lists them, up to `max_bad_fraction` of all. `grey_bits`: what range the values of 16-bit grey
+    images have; null: the largest that any of them needs. `memory`: what decoding may take, in MiB; a quarter of it
+    limits the size of a file, the rest the pixels of an image.
+
     `config`: which variant of a set of TensorFlow Datasets that has several; null is its default one. `fold`: which
     of STL-10's ten predefined folds of 1,000 images keeps its labels; null keeps all 5,000. `digest`: SHA-256 that
     the material must have, as `source_digest` of `dataset/manifest.json` tells it; null takes any.
@@ -73,6 +80,11 @@ class DataParams(Section):
     split: SplitParams
     near_copies: Literal["drop", "fail", "keep"] = "drop"
     group: Annotated[str, Field(min_length=1)] | None = None
+    class_folder: Literal["first", "last"] | None = None
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    max_bad_fraction: Fraction = 0.1
+    grey_bits: Literal[8, 10, 12, 14, 16] | None = None
+    memory: Annotated[int, Field(ge=64)] = 512
     seed: Annotated[int, Field(ge=0)]
     config: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     fold: Annotated[int, Field(ge=0, le=9)] | None = None

@@ -10,11 +10,11 @@ from __future__ import annotations
 import importlib
 import re
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,18 +23,24 @@ from components.shared.errors import UserError, without_account
 
 if TYPE_CHECKING:
     from components.shared.params.schema import DataParams
-    from components.shared.sources.pixels import Picture
+    from components.shared.sources.pixels import BadImageError, Picture
 
 # How a folder or a Parquet file may call each split, in lower case.
 SPLIT_NAMES = {
     "train": "train",
+    "training": "train",
     "test": "test",
+    "testing": "test",
+    "holdout": "test",
     "validation": "validation",
     "valid": "validation",
     "val": "validation",
+    "dev": "validation",
+    "eval": "validation",
     "unlabelled": "unlabelled",
     "unlabeled": "unlabelled",
     "unsupervised": "unlabelled",
+    "unsup": "unlabelled",
 }
 _ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _IS_SOURCE = re.compile(r"^PUBLISHED = ", re.MULTILINE)
@@ -48,22 +54,24 @@ class Source(AbstractContextManager["Source"]):
     Attributes:
         location: where the images come from, for people to read.
         class_names: names in the order of the labels.
+        splits: how the source calls the splits that it has, for people to read.
+        others: files that are no images: path, and kind, such as its ending.
+        bits: the range of 16-bit grey, one of `pixels.RANGES`; None: of each image what it needs. May be set later.
     """
 
     location: str
     class_names: list[str]
+    splits: Mapping[str, str] = MappingProxyType({})
+    others: Sequence[tuple[str, str]] = ()
+    bits: int | None = None
 
     @abstractmethod
     def labels(self, split: str) -> np.ndarray:
         """Labels of a split: int64, shape (N,), −1 = unlabelled; empty where the source has no such split."""
 
     @abstractmethod
-    def images(self, split: str) -> Iterator[Picture]:
-        """Images of a split, one by one in the order of `labels`.
-
-        Raises:
-            UserError: an image can't be read.
-        """
+    def images(self, split: str) -> Iterator[Picture | BadImageError]:
+        """Images of a split, one by one in the order of `labels`; of one that can't be read, why."""
 
     @abstractmethod
     def digest(self) -> str:

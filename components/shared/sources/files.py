@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import hashlib
 import lzma
+import os
 import shutil
 import stat
 import tarfile
@@ -17,10 +19,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from components.shared.digests import file_digest, value_digest
 from components.shared.errors import UserError
+from components.shared.sources.kinds import HEAD, is_junk
 
 # by the first bytes of the file
 _UNPACKERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
@@ -34,16 +37,36 @@ DAMAGED = (
     NotImplementedError,
 )
 
-# of an entry: its name, whether it is a folder, why it is refused (or ""), and what reads it
-Entry = tuple[str, bool, str, Callable[[], bytes]]
+_STARTS = {
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"\x28\xb5\x2f\xfd": "packed by zstd",
+    b"\x04\x22\x4d\x18": "packed by lz4",
+    b"LZIP": "packed by lzip",
+    b"\x1f\x9d": "packed by compress",
+}
+# of the built-in sample, which alone comes with a clone
+SAMPLE = ("data", "sample")
+
+
+class Member(NamedTuple):
+    """One file of a tree: its length in bytes, what reads so many bytes of its beginning, and its place, if any."""
+
+    length: int
+    read: Callable[[int], bytes]
+    place: Path | None = None
+
+
+# of an entry of an archive: its name, whether it is a folder, why it is refused (or ""), and the file
+Entry = tuple[str, bool, str, Member]
 
 
 class Files:
     """A tree of files with relative names such as `train/cat/1.jpg`.
 
-    Hidden files and folders and macOS's `__MACOSX` are left out. Names are in Unicode's composed form, so that the
-    same tree has the same names whichever system wrote it. Links are followed in a directory and refused in an
-    archive.
+    Hidden files and what systems leave behind (`kinds.JUNK`) are left out. Names are in Unicode's composed form, so
+    that the same tree has the same names whichever system wrote it. Links are followed in a directory and refused
+    in an archive.
 
     Args:
         path: a directory or an archive (told by its content, not its ending).
@@ -59,7 +82,8 @@ class Files:
     def __init__(self, path: Path):
         self.path = path
         self.folders: set[str] = set()
-        self._readers: dict[str, Callable[[], bytes]] = {}
+        self._members: dict[str, Member] = {}
+        self._digests: dict[str, str] = {}
         self._open = ExitStack()
         self._is_directory = path.is_dir()
         try:
@@ -68,63 +92,89 @@ class Files:
             elif path.exists():
                 self._list_archive()
             else:
-                raise UserError(f"data.path = {path}: nothing there; run `dvc pull`, or put your images there")
+                raise UserError(f"data.path = {path}: nothing there; {how_to_get(path)}")
         except PermissionError as error:
             raise UserError(f"{error.filename}: can't be read: {error.strerror}") from None
         except DAMAGED as error:
-            raise UserError(f"{path}: neither a folder nor a readable zip or tar archive: {error}") from None
+            raise UserError(f"{path}: {_what_is_wrong(path, error)}") from None
 
     @property
     def names(self) -> list[str]:
         """Names of all files, sorted by code point: the same order on every file system."""
-        return sorted(self._readers)
+        return sorted(self._members)
 
     def where(self, name: str) -> str:
         """The name of an entry as a user would look for it."""
         return str(self.path / name) if self._is_directory else f"{self.path}: {name}"
 
+    def length(self, name: str) -> int:
+        """Bytes of one file, unpacked."""
+        return self._members[name].length
+
+    def head(self, name: str) -> bytes:
+        """The first `HEAD` bytes of one file; raises as `read`."""
+        return self._read(name, HEAD)
+
     def read(self, name: str) -> bytes:
-        """Content of one file; a zip's is checked by its CRC.
+        """Content of one file; a zip's is checked by its CRC. Several threads may read at once.
 
         Raises:
             UserError: it can't be read.
         """
-        try:
-            return self._readers[name]()
-        except DAMAGED as error:
-            if self._is_directory:
-                raise UserError(f"{self.where(name)}: can't be read: {getattr(error, 'strerror', error)}") from None
-            raise UserError(f"{self.where(name)}: can't be unpacked: {error}; pack the archive again") from None
+        length = self._members[name].length
+        # one more: a zip's CRC is only looked at beyond the end
+        content = self._read(name, length + 1)
+        if len(content) != length:
+            raise UserError(f"{self.where(name)}: can't be read: {len(content):,} of {length:,} bytes are there")
+        if self._is_directory:
+            self._digests[name] = hashlib.sha256(content).hexdigest()
+        return content
 
     def digest(self) -> str:
         """SHA-256 of the archive, or over the names and contents of all files of a directory."""
         if not self._is_directory:
             return file_digest(self.path)
-        return value_digest([[name, hashlib.sha256(self.read(name)).hexdigest()] for name in self.names])
+        return value_digest([[name, self._digests.get(name) or self._digest(name)] for name in self.names])
+
+    def _digest(self, name: str) -> str:
+        place = self._members[name].place or self.path / name
+        try:
+            return file_digest(place)
+        except OSError as error:
+            raise UserError(f"{self.where(name)}: can't be read: {error.strerror}") from None
+
+    def _read(self, name: str, count: int) -> bytes:
+        try:
+            return self._members[name].read(count)
+        except DAMAGED as error:
+            if self._is_directory:
+                raise UserError(f"{self.where(name)}: can't be read: {getattr(error, 'strerror', error)}") from None
+            raise UserError(f"{self.where(name)}: can't be unpacked: {error}; pack the archive again") from None
 
     def close(self) -> None:
         """Close the archive, and with it the temporary file of a compressed one."""
         self._open.close()
 
     def _walk(self, folder: Path, prefix: str, above: tuple[Path, ...]) -> None:
-        for child in folder.iterdir():
-            if child.name.startswith("."):
-                continue
-            name = prefix + child.name
-            if child.is_dir():
-                real = child.resolve()
-                if real in above:
-                    raise UserError(f"{child}: links to a folder that holds it; remove the link")
-                self._add(name, True, child.read_bytes)
-                self._walk(child, f"{name}/", (*above, real))
-            elif child.is_file():
-                self._add(name, False, child.read_bytes)
-            elif child.is_symlink():
-                raise UserError(f"{child}: a link to nothing; run `dvc checkout`, or remove it")
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_junk(entry.name):
+                    continue
+                name, child = prefix + entry.name, Path(entry.path)
+                if entry.is_dir():
+                    real = child.resolve()
+                    if real in above:
+                        raise UserError(f"{child}: links to a folder that holds it; remove the link")
+                    self._add(name, True, Member(0, partial(_read_place, child), child))
+                    self._walk(child, f"{name}/", (*above, real))
+                elif entry.is_file():
+                    self._add(name, False, Member(entry.stat().st_size, partial(_read_place, child), child))
+                elif entry.is_symlink():
+                    raise UserError(f"{child}: a link to nothing; run `dvc checkout`, or remove it")
 
     def _list_archive(self) -> None:
         entries = _zip_entries if zipfile.is_zipfile(self.path) else _tar_entries
-        for name, is_folder, refusal, reader in entries(self.path, self._open):
+        for name, is_folder, refusal, member in entries(self.path, self._open):
             parts = name.replace("\\", "/").split("/")
             if parts[0] == "" or ".." in parts or (len(parts[0]) == 2 and parts[0].endswith(":")):
                 raise UserError(
@@ -132,23 +182,23 @@ class Files:
                 )
             if refusal:
                 raise UserError(f"{self.where(name)}: {refusal}")
-            self._add(name, is_folder, reader)
+            self._add(name, is_folder, member)
 
-    def _add(self, raw_name: str, is_folder: bool, reader: Callable[[], bytes]) -> None:
+    def _add(self, raw_name: str, is_folder: bool, member: Member) -> None:
         try:
             raw_name.encode()
         except UnicodeEncodeError:
             raise UserError(f"{self.path}: the name {raw_name!a} is not UTF-8; rename it") from None
         path = PurePosixPath(unicodedata.normalize("NFC", raw_name))
         name = str(path)
-        if not path.parts or any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+        if not path.parts or any(map(is_junk, path.parts)):
             return
-        if name in self._readers:
+        if name in self._members:
             raise UserError(f"{self.where(name)}: there twice; remove one of the two")
         if is_folder:
             self.folders.add(name)
         else:
-            self._readers[name] = reader
+            self._members[name] = member
         self.folders.update(str(parent) for parent in path.parents if parent.parts)
 
 
@@ -161,19 +211,44 @@ def _zip_entries(path: Path, stack: ExitStack) -> Iterator[Entry]:
         elif entry.flag_bits & 1:
             refusal = "is encrypted; pack it without a password"
         # some Windows programs write backslashes
-        yield entry.filename.replace("\\", "/"), entry.is_dir(), refusal, partial(archive.read, entry)
+        name = entry.filename.replace("\\", "/")
+        yield name, entry.is_dir(), refusal, Member(entry.file_size, partial(_read_zip, archive, entry))
 
 
 def _tar_entries(path: Path, stack: ExitStack) -> Iterator[Entry]:
-    archive = stack.enter_context(tarfile.open(fileobj=_uncompressed(path, stack), mode="r:"))  # noqa: SIM115
-    for entry in archive.getmembers():
+    file = _uncompressed(path, stack)
+    archive = stack.enter_context(tarfile.open(fileobj=file, mode="r:"))  # noqa: SIM115
+    length = os.fstat(file.fileno()).st_size
+    for entry in archive:
         refusal = "" if entry.isfile() or entry.isdir() else "is a link or device; pack the file itself"
-        yield entry.name, entry.isdir(), refusal, partial(_read_tar, archive, entry)
+        if entry.issparse():
+            refusal = "is a sparse file; pack it without the option --sparse"
+        if entry.offset_data + entry.size > length:
+            raise EOFError(f"{entry.name} breaks off")
+        # not by tarfile, which several threads can't share
+        member = Member(entry.size, partial(_read_part, file, entry.offset_data, entry.size))
+        yield entry.name, entry.isdir(), refusal, member
 
 
-def _read_tar(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(entry)
-    return file.read() if file else b""
+def _read_place(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(count)
+
+
+def _read_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, count: int) -> bytes:
+    with archive.open(entry) as file:
+        return file.read(count)
+
+
+def _read_part(file: IO[bytes], begin: int, length: int, count: int) -> bytes:
+    content = bytearray()
+    wanted = min(count, length)
+    while len(content) < wanted:
+        part = os.pread(file.fileno(), wanted - len(content), begin + len(content))
+        if not part:
+            break
+        content += part
+    return bytes(content)
 
 
 def _uncompressed(path: Path, stack: ExitStack) -> IO[bytes]:
@@ -185,6 +260,35 @@ def _uncompressed(path: Path, stack: ExitStack) -> IO[bytes]:
     # going back in a compressed file means unpacking it from its start; the nameless file dies with the process
     unpacked = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     with unpacker(file) as packed:
-        shutil.copyfileobj(packed, unpacked, 1 << 20)
+        try:
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(
+                f"{path}: no room in {tempfile.gettempdir()} to unpack it ({unpacked.tell():,} bytes fit); set "
+                "TMPDIR to a folder on a larger disk, or pack it as .zip or plain .tar, which are read in place"
+            ) from None
     unpacked.seek(0)
     return unpacked
+
+
+def how_to_get(path: Path) -> str:
+    """What to do where a source's material is missing."""
+    if path.parts[: len(SAMPLE)] == SAMPLE:
+        return "run `dvc pull -r sample`"
+    return "put your images there, or run `dvc pull` if a DVC remote of yours has them"
+
+
+def _what_is_wrong(path: Path, error: Exception) -> str:
+    """Why a file is no archive that can be read, and what to do."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    for known, what in _STARTS.items():
+        if start.startswith(known):
+            return f"{what}, which is not read; unpack it, or pack it as .zip, .tar or .tar.gz"
+    if start.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path):
+        return f"a zip archive that breaks off after {path.stat().st_size:,} bytes; copy or download it again"
+    if isinstance(error, EOFError) or "unexpected end of data" in str(error):
+        return f"an archive that breaks off ({error}); copy or download it again"
+    return f"neither a folder nor a readable zip or tar archive: {error}"

@@ -5,21 +5,96 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from threading import Condition
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from components.shared.errors import UserError
+from components.shared.sources.kinds import HEAD, READ, kind_of
 
-FORMATS = ("JPEG", "PNG", "WEBP")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-CHUNK = 8  # images a thread decodes of each window: few enough that one of large photographs fits in memory
+CHUNK = 8  # images that a thread decodes before it asks for more
+MEMORY = 512  # MiB that decoding may take where nothing else is said
+# their decoders scale values of any range to 16 bits
+SCALED = ("PNM", "JPEG 2000")
+# the ranges of values that cameras and scanners store in 16 bits
+RANGES = (8, 10, 12, 14, 16)
+_STRIP = 1 << 20  # pixels that are converted at a time
+# a limit in bytes takes the place of Pillow's in pixels, which would warn about what fits
+Image.MAX_IMAGE_PIXELS = None
+
+
+class BadImageError(UserError):
+    """An image that can't be read, told in one line.
+
+    Args:
+        name: of its file, for people.
+        path: of its file below the source.
+        kind: what kind of file it is, such as "PNG"; "" if none is known.
+        reason: why it can't be read.
+    """
+
+    def __init__(self, name: str, path: str, kind: str, reason: str):
+        self.path, self.kind, self.reason = path, kind, " ".join(reason.split())
+        super().__init__(f"{name}: can't be read as an image: {self.reason}; repair or remove it")
+
+
+class Budget:
+    """Memory that threads share: one that needs some waits until the others have given enough back.
+
+    Args:
+        total: in bytes.
+    """
+
+    def __init__(self, total: int):
+        self.total = self._free = total
+        self._changed = Condition()
+
+    @contextmanager
+    def taken(self, amount: int) -> Iterator[None]:
+        """Hold so many bytes, at most `total`, during the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= amount)
+            self._free -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += amount
+                self._changed.notify_all()
+
+
+class Limits:
+    """What reading may take in memory: a quarter for files as they are, the rest for their pixels.
+
+    Args:
+        memory: in MiB.
+        parameter: that sets it, for messages; "" for none.
+    """
+
+    def __init__(self, memory: int = MEMORY, parameter: str = "data.memory"):
+        self.memory, self.parameter = memory, parameter
+        self.files = Budget((memory << 20) // 4)
+        self.pixels = Budget((memory << 20) - self.files.total)
+
+    def advice(self, needed: int, budget: Budget) -> str:
+        """How much is needed, how much there is, and how to get more."""
+        enough = -(-needed * self.memory // budget.total)
+        there = f"takes {in_mib(needed)}, and {in_mib(budget.total)} are allowed"
+        return f"{there} by {self.parameter} = {self.memory}; {enough} is enough" if self.parameter else there
+
+
+# of what is read without parameters
+LIMITS = Limits(1024, "")
 
 
 @dataclass(frozen=True)
@@ -33,6 +108,9 @@ class Picture:
         height: likewise.
         digest: of the whole image, see `content_digest`.
         group: images of one group belong together, such as views of one thing; None: it belongs to none.
+        mode: of the pixels as stored, by Pillow's names, such as "RGB", "L" (grey), "P" (palette) or "I;16".
+        bytes: of its file; 0 where it is in none of its own.
+        bits: of a picture stored in 16 bits how many its values need, one of `RANGES`; None of all others.
     """
 
     pixels: np.ndarray
@@ -41,26 +119,46 @@ class Picture:
     height: int
     digest: str
     group: str | None = None
+    mode: str = "RGB"
+    bytes: int = 0
+    bits: int | None = None
 
     @classmethod
-    def of(cls, image: Image.Image, size: int, path: str, group: str | None = None) -> Picture:
-        """From an upright RGB image, to be resized to `size`."""
-        digest = content_digest(np.asarray(image))
-        return cls(fit(image, size), path, image.width, image.height, digest, group)
+    def of(cls, image: Image.Image, size: int, path: str, group: str | None = None, **about: Any) -> Picture:
+        """From an upright RGB image, to be resized to `size`; `about`: what else it keeps."""
+        digest = _head_of_digest(image.width, image.height)
+        for top in range(0, image.height, rows := _rows(image)):
+            bottom = min(top + rows, image.height)
+            strip = image if bottom - top == image.height else image.crop((0, top, image.width, bottom))
+            digest.update(strip.tobytes())
+        return cls(fit(image, size), path, image.width, image.height, digest.hexdigest(), group, **about)
 
 
 def content_digest(pixels: np.ndarray) -> str:
     """SHA-256, hexadecimal, of an image's shape and pixels, uint8 (H, W, 3), whatever its name and format."""
-    digest = hashlib.sha256(f"{pixels.shape[1]}×{pixels.shape[0]}".encode())
+    digest = _head_of_digest(pixels.shape[1], pixels.shape[0])
     digest.update(pixels.tobytes())
     return digest.hexdigest()
 
 
-def decode(data: bytes, size: int, name: str, path: str = "", group: str | None = None) -> Picture:
-    """Decode a JPEG, PNG or WebP file, the whole of it, so that its digest does not depend on the size asked for.
+def _head_of_digest(width: int, height: int) -> Any:
+    return hashlib.sha256(f"{width}×{height}".encode())
 
-    Turned upright as its EXIF data say; transparent parts become white; 16-bit grey is scaled to 8 bits; the first
-    frame of an animation counts.
+
+def decode(
+    data: bytes,
+    size: int,
+    name: str,
+    path: str = "",
+    group: str | None = None,
+    bits: int | None = None,
+    limits: Limits = LIMITS,
+) -> Picture:
+    """Decode an image file (see `kinds.READ`), the whole of it, so that its digest does not depend on `size`.
+
+    So a large JPEG is not decoded at a fraction of its size either, which would be faster. Turned upright as its
+    EXIF data say; transparent parts become white; the first frame of an animation counts. Of 16-bit grey the range
+    that its values need becomes that of 8 bits.
 
     Args:
         data: the file's content.
@@ -68,21 +166,34 @@ def decode(data: bytes, size: int, name: str, path: str = "", group: str | None 
         name: of the file, for the error message.
         path: of the picture.
         group: of the picture.
+        bits: the range of 16-bit grey, one of `RANGES`; None: as many as this image needs.
+        limits: of the memory that it may take.
 
     Returns:
         The picture.
 
     Raises:
-        UserError: the file is not such an image, or is damaged.
+        BadImageError: the file is not such an image, is damaged or too large, or its values are out of range.
     """
+    kind = kind_of(data[:HEAD], path or name)
+    if kind not in READ:
+        raise BadImageError(name, path, kind, _why_not(kind, data))
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return Picture.of(_rgb(image), size, path, group)
+        with Image.open(io.BytesIO(data), formats=READ[kind]) as image:
+            _refuse_previews(image)
+            needed = _memory(image, kind)
+            if needed > limits.pixels.total:
+                raise ValueError(f"{image.width:,}×{image.height:,} pixels: {limits.advice(needed, limits.pixels)}")
+            with limits.pixels.taken(needed):
+                mode, deep = image.mode, ";16" in str(image.tile)
+                upright, found = _rgb(image, kind, bits)
+                if deep and found is None:
+                    _refuse_dark_16_bits(upright)
+                return Picture.of(upright, size, path, group, mode=mode, bytes=len(data), bits=found)
+    except Image.UnidentifiedImageError:
+        raise BadImageError(name, path, kind, f"damaged {kind} file") from None
     except Exception as error:  # Pillow's decoders answer to damaged files with exceptions of a dozen kinds
-        reason = (
-            str(error) if not isinstance(error, Image.UnidentifiedImageError) else "not a JPEG, PNG or WebP file"
-        )
-        raise UserError(f"{name}: can't be read as an image: {reason}; repair or remove it") from None
+        raise BadImageError(name, path, kind, str(error) or type(error).__name__) from None
 
 
 def fit(image: Image.Image, size: int) -> np.ndarray:
@@ -103,36 +214,170 @@ def fit(image: Image.Image, size: int) -> np.ndarray:
 
 
 class ImageFile(NamedTuple):
-    """An image file still to be decoded: its content, its name for messages, and what `Picture` keeps of it."""
+    """An image file still to be read: its length in bytes, what reads it, and the rest as in `decode`."""
 
-    content: bytes
+    length: int
+    read: Callable[[], bytes]
     name: str
     path: str
     group: str | None = None
 
+    @classmethod
+    def of(cls, content: bytes, name: str, path: str) -> ImageFile:
+        """One that has been read."""
+        return cls(len(content), lambda: content, name, path)
 
-def decode_all(files: Iterable[ImageFile], size: int) -> Iterator[Picture]:
-    """Decode files on all processors, in order, holding only a few at a time; see `decode`."""
-    return in_threads(lambda file: decode(file.content, size, *file[1:]), files)
+
+def decode_all(
+    files: Iterable[ImageFile], size: int, bits: int | None = None, limits: Limits = LIMITS
+) -> Iterator[Picture | BadImageError]:
+    """Read and decode files on all processors, in order, holding only a few at a time; see `decode`.
+
+    Returns:
+        The picture of each file, or why it can't be read.
+    """
+
+    def one(file: ImageFile) -> Picture | BadImageError:
+        name, path = file.name, file.path
+        try:
+            if file.length > limits.files.total:
+                return BadImageError(name, path, "", f"a file that {limits.advice(file.length, limits.files)}")
+            with limits.files.taken(file.length):
+                return decode(file.read(), size, name, path, file.group, bits, limits)
+        except BadImageError as error:
+            return error
+        except UserError as error:
+            return BadImageError(
+                name, path, "", str(error).removeprefix(f"{name}: ").removeprefix("can't be read: ")
+            )
+
+    return in_threads(one, files)
 
 
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Do `work` for each item on all processors; yields the results in order, holding only a few at a time."""
     workers = os.cpu_count() or 1
     source = iter(items)
+    pending: deque[Future[list[Result]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        while window := list(islice(source, CHUNK * workers)):
-            yield from pool.map(work, window)
+        try:
+            while True:
+                # one more than are at work: none waits for its next ones
+                while len(pending) <= workers and (batch := list(islice(source, CHUNK))):
+                    pending.append(pool.submit(lambda items: [work(item) for item in items], batch))
+                if not pending:
+                    return
+                yield from pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def in_mib(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{-(-count >> 20):,} MiB"
+
+
+def _why_not(kind: str, data: bytes) -> str:
+    if kind:
+        return f"{kind} images are not read; convert it to JPEG or PNG"
+    return f"not a {', '.join(list(READ)[:-1])} or {list(READ)[-1]} file" if data else "the file is empty"
+
+
+def _refuse_previews(image: Image.Image) -> None:
+    """A camera's raw file may look like TIFF whose first picture is a small preview."""
+    tags: Any = getattr(image, "tag_v2", {})
+    # DNGVersion; sensor values behind colour filters, or linear ones; NewSubfileType: a smaller copy
+    if 50706 in tags or tags.get(262) in (32803, 34892) or tags.get(254, 0) & 1:
+        raise ValueError("camera raw images are not read; develop it to JPEG or PNG")
+
+
+def _memory(image: Image.Image, kind: str) -> int:
+    """Bytes that decoding an opened image takes at most, besides its file."""
+    # Pillow keeps one byte a pixel of these, four of all others
+    stored = 1 if image.mode in ("1", "L", "P") else 4
+    each = stored + (0 if image.mode == "RGB" else 4)
+    # Pillow decodes a PNG to answer `getexif`
+    if "exif" in image.info if kind == "PNG" else image.getexif().get(0x0112, 1) != 1:
+        each += 4
+    if image.info.get("progressive"):
+        # the coefficients of the whole image, 16 bits each
+        each += 6
+    if kind in ("WebP", "AVIF", "JPEG 2000"):
+        # their libraries decode whole frames of their own
+        each += 8
+    return image.width * image.height * each
+
+
+def _rows(image: Image.Image) -> int:
+    """How many rows of an image are converted at a time."""
+    return max(1, _STRIP // image.width)
+
+
+def _rgb(image: Image.Image, kind: str, bits: int | None) -> tuple[Image.Image, int | None]:
+    """The image upright in RGB, and how many bits the values of a 16-bit one need."""
     ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F":
+        raise ValueError("it holds floating-point values, of which nobody knows the range; convert it to 8 bits")
     if image.mode.startswith("I"):
-        # Pillow's own conversion of 16-bit grey clips at 255 instead of scaling
-        grey = (np.asarray(image).astype(np.int64) + 128) // 257
-        return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
+        scaled, needed = _from_16_bits(image, 16 if kind in SCALED else bits)
+        return scaled, None if kind in SCALED else needed
     if image.has_transparency_data:
         # what lies under a transparent part is arbitrary, often black with bright edges
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        return _in_strips(image, _on_white), None
+    return image.convert("RGB"), None
+
+
+def _from_16_bits(image: Image.Image, bits: int | None) -> tuple[Image.Image, int]:
+    """Grey of at most 16 bits to 8, and how many its values need; Pillow's own conversion clips at 255."""
+    transparent = image.info.get("transparency")
+    lowest, highest = 0, 0
+    for strip in _strips(image):
+        values = np.asarray(strip)
+        values = values[values != transparent] if transparent is not None else values
+        if values.size:
+            lowest, highest = min(lowest, int(values.min())), max(highest, int(values.max()))
+    needed = next((known for known in RANGES if highest < 1 << known), None)
+    if lowest < 0 or needed is None or needed > (bits or 16):
+        values_of = f"values from {lowest:,} to {highest:,}"
+        raise ValueError(
+            f"it holds {values_of}, not within the 0 to {(1 << (bits or 16)) - 1:,} of {bits or 16} bits"
+        )
+    top = (1 << (bits or needed)) - 1
+
+    def scaled(strip: Image.Image) -> Image.Image:
+        values = np.asarray(strip)
+        grey = ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+        if transparent is not None:
+            grey[values == transparent] = 255
+        return Image.fromarray(grey).convert("RGB")
+
+    return _in_strips(image, scaled), needed
+
+
+def _refuse_dark_16_bits(image: Image.Image) -> None:
+    """Of 16-bit colour Pillow keeps the upper 8 bits, of which smaller values have few or none."""
+    highest = max(high for _, high in image.getextrema())
+    if 0 < highest < 64:
+        raise ValueError("its 16-bit colours use only the lowest 14 bits or fewer; convert it to 8 bits")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _strips(image: Image.Image) -> Iterator[Image.Image]:
+    """The image from top to bottom in parts small enough to be copied."""
+    rows = _rows(image)
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _in_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """An RGB image made part by part, so that memory never holds more copies than the one."""
+    whole = Image.new("RGB", image.size)
+    top = 0
+    for strip in _strips(image):
+        whole.paste(convert(strip), (0, top))
+        top += strip.height
+    return whole

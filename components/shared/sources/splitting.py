@@ -26,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -36,6 +37,8 @@ from components.shared.errors import UserError
 from components.shared.params.schema import DataParams
 
 LABELLED = ("train", "validation", "test")
+# far above any set of images; more are a mistake in the labels
+MOST_CLASSES = 100_000
 # where an image goes that goes nowhere; beside the numbers of `SPLITS`
 LEFT_OUT = len(SPLITS)
 # that a class of so many images as are asked for has some on both sides of a cut
@@ -56,13 +59,13 @@ def check_labels(labels: Mapping[str, np.ndarray], class_names: Sequence[str], l
     """
     if is_unlabelled(labels):
         return
+    if len(class_names) > MOST_CLASSES:
+        raise UserError(f"{location}: has {len(class_names):,} classes, and at most {MOST_CLASSES:,} are possible")
     if len(class_names) < 2:
         raise UserError(
             f"{location}: has {len(class_names)} class ({', '.join(class_names)}); at least 2 are needed"
         )
-    twins = [name for name in class_names if list(class_names).count(name) > 1]
-    if twins:
-        raise UserError(f"{location}: the class name {twins[0]!r} is there twice; names must differ")
+    _check_names(class_names, location)
     for split in LABELLED:
         lowest = UNLABELLED if split == "train" else 0
         wrong = np.flatnonzero((labels[split] < lowest) | (labels[split] >= len(class_names)))
@@ -77,6 +80,28 @@ def check_labels(labels: Mapping[str, np.ndarray], class_names: Sequence[str], l
                 f"{location}: {split}: no labelled images of class {class_names[missing[0]]!r}; add some, "
                 "or leave the class or the split out"
             )
+
+
+def _check_names(class_names: Sequence[str], location: str) -> None:
+    """No name is empty, and none is there twice, be it with other white space."""
+    seen: dict[str, str] = {}
+    for name in class_names:
+        visible = " ".join(name.split())
+        if not visible:
+            raise UserError(f"{location}: the class name {name!r} is empty; give it one")
+        if visible in seen:
+            twin = seen[visible]
+            how = "is there twice" if twin == name else f"differs from {twin!r} in white space alone"
+            raise UserError(f"{location}: the class name {name!r} {how}; names must differ")
+        seen[visible] = name
+
+
+def alike(class_names: Iterable[str]) -> list[list[str]]:
+    """Class names that differ in upper and lower case alone, which may be one class or, as of letters, several."""
+    found: dict[str, list[str]] = {}
+    for name in class_names:
+        found.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    return [names for names in found.values() if len(names) > 1]
 
 
 def is_unlabelled(labels: Mapping[str, np.ndarray]) -> bool:
@@ -125,8 +150,10 @@ def plan_train(
     cuts_validation = not labels["validation"].size
 
     def members() -> list[np.ndarray]:
-        here = plan == SPLITS.index("train")
-        return [np.flatnonzero(here & (own == label)) for label in range(len(class_names))]
+        here = np.flatnonzero(plan == SPLITS.index("train"))
+        by_class = here[np.argsort(own[here], kind="stable")]
+        ends = np.searchsorted(own[by_class], np.arange(len(class_names) + 1))
+        return [by_class[begin:end] for begin, end in pairwise(ends)]
 
     if not labels["test"].size:
         chosen = hashes(keys, data.seed, "test") < data.split.test

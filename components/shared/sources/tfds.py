@@ -123,7 +123,7 @@ class TensorFlowDataset(Source):
         if split in self._labels:
             for index, row in enumerate(self._rows(self._labels[split][0])):
                 path = f"{split}/{index}"
-                yield ImageFile(row[self._image], f"{self._builder.info.full_name}: {path}", path)
+                yield ImageFile.of(row[self._image], f"{self._builder.info.full_name}: {path}", path)
 
     def _rows(self, own: str) -> Any:
         # one file after the other, so that labels and images come in the same order in every pass

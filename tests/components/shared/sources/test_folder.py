@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from components.shared.artifacts import SPLITS
 from components.shared.errors import UserError
 from components.shared.sources.folder import Folder
+from components.shared.sources.pixels import Picture
 from tests.helpers.image_trees import encode, pack_tar, pack_zip, picture, write_tree
 
 SIZE = 12
@@ -21,9 +25,9 @@ BOTH = {"train/cat": 3, "train/dog": 4, "test/cat": 2, "test/dog": 2}
 FULL = {**BOTH, "validation/cat": 1, "validation/dog": 1, "unlabelled": 5}
 
 
-def contents(path):
+def contents(path, **options):
     """Labels and images of all splits."""
-    with Folder(path, SIZE) as source:
+    with Folder(path, SIZE, **options) as source:
         return source.class_names, {
             split: (source.labels(split).tolist(), [image.pixels.tobytes() for image in source.images(split)])
             for split in SPLITS
@@ -54,10 +58,69 @@ def test_a_picture_tells_its_file_and_size(tree):
 
 
 def test_classes_alone_are_all_training_images(tmp_path):
-    names, splits = contents(write_tree(tmp_path / "images", {"b": 2, "a/deep/er": 1, "a": 1}))
+    names, splits = contents(write_tree(tmp_path / "images", {"b": 2, "a": 1}))
     assert names == ["a", "b"]
-    assert splits["train"][0] == [0, 0, 1, 1]
+    assert splits["train"][0] == [0, 1, 1]
     assert not splits["test"][0]
+
+
+NESTED = {"animals/cat": 2, "animals/dog": 1, "plants/oak": 2}
+
+
+def test_folders_inside_a_class_are_refused_unless_one_says_which_names_the_class(tmp_path):
+    root = write_tree(tmp_path / "images", NESTED)
+    with pytest.raises(UserError) as caught:
+        Folder(root, SIZE)
+    assert str(caught.value) == (
+        f"{root}/animals/cat/0000.png: lies in folders inside animals/; set data.class_folder=last if cat is its "
+        "class, or data.class_folder=first if animals is"
+    )
+    names, splits = contents(root, class_folder="last")
+    assert (names, splits["train"][0]) == (["cat", "dog", "oak"], [0, 0, 1, 2, 2])
+    names, splits = contents(root, class_folder="first")
+    assert (names, splits["train"][0]) == (["animals", "plants"], [0, 0, 0, 1, 1])
+
+
+def test_the_last_folder_names_the_class_in_each_split(tmp_path):
+    root = write_tree(tmp_path / "images", {f"{split}/{name}": 2 for split in ("Train", "TEST") for name in NESTED})
+    names, splits = contents(root, class_folder="last")
+    assert names == ["cat", "dog", "oak"]
+    assert splits["test"][0] == [0, 0, 1, 1, 2, 2]
+
+
+def test_two_folders_of_one_name_are_not_one_class(tmp_path):
+    root = write_tree(tmp_path / "images", {"animals/bat": 1, "sports/bat": 1, "sports/ball": 1})
+    with pytest.raises(UserError, match=r"sports/bat/0000.png: class 'bat' has images in animals/bat/ too; rename"):
+        Folder(root, SIZE, class_folder="last")
+
+
+def test_splits_inside_other_folders_are_pointed_at(tmp_path):
+    root = write_tree(tmp_path / "images", {"Dataset/train/cat": 1, "Dataset/test/cat": 1, "Examples": 1})
+    for class_folder in (None, "last"):
+        with pytest.raises(UserError, match=r"test/ names a split, but lies inside other folders; set"):
+            Folder(root, SIZE, class_folder=class_folder)
+
+
+@pytest.mark.parametrize(
+    ("train", "others"),
+    [
+        ("Training", {"Testing": "test"}),
+        ("TRAIN", {"Val": "validation", "Holdout": "test", "Unsup": "unlabelled"}),
+        ("train", {"dev": "validation", "test": "test", "unsupervised": "unlabelled"}),
+        ("training", {"eval": "validation", "testing": "test", "Unlabelled": "unlabelled"}),
+    ],
+)
+def test_splits_go_by_their_usual_names_in_any_case(tmp_path, train, others):
+    folders = {f"{train}/{name}": 2 for name in "ab"}
+    for folder, split in others.items():
+        folders |= {folder: 3} if split == "unlabelled" else {f"{folder}/{name}": 1 for name in "ab"}
+    with Folder(write_tree(tmp_path / "images", folders), SIZE) as source:
+        assert source.class_names == ["a", "b"]
+        assert source.splits == {"train": train, **{split: folder for folder, split in others.items()}}
+        assert {split: len(source.labels(split)) for split in SPLITS if len(source.labels(split))} == {
+            "train": 4,
+            **{split: 3 if split == "unlabelled" else 2 for split in others.values()},
+        }
 
 
 @pytest.mark.parametrize("prefix", ["", "download/"])
@@ -89,6 +152,76 @@ def test_endings_in_either_case_and_all_kinds(tmp_path):
     assert contents(root)[1]["train"][0] == [0] * 6 + [1] * 6
 
 
+WITHOUT_A_USUAL_ENDING = {
+    "a.jfif": "JPEG",
+    "b.jpe": "JPEG",
+    "c.ppm": "PPM",
+    "d.bmp": "BMP",
+    "e.gif": "GIF",
+    "f.tif": "TIFF",
+    "g.j2k": "JPEG2000",
+    "h.avif": "AVIF",
+    "i": "PNG",
+    "j.jpg.1": "JPEG",
+    "k.txt": "WEBP",
+}
+
+
+@pytest.mark.parametrize("pack", [None, pack_zip])
+def test_images_are_known_by_their_content(tmp_path, pack):
+    root = tmp_path / "images"
+    for folder in ("x", "y"):
+        (root / folder).mkdir(parents=True)
+        for name, kind in WITHOUT_A_USUAL_ENDING.items():
+            (root / folder / name).write_bytes(encode(picture(name, 20), kind))
+        (root / folder / "notes.txt").write_text("BM is no bitmap, and P6 no pixmap")
+        (root / folder / "table.csv").write_text("")
+    with Folder(pack(root, tmp_path / "images.zip") if pack else root, SIZE) as source:
+        assert len(source.labels("train")) == 2 * len(WITHOUT_A_USUAL_ENDING)
+        assert all(isinstance(image, Picture) for image in source.images("train"))
+        assert source.others == [
+            (f"{folder}/{name}", kind)
+            for folder in ("x", "y")
+            for name, kind in (("notes.txt", ".txt"), ("table.csv", ".csv"))
+        ]
+
+
+UNREAD = {
+    "Photoshop": (b"8BPS\0\1", "a.psd"),
+    "HEIC": (b"\0\0\0\x18ftypheic", "a.heic"),
+    "JPEG XL": (b"\xff\x0a\0\0", "a.jpg"),
+    "icon": (b"\0\0\1\0\1\0\x10\x10", "a"),
+    "camera raw": (b"II*\0\x10\0\0\0CR\2\0", "a.cr2"),
+    "TGA": (b"\0\0\2", "a.tga"),
+    "SVG": (b"<?xml version='1.0'?>\n<svg>", "a.svg"),
+}
+
+
+@pytest.mark.parametrize(("kind", "content", "name"), [(kind, *file) for kind, file in UNREAD.items()], ids=UNREAD)
+def test_images_of_kinds_that_are_not_read_are_told(tmp_path, kind, content, name):
+    root = write_tree(tmp_path / "images", {"x": 1, "y": 1})
+    (root / "y" / name).write_bytes(content)
+    with Folder(root, SIZE) as source:
+        (bad,) = (image for image in source.images("train") if not isinstance(image, Picture))
+    assert (bad.path, bad.kind) == (f"y/{name}", kind)
+    assert str(bad) == (
+        f"{root}/y/{name}: can't be read as an image: {kind} images are not read; convert it to JPEG or PNG; "
+        "repair or remove it"
+    )
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    root = write_tree(tmp_path / "images", {"x": 1, "y": 1})
+    with (root / "y/sparse.jpg").open("wb") as file:
+        file.truncate(3 << 30)
+    with Folder(root, SIZE, memory=64) as source:
+        first, second, bad = source.images("train")
+    assert isinstance(first, Picture) and isinstance(second, Picture)
+    assert bad.reason == (
+        "a file that takes 3,072 MiB, and 16 MiB are allowed by data.memory = 64; 12288 is enough"
+    )
+
+
 def test_hidden_files_and_other_files_are_left_alone(tree, tmp_path):
     before = contents(tree)
     (tree / "__MACOSX/train/cat").mkdir(parents=True)
@@ -99,6 +232,10 @@ def test_hidden_files_and_other_files_are_left_alone(tree, tmp_path):
     (tree / "train/cat/.DS_Store").write_bytes(b"?")
     (tree / "train/cat/._0000.png").write_bytes(b"?")
     (tree / "train/labels.csv").write_text("x")
+    for junk in ("@eaDir/0000.png", ".ipynb_checkpoints/1.png", "Thumbs.db", "desktop.ini"):
+        (tree / "train/cat" / junk).parent.mkdir(exist_ok=True)
+        (tree / "train/cat" / junk).write_bytes(encode(picture("junk")))
+    (tree / "@eaDir").mkdir()
     (tree / "README.md").write_text("x")
     assert contents(tree) == before
     assert contents(pack_zip(tree, tmp_path / "images.zip")) == before
@@ -124,8 +261,14 @@ def test_order_does_not_depend_on_the_file_system(tree, monkeypatch):
     with Folder(tree, SIZE) as source:
         digest = source.digest()
     before = contents(tree)
-    listing = Path.iterdir
-    monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(listing(self), reverse=True)))
+    listing = os.scandir
+
+    @contextlib.contextmanager
+    def backwards(folder):
+        with listing(folder) as entries:
+            yield sorted(entries, key=lambda entry: entry.name, reverse=True)
+
+    monkeypatch.setattr(os, "scandir", backwards)
     assert contents(tree) == before
     with Folder(tree, SIZE) as source:
         assert source.digest() == digest
@@ -167,13 +310,19 @@ def test_a_windows_archive_with_backslashes_is_read(tree, tmp_path):
     assert contents(tmp_path / "w.zip") == contents(tree)
 
 
-def damage(path):
-    path.write_bytes(path.read_bytes()[:60])
+@pytest.mark.parametrize("pack", [None, pack_zip, lambda root, path: pack_tar(root, path, "w")])
+def test_every_bad_file_is_told_and_the_others_are_read(tree, tmp_path, pack):
+    names = [f"train/dog/000{number}.png" for number in (0, 2, 3)]
+    for name in names:
+        (tree / name).write_bytes((tree / name).read_bytes()[:60])
+    with Folder(pack(tree, tmp_path / "packed") if pack else tree, SIZE) as source:
+        found = list(source.images("train"))
+    assert [getattr(image, "reason", "") != "" for image in found] == [False] * 3 + [True, False, True, True]
+    assert [image.path for image in found[3:]] == [f"train/dog/000{number}.png" for number in range(4)]
 
 
 BAD_FOLDERS = {
     "no images": ({"notes": 0}, None, "{root}: holds no images"),
-    "damaged image": (BOTH, lambda r: damage(r / "test/dog/0001.png"), "{root}/test/dog/0001.png: can't be read"),
     "empty class": ({**BOTH, "train/eel": 0}, None, "{root}: class 'eel' of train holds no images"),
     "empty class of test": ({**BOTH, "test/dog": 0}, None, "{root}: class 'dog' of test holds no images"),
     "empty split": ({**BOTH, "validation": 0}, None, "the split validation holds no images"),
@@ -185,7 +334,6 @@ BAD_FOLDERS = {
     "one split twice": ({**BOTH, "val/cat": 1, "validation/cat": 1}, None, "names the same split as val/"),
     "loose image": (BOTH, lambda r: write_tree(r, {"train": 1}), "{root}/train/0000.png: is in no class folder"),
     "loose on top": (BOTH, lambda r: write_tree(r, {".": 1}), "{root}/0000.png: is in no class folder"),
-    "other image": (BOTH, lambda r: (r / "test/dog/x.TIFF").touch(), "{root}/test/dog/x.TIFF: .tiff images"),
     "dead link": (BOTH, lambda r: (r / "test/dog/x.png").symlink_to("gone"), "{root}/test/dog/x.png: a link to"),
     "loop": (BOTH, lambda r: (r / "test/dog/x").symlink_to(r), "{root}/test/dog/x: links to a folder"),
 }  # fmt: skip
@@ -210,20 +358,22 @@ def test_an_undecodable_name_is_refused(tree):
 
 
 def test_an_unreadable_image_is_named(tree, monkeypatch):
-    def refuse(self):
+    def refuse(self, mode):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with (
-        Folder(tree, SIZE) as source,
-        pytest.raises(UserError, match=r"train/cat/0000.png: can't be read: Permission"),
-    ):
-        list(source.images("train"))
+    with Folder(tree, SIZE) as source:
+        monkeypatch.setattr(Path, "open", refuse)
+        errors = list(source.images("train"))
+    assert str(errors[0]) == (
+        f"{tree}/train/cat/0000.png: can't be read as an image: Permission denied; repair or remove it"
+    )
 
 
 def test_a_missing_path_says_what_to_do(tmp_path):
-    with pytest.raises(UserError, match=r"data.path = .*gone: nothing there; run `dvc pull`, or put your images"):
+    with pytest.raises(UserError, match=r"data.path = .*gone: nothing there; put your images there, or run"):
         Folder(tmp_path / "gone", SIZE)
+    with pytest.raises(UserError, match=r"data/sample/gone.zip: nothing there; run `dvc pull -r sample`$"):
+        Folder(Path("data/sample/gone.zip"), SIZE)
 
 
 def make_zip(path, name, mode=0o100644, *, twice=False):
@@ -288,11 +438,12 @@ def test_a_damaged_entry_of_a_zip_is_named(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.index(b"train/a/2.png") + 60] ^= 255
     path.write_bytes(data)
-    with (
-        Folder(path, SIZE) as source,
-        pytest.raises(UserError, match=r"x.zip: train/a/2.png: can't be unpacked: Bad CRC"),
-    ):
-        list(source.images("train"))
+    with Folder(path, SIZE) as source:
+        errors = [str(image) for image in source.images("train") if not isinstance(image, Picture)]
+    assert errors == [
+        f"{path}: train/a/2.png: can't be read as an image: can't be unpacked: Bad CRC-32 for file "
+        "'train/a/2.png'; pack the archive again; repair or remove it"
+    ]
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
@@ -300,9 +451,33 @@ def test_half_an_archive_is_refused_in_one_line(tree, tmp_path, kind):
     path = tmp_path / f"images.{kind}"
     pack_zip(tree, path) if kind == "zip" else pack_tar(tree, path, "w:" + kind.partition(".")[2])
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match="neither a folder nor a readable zip or tar archive") as caught:
+    with pytest.raises(UserError, match=r"archive that breaks off|neither a folder nor a readable zip") as caught:
         contents(path)
     assert "\n" not in str(caught.value)
+    if kind == "zip":
+        length = path.stat().st_size
+        assert str(caught.value) == (
+            f"{path}: a zip archive that breaks off after {length:,} bytes; copy or download it again"
+        )
+
+
+@pytest.mark.parametrize(
+    ("start", "what"), [(b"7z\xbc\xaf\x27\x1c", "a 7z archive"), (b"\x28\xb5\x2f\xfd", "packed by zstd")]
+)
+def test_an_archive_of_another_kind_is_named(tmp_path, start, what):
+    (tmp_path / "x").write_bytes(start + bytes(2000))
+    with pytest.raises(UserError, match=f"x: {what}, which is not read; unpack it, or pack it as .zip, .tar or"):
+        Folder(tmp_path / "x", SIZE)
+
+
+def test_a_full_folder_for_temporary_files_is_named(tree, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = pack_tar(tree, tmp_path / "x.tar.gz", "w:gz")
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(UserError, match=r"x.tar.gz: no room in /.* to unpack it \(0 bytes fit\); set TMPDIR to a"):
+        Folder(path, SIZE)
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path):

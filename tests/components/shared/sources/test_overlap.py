@@ -150,7 +150,7 @@ def test_groups_are_never_divided(tmp_path, group, name):
         path = root / name.format(index // 3, index % 3)
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(image).save(path)
-    _, divided, _ = run(root, out="without")
+    _, divided, _ = run(root, "data.class_folder=first", out="without")
     _, files, _ = run(root, f"data.group={group}")
 
     def places(found):

@@ -96,9 +96,9 @@ def without_bytes(path):
 
 
 BAD = {
-    "empty folder": (lambda r: None, "{root}: holds no train*.parquet; put train.parquet and test.parquet there"),
-    "no train": (lambda r: write(r / "test.parquet", [0, 1]), "{root}: holds no train*.parquet"),
-    "odd name": (lambda r: write(r / "data.parquet", [0]), "{root}/data.parquet: the name must begin with train"),
+    "empty folder": (lambda r: None, "{root}: holds no train.parquet; put train.parquet and test.parquet there"),
+    "no train": (lambda r: write(r / "test.parquet", [0, 1]), "{root}: holds no train.parquet"),
+    "odd name": (lambda r: write(r / "data.parquet", [0]), "{root}/data.parquet: no name of a split"),
     "no parquet": (lambda r: (r / "train.parquet").write_text("x"), "train.parquet: not readable as Parquet"),
     "column image": (
         lambda r: write(r / "train.parquet", [0], columns=("img", "label")),
@@ -122,19 +122,41 @@ BAD = {
     ),
     "missing shard": (
         lambda r: write(r / "train-00001-of-00002.parquet", [0]),
-        "{root}: train-00001-of-00002.parquet are not the 2 shards of one split",
+        "{root}: train-00001-of-00002.parquet are not one file, nor all the 2 shards, of one split",
     ),
     "shards and the whole": (
         lambda r: write(r / "train-00000-of-00001.parquet", [0]) and write(r / "train.parquet", [0]),
-        "are not the 1 shards of one split",
+        "are not one file, nor all the 1 shards, of one split",
+    ),
+    "an old copy": (
+        lambda r: write(r / "train.parquet", [0, 1]) and write(r / "train_old.parquet", [0, 1]),
+        "{root}/train_old.parquet: no name of a split, such as train.parquet or unlabelled.parquet, nor of a shard",
+    ),
+    "a word that begins like a split": (
+        lambda r: write(r / "train.parquet", [0, 1]) and write(r / "valuation.parquet", [0, 1]),
+        "{root}/valuation.parquet: no name of a split",
+    ),
+    "one split under two names": (
+        lambda r: (
+            write(r / "train.parquet", [0]) and write(r / "val.parquet", [0]) and write(r / "dev.parquet", [0])
+        ),
+        "{root}: dev.parquet, val.parquet are not one file, nor all the shards, of one split",
+    ),
+    "labels from 1": (
+        lambda r: write(r / "train.parquet", [1, 2, 3], names=None),
+        "{root}: the labels go from 1 to 3, but must begin with 0; subtract 1 from each",
+    ),
+    "labels from 1 with names": (
+        lambda r: write(r / "train.parquet", [1, 2], names=("cat", "dog")),
+        "{root}: the labels go from 1 to 2, but must begin with 0",
+    ),
+    "labels that are no numbers of classes": (
+        lambda r: write(r / "train.parquet", [0, 20_000_000], names=None),
+        "{root}: label 20,000,000 means 20,000,001 classes, and at most 100,000 are possible; number the classes",
     ),
     "other names in test": (
         lambda r: write(r / "train.parquet", [0]) and write(r / "test.parquet", [0], names=("dog", "cat")),
         "train.parquet: has other class names than test.parquet",
-    ),
-    "image stored elsewhere": (
-        lambda r: without_bytes(r / "train.parquet"),
-        "{root}/train.parquet: row 1: image.bytes is empty; store the image in the file",
     ),
 }  # fmt: skip
 
@@ -149,10 +171,32 @@ def test_bad_files_are_refused_in_one_line(tmp_path, make, expected):
 
 
 def test_a_damaged_image_is_named_by_its_row(tmp_path):
-    images = [{"bytes": encode(picture("a")), "path": "a.png"}, {"bytes": b"?", "path": "b.png"}]
-    pq.write_table(pa.table({"image": pa.array(images, IMAGE), "label": [0, 1]}), tmp_path / "train.parquet")
-    with pytest.raises(UserError, match=r"train.parquet: row 1: can't be read as an image"):
-        list(Parquet(tmp_path, SIZE).images("train"))
+    images = [{"bytes": data, "path": "a.png"} for data in (encode(picture("a")), b"?", None)]
+    pq.write_table(pa.table({"image": pa.array(images, IMAGE), "label": [0, 1, 1]}), tmp_path / "train.parquet")
+    good, *bad = Parquet(tmp_path, SIZE).images("train")
+    assert good.path == "train.parquet: row 0"
+    assert str(bad[0]).startswith(f"{tmp_path}/train.parquet: row 1: can't be read as an image: not a JPEG, PNG")
+    assert bad[1].reason == "image.bytes is empty; store the image in the file"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"],
+        ["train-00000-of-00001-0123456789abcdef.parquet"],
+        ["train_0.parquet", "train_1.parquet", "train_2.parquet"],
+        ["train.1.parquet", "train.2.parquet"],
+        ["TRAIN.parquet"],
+    ],
+    ids=lambda names: names[-1],
+)
+def test_the_usual_names_of_shards_are_known(tmp_path, names):
+    for name in reversed(names):
+        write(tmp_path / name, [0, 1])
+    source = Parquet(tmp_path, SIZE)
+    assert [image.path for image in source.images("train")] == [
+        f"{name}: row {row}" for name in names for row in (0, 1)
+    ]
 
 
 def test_a_damaged_file_is_refused_in_one_line(tmp_path):
@@ -167,7 +211,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path):
 
 def test_a_missing_folder_says_what_to_do(tmp_path):
     with pytest.raises(
-        UserError, match=r"data.path = .*gone: no such folder; run `dvc pull`, or put train.parquet"
+        UserError, match=r"data.path = .*gone: no such folder; put train.parquet and test.parquet there"
     ):
         Parquet(tmp_path / "gone", SIZE)
     path = write(tmp_path / "train.parquet", [0])

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import struct
+import threading
+import time
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from components.shared.errors import UserError
-from components.shared.sources.pixels import CHUNK, ImageFile, content_digest, decode, decode_all
+from components.shared.sources.pixels import (
+    CHUNK,
+    BadImageError,
+    ImageFile,
+    Limits,
+    Picture,
+    content_digest,
+    decode,
+    decode_all,
+    fit,
+)
 from tests.helpers.image_trees import encode, picture
 
 SIZE = 16
@@ -109,6 +124,120 @@ def test_the_short_cut_for_large_photographs_looks_the_same():
     assert np.abs(decode(data, 64, "a").pixels.astype(int) - np.asarray(whole)).mean() < 1.5
 
 
+def grey_16(highest, size=SIZE):
+    return np.linspace(0, highest, size * size).round().astype(np.uint16).reshape(size, size)
+
+
+@pytest.mark.parametrize(("highest", "bits"), [(255, 8), (1000, 10), (4095, 12), (4096, 14), (16384, 16)])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_by_the_range_that_it_needs(kind, highest, bits):
+    grey = grey_16(highest)
+    decoded = decode(encode(grey, kind), SIZE, "a")
+    assert (decoded.bits, decoded.mode) == (bits, "I;16")
+    np.testing.assert_array_equal(decoded.pixels[..., 0], np.round(grey / (2**bits - 1) * 255))
+
+
+def test_16_bit_grey_is_scaled_by_the_range_asked_for_or_refused():
+    grey = grey_16(1000)
+    decoded = decode(encode(grey), SIZE, "a", bits=12)
+    assert decoded.bits == 10
+    np.testing.assert_array_equal(decoded.pixels[..., 0], np.round(grey / 4095 * 255))
+    with pytest.raises(BadImageError, match=r"holds values from 0 to 5,000, not within the 0 to 4,095 of 12 bits"):
+        decode(encode(grey_16(5000)), SIZE, "a", bits=12)
+
+
+def test_a_format_that_states_its_range_is_scaled_by_that():
+    content = b"P5 16 16 4095\n" + grey_16(2047).astype(">u2").tobytes()
+    decoded = decode(content, SIZE, "a.pgm")
+    assert (int(decoded.pixels.max()), decoded.bits) == (127, None)
+
+
+@pytest.mark.parametrize("values", [picture("grey", SIZE)[..., 0], grey_16(4095)], ids=["8 bits", "16 bits"])
+def test_the_transparent_value_of_grey_becomes_white(values):
+    values = values.copy()
+    values[:4] = 7
+    values[4:][values[4:] == 7] = 8
+    decoded = decode(saved(Image.fromarray(values), transparency=7), SIZE, "a").pixels
+    assert (decoded[:4] == 255).all()
+    assert decoded[4:, :, 0].min() < 70
+
+
+@pytest.mark.parametrize("transparent", [np.uint16(65535)])
+def test_a_transparent_value_does_not_widen_the_range(transparent):
+    values = grey_16(4095)
+    values[0] = transparent
+    decoded = decode(saved(Image.fromarray(values), transparency=int(transparent)), SIZE, "a")
+    assert decoded.bits == 12
+    assert (decoded.pixels[0] == 255).all()
+
+
+def png_of_16_bit_colour(highest):
+    """By hand, since Pillow writes none."""
+    values = np.repeat(grey_16(highest)[..., None], 3, axis=2).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = struct.pack(">IIBBBBB", SIZE, SIZE, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_16_bit_colour_of_a_smaller_range_is_refused_since_it_would_be_black():
+    assert decode(png_of_16_bit_colour(65535), SIZE, "a").pixels.max() == 255
+    with pytest.raises(BadImageError, match=r"16-bit colours use only the lowest 14 bits or fewer"):
+        decode(png_of_16_bit_colour(4095), SIZE, "a")
+
+
+def test_floating_point_is_refused():
+    with pytest.raises(BadImageError, match=r"it holds floating-point values, of which nobody knows the range"):
+        decode(saved(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF"), SIZE, "a")
+
+
+@pytest.mark.parametrize("tags", [{50706: b"\1\4\0\0"}, {254: 1}], ids=["DNG", "a preview"])
+def test_the_small_preview_in_a_raw_file_of_a_camera_is_not_taken_for_it(tags):
+    data = saved(Image.fromarray(picture("a", SIZE)), "TIFF", tiffinfo=TiffImagePlugin.ImageFileDirectory_v2())
+    assert decode(data, SIZE, "a.dng").width == SIZE
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        info[tag] = value
+    with pytest.raises(BadImageError, match=r"camera raw images are not read; develop it to JPEG or PNG"):
+        decode(saved(Image.fromarray(picture("a", SIZE)), "TIFF", tiffinfo=info), SIZE, "a.dng")
+
+
+def test_the_content_counts_not_the_ending():
+    np.testing.assert_array_equal(
+        decode(encode(picture("a", SIZE)), SIZE, "a.jpg").pixels,
+        decode(encode(picture("a", SIZE)), SIZE, "a").pixels,
+    )
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16"])
+def test_an_image_that_takes_more_memory_than_there_is_is_refused_before_it_is_decoded(mode):
+    image = Image.new(mode, (5000, 5000))
+    data = saved(image)
+    with pytest.raises(BadImageError) as caught:
+        decode(data, SIZE, "a", limits=Limits(64))
+    assert re.search(
+        r"a: can't be read as an image: 5,000×5,000 pixels: takes \d+ MiB, and 48 MiB are allowed by data.memory = "
+        r"64; \d+ is enough; repair or remove it$",
+        str(caught.value),
+    )
+    enough = int(re.search(r"; (\d+) is enough", str(caught.value))[1])
+    assert decode(data, SIZE, "a", limits=Limits(enough)).width == 5000
+    with pytest.raises(BadImageError):
+        decode(data, SIZE, "a", limits=Limits(enough - 1))
+
+
+def test_a_large_image_is_converted_in_parts_with_the_same_result():
+    pixels = np.dstack([picture("a", (1500, 1400)), picture("b", (1500, 1400))[..., 0]])
+    image = Image.fromarray(pixels)
+    whole = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    decoded = decode(encode(pixels), 1400, "a")
+    assert decoded.digest == content_digest(np.asarray(whole))
+    np.testing.assert_array_equal(decoded.pixels, fit(whole, 1400))
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -117,9 +246,18 @@ def test_the_short_cut_for_large_photographs_looks_the_same():
         encode(picture("a", 40))[:300],
         encode(picture("a", 40), "JPEG")[:500],
         encode(picture("a", 40), "WEBP")[:200],
-        encode(picture("a", 40), "BMP"),
+        encode(picture("a", 40), "BMP")[:200],
+        encode(picture("a", 40), "TIFF")[:200],
+        encode(picture("a", 40), "GIF")[:200],
+        encode(picture("a", 40), "PPM")[:200],
+        encode(picture("a", 40), "ICO"),
     ],
-    ids=["empty", "text", "half a PNG", "half a JPEG", "half a WebP", "BMP"],
+    ids=[
+        "empty",
+        "text",
+        *(f"half a {kind}" for kind in ("PNG", "JPEG", "WebP", "BMP", "TIFF", "GIF", "PPM")),
+        "ICO",
+    ],
 )
 def test_a_damaged_file_is_named_in_one_line(data):
     with pytest.raises(UserError) as caught:
@@ -135,7 +273,7 @@ def test_many_images_come_in_order_and_are_read_only_as_needed():
     def files():
         for index in range(2000):
             read.append(index)
-            yield ImageFile(encode(np.full((SIZE, SIZE, 3), index % 251, np.uint8)), str(index), "")
+            yield ImageFile.of(encode(np.full((SIZE, SIZE, 3), index % 251, np.uint8)), str(index), "")
 
     decoded = decode_all(files(), SIZE)
     first = next(decoded)
@@ -143,11 +281,35 @@ def test_many_images_come_in_order_and_are_read_only_as_needed():
     assert [int(image.pixels[0, 0, 0]) for image in (first, *decoded)] == [i % 251 for i in range(2000)]
 
 
-def test_a_damaged_file_among_many_is_named():
+def test_damaged_files_among_many_are_named_and_the_others_read():
     good = encode(picture("a", SIZE))
-    files = [ImageFile(good if index != 70 else b"?", str(index), "") for index in range(90)]
-    with pytest.raises(UserError, match=r"^70: "):
-        list(decode_all(files, SIZE))
+    files = [ImageFile.of(good if index not in (3, 70) else b"?", str(index), "") for index in range(90)]
+    found = list(decode_all(files, SIZE))
+    assert [index for index, image in enumerate(found) if isinstance(image, BadImageError)] == [3, 70]
+    assert str(found[70]).startswith("70: can't be read as an image: not a JPEG, PNG, ")
+    assert sum(isinstance(image, Picture) for image in found) == 88
+
+
+def test_files_and_pixels_together_stay_within_the_limits():
+    """Each thread counts what it holds; more than the limits allow never is held at once."""
+    limits, lock = Limits(64), threading.Lock()
+    held, most = 0, 0
+    content = saved(Image.new("RGB", (2000, 1500)))
+
+    def read():
+        nonlocal held, most
+        with lock:
+            held += 1
+            most = max(most, held)
+        time.sleep(0.01)
+        with lock:
+            held -= 1
+        return content
+
+    # as if each file were as long as all files together may be
+    files = [ImageFile(limits.files.total, read, "", "") for _ in range(40)]
+    assert all(isinstance(image, Picture) for image in decode_all(files, SIZE, limits=limits))
+    assert most == 1
 
 
 def test_a_digest_is_of_the_whole_image_whatever_its_name_format_and_size_asked_for():
