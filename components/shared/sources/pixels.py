@@ -356,7 +356,7 @@ def _from_16_bits(image: Image.Image, bits: int | None) -> tuple[Image.Image, in
 
 def _refuse_dark_16_bits(image: Image.Image) -> None:
     """Of 16-bit colour Pillow keeps the upper 8 bits, of which smaller values have few or none."""
-    highest = max(high for _, high in image.getextrema())
+    highest = int(np.asarray(image.getextrema()).max())
     if 0 < highest < 64:
         raise ValueError("its 16-bit colours use only the lowest 14 bits or fewer; convert it to 8 bits")
 

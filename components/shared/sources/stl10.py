@@ -61,7 +61,7 @@ class Stl10(TensorFlowDataset):
         for number, digest in enumerate(digests):
             numbers[digest].append(number)
         # of equal images each is found once
-        return np.array([numbers[_digest(file.content)].pop() in members for file in self._files("train")], bool)
+        return np.array([numbers[_digest(file.read())].pop() in members for file in self._files("train")], bool)
 
 
 def _digest(content: bytes) -> bytes:

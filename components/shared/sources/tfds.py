@@ -33,7 +33,7 @@ from components.shared.errors import UserError, first_line
 from components.shared.params.explain import did_you_mean
 from components.shared.params.schema import DataParams
 from components.shared.sources import SPLIT_NAMES, Source
-from components.shared.sources.pixels import ImageFile, Picture, decode_all
+from components.shared.sources.pixels import BadImageError, ImageFile, Picture, decode_all
 
 PUBLISHED = True
 CACHE = ".cache/tensorflow_datasets"
@@ -77,7 +77,7 @@ class TensorFlowDataset(Source):
         """Labels of a split: int64, shape (N,)."""
         return self._labels[split][1] if split in self._labels else np.zeros(0, np.int64)
 
-    def images(self, split: str) -> Iterator[Picture]:
+    def images(self, split: str) -> Iterator[Picture | BadImageError]:
         """Images of a split, in the order in which they were prepared."""
         return decode_all(self._files(split), self._size)
 
