@@ -44,7 +44,7 @@ def search(dataset: Path, encoder: Path, out: Path, params: Params, seed: int) -
     inputs = {"dataset": dataset, "encoder": encoder}
     with working("search", out, params, inputs, data.manifest.name, seed) as work:
         work.run.dataset(data, "training")
-        return run_search(data, pretrained, params, seed, work)
+        return run_search(data, Path(encoder), pretrained, params, seed, work)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,10 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+# of several processes at work each has a line of the terminal, and says in a log what it works on
+line = 0
+about = ""
+
 
 class Progress:
     """Reports how far a piece of work is.
@@ -20,11 +24,11 @@ class Progress:
     """
 
     def __init__(self, label: str, total: int, unit: str, every: float = 5.0):
-        self.label, self.total, self.unit, self.every = label, total, unit, every
+        self.label, self.total, self.unit, self.every = f"{label}{about}", total, unit, every
         self.done = self._first = 0
         self._start = time.monotonic()
         self._printed = -float("inf")
-        self._bar = tqdm(total=total, desc=label, unit=unit) if sys.stderr.isatty() else None
+        self._bar = tqdm(total=total, desc=self.label, unit=unit, position=line) if sys.stderr.isatty() else None
 
     def start_at(self, done: int) -> None:
         """Go on from work finished by an earlier run."""

@@ -1,9 +1,9 @@
 """Several whole trainings of a step: each finished one is kept, and together they make the step's folder.
 
-A replicate is one seed for pretraining, its probe and its fine-tuning; the baseline has as many. On a laptop one
-process trains a step's replicates one after another, and keeps what is finished under `.cache/replicates/`, so that
-a killed run goes on after the last one, and another list of seeds trains only those that are new. Kubeflow runs
-each as a task of its own, and gathers them likewise.
+A replicate is one seed for pretraining, its probe and its fine-tuning; the baseline has as many. On a laptop a step
+trains its replicates one after another, or side by side where `runtime.threads` leaves cores for several, and keeps
+what is finished under `.cache/replicates/`, so that a killed run goes on after it, and another list of seeds trains
+only those that are new. Kubeflow runs each as a task of its own, and gathers them likewise.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from components.shared import progress
 from components.shared.artifacts import (
     Dataset,
     Result,
@@ -29,11 +31,12 @@ from components.shared.code import code_digest
 from components.shared.digests import value_digest
 from components.shared.errors import UserError, first_line
 from components.shared.evaluation.statistics import spread
-from components.shared.params.schema import Params, from_plain, params_digest
+from components.shared.params.schema import Params, from_plain, params_digest, to_plain
 from components.shared.step import working
 from components.shared.steps import STEPS
 from components.shared.training.backend import start_backend
-from components.shared.training.distributed import is_chief, require_single
+from components.shared.training.distributed import is_chief, rank_and_count, require_single
+from components.shared.training.side_by_side import keep_to, side_by_side
 
 KEPT = Path(".cache/replicates")
 # the step that several processes may do together
@@ -75,16 +78,23 @@ def train_replicates(
         require_single(step)
     require_writable(KEPT, "finished trainings")
     about_first = STEPS[step].replicates == "first"
-    folders: dict[int, Path] = {}
     seeds = seeds[:1] if about_first else seeds
-    for seed in seeds:
-        own = {name: _of_seed(name, folder, seed) for name, folder in inputs.items()}
-        folders[seed] = _kept(step, own, params, seed)
-        # of several processes all must go the same way: whether it is there is asked before anybody writes
-        if not (folders[seed] / "result.json").exists():
-            if len(seeds) > 1 and is_chief():
-                print(f"{step}: replicate {len(folders)} of {len(seeds)}, seed {seed}", flush=True)
-            function(*own.values(), folders[seed], params, seed)
+    own = {seed: {name: _of_seed(name, folder, seed) for name, folder in inputs.items()} for seed in seeds}
+    number = {seed: f"replicate {index} of {len(seeds)}" for index, seed in enumerate(seeds, 1)}
+    keep_to(params.runtime.threads)
+    # processes of one training share its cores as they like
+    alone = rank_and_count()[1] == 1
+    with side_by_side(params.runtime.threads if alone else None, len(seeds)) as pool:
+        if pool is None:
+            folders = {seed: _train(step, function, own[seed], params, seed, number[seed]) for seed in seeds}
+        else:
+            plain = to_plain(params)
+            jobs = {
+                pool.submit(_train_there, step, function, own[seed], plain, seed, number[seed]): seed
+                for seed in seeds
+            }
+            done = {jobs[job]: job.result() for job in as_completed(jobs)}
+            folders = {seed: done[seed] for seed in seeds}
     if not is_chief():
         return
     _prune(step, list(folders.values()))
@@ -92,6 +102,25 @@ def train_replicates(
         _copy(folders[seeds[0]], out)
     else:
         gather(step, folders, out, inputs["dataset"])
+
+
+def _train(step: str, function: Train, inputs: Mapping[str, Path], params: Params, seed: int, number: str) -> Path:
+    """Train one that is not kept; returns where it is."""
+    folder = _kept(step, inputs, params, seed)
+    # of several processes all must go the same way: whether it is there is asked before anybody writes
+    if not (folder / "result.json").exists():
+        if not number.endswith(" of 1") and is_chief():
+            print(f"{step}: {number}, seed {seed}", flush=True)
+        function(*inputs.values(), folder, params, seed)
+    return folder
+
+
+def _train_there(
+    step: str, function: Train, inputs: Mapping[str, Path], plain: Mapping[str, Any], seed: int, number: str
+) -> Path:
+    """The same in a process beside others."""
+    progress.about = f" (seed {seed})"
+    return _train(step, function, inputs, from_plain(plain, step), seed, number)
 
 
 def gather(step: str, folders: Mapping[int, Path], out: Path, dataset: Path) -> Result:

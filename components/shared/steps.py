@@ -54,12 +54,12 @@ class Step(Task):
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters that it is handed: what it reads, and where it computes."""
-        return (*self.reads, *(WHERE if self.gpu else ()))
+        return (*self.reads, *((DEVICES,) if self.gpu else ()), *((THREADS,) if self.trains else ()))
 
 
 # Where a training computes changes its result by float32's rounding alone, as another graphics card does, so
 # neither DVC nor a kept state of a training takes notice of it.
-WHERE = ("runtime.devices",)
+WHERE = DEVICES, THREADS = "runtime.devices", "runtime.threads"
 # the seeds, each of them a whole training: pretraining, probe and fine-tuning, and a baseline beside it
 REPLICATES = "runtime.replicates"
 _SUPERVISED = ("encoder", "supervised", "runtime.precision")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,12 +16,14 @@ import numpy as np
 from components.shared.artifacts import Dataset, Result
 from components.shared.errors import UserError
 from components.shared.evaluation.calibration import log_loss
-from components.shared.params.schema import Params
+from components.shared.params.schema import Params, from_plain, to_plain
 from components.shared.progress import Progress
 from components.shared.step import Work
+from components.shared.training.backend import start_backend
 from components.shared.training.choice import Choice, write_choice
 from components.shared.training.devices import on_devices
-from components.shared.training.inputs import labelled, network
+from components.shared.training.inputs import labelled, load_encoder, network
+from components.shared.training.side_by_side import side_by_side
 from models import methods
 from models.augmentation import Augmentation
 from models.classifier import Recipe, SupervisedTrainer, predict
@@ -129,16 +135,25 @@ class Search:
         params: reads encoder, supervised, method and runtime.
         seed: of all trainings.
         pretrained: weights of the encoder that fine-tuning starts from.
+        elsewhere: makes trials of as many points and sides at once, in other processes; None: here.
     """
 
-    def __init__(self, data: Dataset, params: Params, seed: int, pretrained: list[np.ndarray]):
+    def __init__(
+        self,
+        data: Dataset,
+        params: Params,
+        seed: int,
+        pretrained: list[np.ndarray],
+        elsewhere: Callable[[Sequence[Point], Sequence[str]], Iterable[Trial]] | None = None,
+    ):
         self.data, self.params, self.seed = data, params, seed
         self.options = params.supervised
         self.held_out = HeldOut(data, params, seed)
         self.trials: dict[Point, dict[str, Trial]] = {}
         self._start = {"baseline": None, "finetune": pretrained}
         self._trainers: dict[tuple[str, bool], SupervisedTrainer] = {}
-        self._progress = Progress("search", 0, "trial")
+        self._elsewhere = elsewhere
+        self._progress: Progress
 
     def run(self) -> None:
         """Try all points. Augmentation and rate first, then decay, then length: each at the best so far.
@@ -147,6 +162,7 @@ class Search:
             UserError: no trial of a side had a finite loss.
         """
         space = self.options.search
+        self._progress = Progress("search", 0, "trial")
         decay, short = space.weight_decays[0], space.epochs[0]
         self._try(
             *(
@@ -205,11 +221,17 @@ class Search:
 
     def _try(self, *points: Point) -> None:
         new = [point for point in points if point not in self.trials]
-        self._progress.more(len(SIDES) * len(new))
-        for point in new:
-            self.trials[point] = {side: self._trial(point, side) for side in SIDES}
+        asked = [(point, side) for point in new for side in SIDES]
+        self._progress.more(len(asked))
+        make = self._elsewhere or partial(map, self.trial)
+        found = make([point for point, _ in asked], [side for _, side in asked])
+        for (point, side), trial in zip(asked, found, strict=True):
+            self.trials.setdefault(point, {})[side] = trial
+            shown = {name: value for name, value in asdict(point).items() if name != "augmentation"}
+            self._progress.step({**shown, "log_loss": trial.log_loss})
 
-    def _trial(self, point: Point, side: str) -> Trial:
+    def trial(self, point: Point, side: str) -> Trial:
+        """Train a side as a point says, and answer the held-out images."""
         held_out, recipe = self.held_out, self.recipe(point)
         trainer = self._trainer(point.augmentation, side)
         answers = np.zeros((len(held_out.labels), self.data.classes), np.float32)
@@ -221,15 +243,10 @@ class Search:
                 )  # fmt: skip
             except FloatingPointError as error:
                 print(f"search: {side} at {asdict(point)}: {error}; left out", flush=True)
-                trial = Trial(float("inf"), 0.0, None)
-                break
+                return Trial(float("inf"), 0.0, None)
             answers[answered] = trainer.probabilities(held_out.images[answered])
-        else:
-            right = answers.argmax(axis=1) == held_out.labels
-            trial = Trial(log_loss(answers, held_out.labels), float(right.mean()), answers)
-        shown = {name: value for name, value in asdict(point).items() if name != "augmentation"}
-        self._progress.step({**shown, "log_loss": trial.log_loss})
-        return trial
+        right = answers.argmax(axis=1) == held_out.labels
+        return Trial(log_loss(answers, held_out.labels), float(right.mean()), answers)
 
     def _trainer(self, augmentation: str, side: str) -> SupervisedTrainer:
         frozen = self.options.freeze_encoder and self._start[side] is not None
@@ -341,12 +358,33 @@ def search_probe(
     return min(tried, key=lambda each: each[0])[1]
 
 
-def run_search(data: Dataset, encoder: keras.Model, params: Params, seed: int, work: Work) -> Result:
+@cache
+def _search_there(dataset: Path, encoder: Path, plain: str, seed: int) -> Search:
+    params = from_plain(json.loads(plain), "search")
+    data = Dataset(dataset)
+    return Search(data, params, seed, load_encoder(encoder, data, params.encoder).get_weights())
+
+
+def _trial_there(dataset: Path, encoder: Path, plain: str, seed: int, point: Point, side: str) -> Trial:
+    """A trial in a process beside others, which keeps what it made for the last one."""
+    start_backend()
+    search = _search_there(dataset, encoder, plain, seed)
+    with _on_devices(search.data, search.params):
+        return search.trial(point, side)
+
+
+def _on_devices(data: Dataset, params: Params) -> AbstractContextManager[int]:
+    batch = min(params.supervised.batch_size, data.manifest.counts["train"])
+    return on_devices("search", params.runtime.devices, batch, "supervised.batch_size")
+
+
+def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params, seed: int, work: Work) -> Result:
     """Search, and write the folder.
 
     Args:
         data: the dataset.
-        encoder: the first replicate's, from uint8 images to features.
+        folder: of the first replicate's encoder.
+        encoder: which is there, from uint8 images to features.
         params: reads method, encoder, supervised, probe and runtime.
         seed: of all trials.
         work: the step in progress.
@@ -355,9 +393,14 @@ def run_search(data: Dataset, encoder: keras.Model, params: Params, seed: int, w
         UserError: a labelled split is empty, the devices can't be used, or no trial of a side had a finite loss.
     """
     options = params.supervised
-    batch = min(options.batch_size, data.manifest.counts["train"])
-    with on_devices("search", params.runtime.devices, batch, "supervised.batch_size") as devices:
-        search = Search(data, params, seed, encoder.get_weights())
+    space = options.search
+    at_once = len(SIDES) * len(space.augmentations) * len(space.learning_rates)
+    there = partial(_trial_there, data.folder, folder, json.dumps(to_plain(params)), seed)
+    with (
+        _on_devices(data, params) as devices,
+        side_by_side(params.runtime.threads, at_once) as pool,
+    ):
+        search = Search(data, params, seed, encoder.get_weights(), partial(pool.map, there) if pool else None)
         search.run()
     held_out = search.held_out
     probed = search_probe(encoder, held_out, params.probe, data.classes, seed)

@@ -110,3 +110,14 @@ def test_a_wrong_default_in_conf_is_told_too(tmp_path):
     (tmp_path / "config.yaml").write_text("defaults:\n  - data: sample\n")
     with pytest.raises(UserError, match="Could not find 'data/sample'"):
         compose_params(conf=tmp_path)
+
+
+def test_every_source_but_the_sample_is_augmented_as_photographs_are_unless_told():
+    hues = {
+        name: compose_params([f"data={name}", "data.name=x"])[0].method.augmentation.hue
+        for name in options()["data"]
+    }
+    assert hues.pop("sample") == 0.5
+    assert set(hues.values()) == {0.1}
+    assert compose_params(["augmentation=photographs"])[0].method.augmentation.hue == 0.1
+    assert compose_params(["data=cifar10", "augmentation=any_hue"])[0].method.augmentation.hue == 0.5
