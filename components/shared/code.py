@@ -26,7 +26,7 @@ AROUND = tuple(
     for name in (
         *("code.py", "errors.py", "git.py", "params", "progress.py", "step.py", "steps.py", "tracking"),
         *("plots/grids.py", "plots/probe.py"),
-        *(f"training/{name}.py" for name in ("checkpoints", "devices", "distributed", "monitor")),
+        *(f"training/{name}.py" for name in ("checkpoints", "devices", "distributed", "monitor", "side_by_side")),
     )
 )
 # packages whose modules are found by name → the parameter that names the one that counts; None: all count

@@ -19,7 +19,6 @@ from components.shared.evaluation.calibration import log_loss
 from components.shared.params.schema import Params, from_plain, to_plain
 from components.shared.progress import Progress
 from components.shared.step import Work
-from components.shared.training.backend import start_backend
 from components.shared.training.choice import Choice, write_choice
 from components.shared.training.devices import on_devices
 from components.shared.training.inputs import labelled, load_encoder, network
@@ -367,7 +366,6 @@ def _search_there(dataset: Path, encoder: Path, plain: str, seed: int) -> Search
 
 def _trial_there(dataset: Path, encoder: Path, plain: str, seed: int, point: Point, side: str) -> Trial:
     """A trial in a process beside others, which keeps what it made for the last one."""
-    start_backend()
     search = _search_there(dataset, encoder, plain, seed)
     with _on_devices(search.data, search.params):
         return search.trial(point, side)

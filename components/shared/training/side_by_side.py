@@ -20,6 +20,7 @@ from multiprocessing.queues import SimpleQueue
 
 from components.shared import progress
 from components.shared.errors import UserError
+from components.shared.training.backend import start_backend
 
 # each holds a training framework, a gigabyte or more
 MOST = 8
@@ -79,8 +80,12 @@ def side_by_side(threads: int | None, most: int) -> Iterator[ProcessPoolExecutor
     finally:
         # those that still train, where another one failed or somebody has pressed Ctrl-C
         pool.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():
+        children = multiprocessing.active_children()
+        for child in children:
             child.kill()
+        for child in children:
+            # what they cost counts from then on
+            child.join()
 
 
 def _start(places: SimpleQueue[tuple[int, set[int]]]) -> None:
@@ -94,6 +99,8 @@ def _start(places: SimpleQueue[tuple[int, set[int]]]) -> None:
     # Ctrl-C is for the first process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # before the first training's module imports Keras, which announces itself
+    start_backend()
 
 
 def _end_with_parent() -> None:
