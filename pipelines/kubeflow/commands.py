@@ -131,8 +131,9 @@ def status(
     $ contrastive kubeflow status
     $ contrastive kubeflow status 1b9e0b5c-… --follow
 
-    Times are in UTC. With --follow the exit status is 0 if the run succeeded
-    and 3 if it failed.
+    Of one run: each step's state, its try, how long it took, GPU minutes of
+    all its tries, and what its pod said last. Times are in UTC. With --follow
+    the exit status is 0 if the run succeeded and 3 if it failed.
     """
     if follow and (run is None or as_json):
         raise UserError("--follow: needs one RUN, and goes without --json")
@@ -151,7 +152,7 @@ def status(
             print("no runs; start one with contrastive kubeflow submit")
         return 0
     found = runs.get_run(client, run)
-    record = runs.as_record(client, found)
+    record = runs.with_pods(client, found)
     if as_json:
         print(json.dumps(record, indent=2))
         return 0
@@ -178,6 +179,33 @@ def cancel(run: Run, access: Access) -> None:
 
     cancel_run(Client(access), run)
     print(f"{run}: is told to stop; contrastive kubeflow status {run} --follow shows when it has")
+
+
+@app.command()
+@shared_options
+def retry(
+    run: Run,
+    access: Access,
+    detach: Annotated[bool, typer.Option("--detach", help="start it and leave it alone")] = False,
+) -> int:
+    """Let a run on a Kubeflow cluster go on from the step that failed.
+
+    $ contrastive kubeflow retry 1b9e0b5c-…
+
+    What is done stays done, with the version and the options that the run has;
+    mended code or other options need `submit`, for which the cache holds what
+    was done. Exit status as of `submit`.
+    """
+    from pipelines.kubeflow import runs
+    from pipelines.kubeflow.client import Client
+
+    client = Client(access)
+    again = runs.retry_run(client, run)
+    print(f"run         {run}, goes on from {', '.join(again) or 'where it was stopped'}")
+    if detach:
+        print(f"follow it   contrastive kubeflow status {run} --follow")
+        return 0
+    return runs.follow(client, run)
 
 
 @app.command()
