@@ -23,9 +23,9 @@ from pipelines.review.record import Decision
 from pipelines.review.state import ReviewedModels, State, passed_gate, read
 
 
-def list_versions(models: ModelOptions, as_json: bool) -> None:
-    """Print all versions side by side."""
-    state = read(_find_models(models))
+def list_versions(models: ModelOptions, last: int, as_json: bool) -> None:
+    """Print the last versions, and those that aliases and the line of champions name, side by side."""
+    state = read(_find_models(models), last)
     if as_json:
         print(json.dumps(_state_json(state), indent=2, ensure_ascii=False))
         return
@@ -33,6 +33,8 @@ def list_versions(models: ModelOptions, as_json: bool) -> None:
     rows = [_row(state, number) for number in _ordered(state)]
     if rows:
         print_table(list(rows[0]), [list(row.values()) for row in rows])
+    if state.older:
+        print(f"\nolder ones: contrastive review list --last {10 * last}")
     _print_notes(state)
     if state.challenger in state.versions:
         print(f"\nnext        contrastive review show {state.challenger}")
