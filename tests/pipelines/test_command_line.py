@@ -30,7 +30,8 @@ HEAVY = {
     "hydra",
     "kubernetes",
 }
-GROUPS = ("kubeflow", "review", "webhook")
+SCHEDULING = ("schedule", "schedules", "unschedule")
+GROUPS = ("kubeflow", "registry", "review", "webhook")
 
 
 def commands() -> list[list[str]]:
@@ -80,8 +81,9 @@ def test_the_groups_hold_what_the_design_names():
         *("compose", "experiment", "summary", "resend", "health", "predict", "embed", *GROUPS),
         *(
             f"kubeflow {name}"
-            for name in ("compile", "run", "submit", "status", "cancel", "schedule", "schedules", "unschedule")
+            for name in ("compile", "run", "submit", "status", "cancel", "retry", *SCHEDULING)
         ),
+        "registry prune",
         *(f"review {name}" for name in ("list", "show", "approve", "reject", "withdraw", "rollback", "history")),
         *(f"webhook {name}" for name in ("serve", "add", "list", "remove", "test")),
     }
