@@ -170,9 +170,9 @@ class Cluster(Section):
 
     `image` without a tag is taken with the commit as its tag. `data` is where `data.path` of the options points
     into; `cache` keeps interrupted trainings. `resources` and `timeouts` (seconds; of a step, or by the name `run`
-    of the whole run; null is for ever) name steps; `compose`, `refuse` and `record` are the short ones at the
-    beginning and the end. Secrets and config maps become environment variables of every step. `page` is the address
-    of the Kubeflow page, for links.
+    of the whole run; null is for ever) name steps; `compose`, `look`, `refuse` and `record` are the short ones at
+    the beginning and the end. Secrets and config maps become environment variables of every step. `page` is the
+    address of the Kubeflow page, for links.
     """
 
     image: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$")]
