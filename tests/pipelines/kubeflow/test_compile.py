@@ -399,6 +399,10 @@ def test_options_are_the_default_of_one_parameter(compiled):
             "cluster.secrets.0.keys.token = \"1ST\": must match pattern '^[A-Za-z_][A-Za-z0-9_]*$'",
         ),
         (
+            "cluster.tracking_patience=3600",
+            "cluster.tracking_patience = 3600: look is ended after timeouts.look = 3600; raise that, or wait less",
+        ),
+        (
             "cluster.timeouts.probe=0",
             "cluster.timeouts.probe = 0: must be greater than or equal to 1",
         ),
