@@ -11,12 +11,17 @@ FROM ${BASE} AS environment
 ARG LOCK=requirements-cpu.lock
 # uv as locked, in an environment of its own that stays behind in this stage
 COPY requirements.lock /build/
-RUN awk '/^uv==/ { on = 1 } on { print } on && !/\\$/ { exit }' /build/requirements.lock > /build/uv.lock \
+# index and certificates of the machine that builds, where it has its own (see `make image`): no layer keeps a secret
+RUN --mount=type=secret,id=packages --mount=type=secret,id=certificates \
+    if test -f /run/secrets/packages; then . /run/secrets/packages; fi \
+ && awk '/^uv==/ { on = 1 } on { print } on && !/\\$/ { exit }' /build/requirements.lock > /build/uv.lock \
  && python3 -m venv /build/uv \
  && /build/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r /build/uv.lock
 COPY ${LOCK} /build/
 # the byte code is made here, where it can be written: importing TensorFlow takes three times as long without it
-RUN python3 -m venv --without-pip /opt/venv \
+RUN --mount=type=secret,id=packages --mount=type=secret,id=certificates \
+    if test -f /run/secrets/packages; then . /run/secrets/packages; fi \
+ && python3 -m venv --without-pip /opt/venv \
  && UV_COMPILE_BYTECODE_TIMEOUT=600 /build/uv/bin/uv pip install --quiet --python /opt/venv/bin/python \
     --require-hashes --compile-bytecode -r /build/${LOCK} \
  && /opt/venv/bin/python -c "import pathlib, sysconfig; \
@@ -58,6 +63,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     TF_CPP_MIN_LOG_LEVEL=3 \
     GX_ANALYTICS_ENABLED=False \
+    GIT_PYTHON_REFRESH=quiet \
     MLFLOW_DISABLE_TELEMETRY=true \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /app

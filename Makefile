@@ -92,8 +92,20 @@ image:  ## Build the image of the last commit, tagged with it (IMAGE=registry/na
 	  echo "error: no container engine: install docker or podman, or name one with ENGINE=…" >&2; exit 2; }; \
 	"$$engine" info >/dev/null 2>&1 || { \
 	  echo "error: $$engine is here but can't be used; \`$$engine info\` tells why (is its service running?)" >&2; exit 2; }; \
+	settings=$$(mktemp -d); trap 'rm -rf "$$settings"' EXIT; more=(); \
+	configured() { python3 -m pip config get "global.$$1" 2>/dev/null || true; }; \
+	index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$(configured index-url)}}"; \
+	certificates="$${SSL_CERT_FILE:-$${PIP_CERT:-$${REQUESTS_CA_BUNDLE:-$$(configured cert)}}}"; \
+	test -z "$$index" || printf 'export PIP_INDEX_URL=%q UV_DEFAULT_INDEX=%q\n' "$$index" "$$index" >> "$$settings/packages"; \
+	if test -n "$$certificates"; then \
+	  test -f "$$certificates" || { echo "error: $$certificates: no such file of certificates" >&2; exit 2; }; \
+	  echo 'export PIP_CERT=/run/secrets/certificates SSL_CERT_FILE=/run/secrets/certificates' >> "$$settings/packages"; \
+	  more+=(--secret "id=certificates,src=$$certificates"); fi; \
+	test ! -f "$$settings/packages" || more+=(--secret "id=packages,src=$$settings/packages"); \
+	for name in {HTTP,HTTPS,NO}_PROXY {http,https,no}_proxy; do \
+	  test -z "$${!name:-}" || more+=(--build-arg "$$name"); done; \
 	"$$engine" build --platform linux/amd64 --build-arg LOCK=$(if $(GPU),requirements-gpu.lock,requirements-cpu.lock) \
-	  --build-arg COMMIT="$$commit" --build-arg CREATED="$$(git log -1 --format=%cI)" \
+	  "$${more[@]}" --build-arg COMMIT="$$commit" --build-arg CREATED="$$(git log -1 --format=%cI)" \
 	  $(if $(BASE),--build-arg BASE=$(BASE)) --tag "$(IMAGE):$$tag" . && echo "$(IMAGE):$$tag"
 
 .PHONY: env

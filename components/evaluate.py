@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from components.shared.artifacts import Dataset, Result, read_record
+from components.shared.cost import Cost, read_cost
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, read_champion
 from components.shared.evaluation.gate import BLESSING, Blessing, decide, held_out, score
@@ -24,6 +25,7 @@ from components.shared.params.schema import Params, to_plain
 from components.shared.registry.ledger import RegistryLedger
 from components.shared.registry.rivals import ask_rivals
 from components.shared.step import Work, command_line, working
+from components.shared.steps import STEPS
 from components.shared.tracking.lineage import lineage
 from components.shared.training.curves import Curve, read_curve, write_curves
 
@@ -93,6 +95,7 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
         curves=_curves(folders),
         search=search,
         measured=measure(blessing, candidates, scores, truth, folders) if scores else Measured(),
+        costs=_costs(data, candidates, search),
         lineage=lineage(),
         params=to_plain(work.params),
         run_id=work.run.id,
@@ -111,6 +114,16 @@ def _read(folders: Mapping[str, Path]) -> tuple[dict[str, Candidate], Result | N
         except UserError as error:
             unreadable.append(str(error))
     return candidates, search, unreadable
+
+
+def _costs(data: Dataset, candidates: Mapping[str, Candidate], search: Result | None) -> dict[str, Cost]:
+    """What each step cost, of those whose records tell it; that of pretraining is in the probe's."""
+    records = {"ingest": data.manifest, "search": search}
+    records |= {name: candidates[name].result if name in candidates else None for name in CANDIDATES}
+    found = {name: record.cost if record else None for name, record in records.items()}
+    if "probe" in candidates:
+        found["pretrain"] = read_cost(candidates["probe"].result.details.get("pretraining_cost"))
+    return {step: cost for step in STEPS if (cost := found.get(step)) is not None}
 
 
 def _curves(folders: Mapping[str, Path]) -> list[Curve]:
@@ -143,6 +156,7 @@ def _write(work: Work, findings: Findings) -> None:
         blessed=blessing.blessed,
         winner=blessing.winner,
         runs={name: record.mlflow_run_id for name, record in records.items()},
+        costs={step: cost.model_dump() for step, cost in findings.costs.items()},
     )
 
 

@@ -7,4 +7,9 @@ python3 -m venv --without-pip "$folder"
 # the lock has a hash for each file, so that nothing else can be installed
 PYTHONDONTWRITEBYTECODE=1 python3 -m pip --python "$folder/bin/python" install -qq --no-compile \
   --disable-pip-version-check --root-user-action=ignore --require-hashes --requirement "$lock"
+# the lock is for some versions of Python only: on another one pip leaves all of it out, and is content
+test -x "$folder/bin/mlflow" || {
+  echo "error: $lock has nothing for $(python3 --version); take the Python of the Dockerfile" >&2
+  exit 1
+}
 "$folder/bin/python" -m compileall -q -j 0 "$folder"

@@ -18,6 +18,7 @@ from pipelines import commands
 from pipelines.command_line import NAME, new_group
 from pipelines.inference import commands as inference
 from pipelines.kubeflow import commands as kubeflow
+from pipelines.registry import commands as registry
 from pipelines.review import commands as review
 
 app = new_group("Compose, run and review pipelines that learn from unlabelled images.", completion=True)
@@ -25,6 +26,7 @@ app.add_typer(commands.app)
 app.add_typer(inference.app)
 app.add_typer(kubeflow.app, name="kubeflow")
 app.add_typer(review.app, name="review")
+app.add_typer(registry.app, name="registry")
 app.add_typer(review.webhook_app, name="webhook")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from components.shared.artifacts import Result, read_record
+from components.shared.cost import in_words, read_cost, total
 from components.shared.evaluation.gate import Blessing, read_blessing
 from components.shared.evaluation.measured import Measured, read_measured
 from components.shared.evaluation.predictions import CANDIDATES
@@ -65,7 +66,10 @@ def table(evaluation: Path, registration: Path | None, report: str) -> list[str]
     if registered.get("registered") is not True:
         # the checks above have told why already, unless all passed
         why = f"not registered: {why}" if blessing.blessed and why else "not registered"
-    return [*lines, *_wrapped("registry", why), *_wrapped("details", report)]
+    lines += _wrapped("registry", why)
+    spent = total(read_cost(values) for values in (record.details.get("costs") or {}).values())
+    lines += _wrapped("cost", in_words(spent)) if spent else []
+    return [*lines, *_wrapped("details", report)]
 
 
 def _accuracies(record: Result, blessing: Blessing, test: Measured) -> list[str]:

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from components.shared.cost import Cost
 from components.shared.digests import file_digest, files_digest
 from components.shared.errors import UserError
 
@@ -37,7 +38,8 @@ class Record(BaseModel):
     """What every output folder says about itself.
 
     `inputs` maps the name of each input folder to its digest; `seconds` is the wall-clock time of the step;
-    `mlflow_run_id` is the run that tracked it.
+    `mlflow_run_id` is the run that tracked it. `cost` is what it took, of a gathered folder that of its replicates
+    too; older records lack it.
     """
 
     # NaN is written as text, which JSON has a place for, and read back as NaN
@@ -50,6 +52,7 @@ class Record(BaseModel):
     inputs: dict[str, str]
     seconds: float
     mlflow_run_id: str
+    cost: Cost | None = None
 
 
 class Manifest(Record):

@@ -24,7 +24,7 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 AROUND = tuple(
     f"components/shared/{name}"
     for name in (
-        *("code.py", "errors.py", "git.py", "params", "progress.py", "step.py", "steps.py", "tracking"),
+        *("code.py", "cost.py", "errors.py", "git.py", "params", "progress.py", "step.py", "steps.py", "tracking"),
         *("plots/grids.py", "plots/probe.py"),
         *(f"training/{name}.py" for name in ("checkpoints", "devices", "distributed", "monitor", "side_by_side")),
     )

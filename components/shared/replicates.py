@@ -28,6 +28,7 @@ from components.shared.artifacts import (
     require_writable,
 )
 from components.shared.code import code_digest
+from components.shared.cost import read_cost, total
 from components.shared.digests import value_digest
 from components.shared.errors import UserError, first_line
 from components.shared.evaluation.statistics import spread
@@ -53,7 +54,7 @@ _ANSWERS = {
 _PICTURES = ("views.png", "neighbours.png")
 EXPORTED = "classifier.keras"
 # details that each replicate has its own of
-_OWN = ("seed", "pretraining_run")
+_OWN = ("seed", "pretraining_run", "pretraining_cost")
 
 Train = Callable[..., Result]
 
@@ -165,6 +166,9 @@ def gather(step: str, folders: Mapping[int, Path], out: Path, dataset: Path) -> 
         work.run.tags({"replicates": ", ".join(map(str, folders))})
         pretrained = [record.details.get("pretraining_run") for record in records.values()]
         own: dict[str, Any] = {"pretraining_runs": pretrained} if all(pretrained) else {}
+        spent = total(read_cost(record.details.get("pretraining_cost")) for record in records.values())
+        own |= {"pretraining_cost": spent.model_dump()} if spent else {}
+        work.before = total(record.cost for record in records.values())
         return work.finish(
             first.dataset_digest,
             _means(records),

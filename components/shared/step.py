@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from components.shared.artifacts import Record, Result, input_digest, output_folder, write_record
+from components.shared.cost import Cost, Meter, total
 from components.shared.errors import exit_cleanly
 from components.shared.params.schema import Params, load_params, load_replicates, params_digest, to_plain
 from components.shared.steps import STEPS
@@ -25,11 +25,13 @@ class Work:
     Attributes:
         out: folder to write into; it takes its final name when the step ends well.
         run: the step's MLflow run.
+        before: cost of earlier work that this is made of.
     """
 
     def __init__(self, step: str, out: Path, run: Run, params: Params, inputs: dict[str, str]):
         self.step, self.out, self.run, self.params, self.inputs = step, out, run, params, inputs
-        self._start = time.monotonic()
+        self.before: Cost | None = None
+        self._meter = Meter(step)
 
     def common(self) -> dict[str, Any]:
         """The fields that every record has."""
@@ -38,8 +40,9 @@ class Work:
             "params": to_plain(self.params),
             "params_digest": params_digest(self.params),
             "inputs": self.inputs,
-            "seconds": round(time.monotonic() - self._start, 3),
+            "seconds": round(self._meter.seconds, 3),
             "mlflow_run_id": self.run.id,
+            "cost": total([self._meter.read(), self.before]),
         }
 
     def finish(
@@ -59,6 +62,8 @@ class Work:
     def record(self, record: Record) -> None:
         """Write the folder's record and attach it to the MLflow run."""
         write_record(self.out, record)
+        if record.cost is not None:
+            self.run.metrics({f"cost.{name}": value for name, value in record.cost.model_dump().items()})
         name = "manifest.json" if (self.out / "manifest.json").exists() else "result.json"
         self.run.file(self.out / name)
 

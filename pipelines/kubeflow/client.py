@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ from components.shared.errors import UserError, first_line, without_account
 from pipelines.kubeflow.options import Access
 
 PAGE_SIZE = 100
+# what KFP's launcher writes into a step's log
+_LAUNCHER = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d|time=\"|\[KFP Executor")
 # seconds to connect
 CONNECT = 10.0
 # by status, or by its first digit
@@ -122,6 +125,52 @@ class Client(kfp.Client):
         """Address of something on the Kubeflow page, such as ("runs", "details", id)."""
         return f"{self._get_url_prefix()}/#/{'/'.join(parts)}"
 
+    def last_words(self, run_id: str, pod: str) -> str:
+        """The last line of a pod's log that is the step's own; empty where the server does not tell it any more.
+
+        Args:
+            run_id: whose pod it is.
+            pod: its name.
+        """
+        # the generated API lacks it; with the pod goes its log, unless the cluster archives it
+        try:
+            answer = self._healthz_api.api_client.call_api(
+                "/apis/v1alpha1/runs/{run}/nodes/{pod}/log",
+                "GET",
+                path_params={"run": run_id, "pod": pod},
+                auth_settings=["Bearer"],
+                _preload_content=False,
+                _return_http_data_only=True,
+            )
+            text = bytes(answer.data).decode(errors="replace")
+        except (ClusterError, http.HTTPError, OSError):
+            return ""
+        if not answer.headers.get("Content-Type", "").startswith("text/plain"):
+            return ""
+        lines = [line.strip() for line in text.splitlines()]
+        own = [line for line in lines if line and not _LAUNCHER.match(line)]
+        return next((line for line in reversed(own) if line.startswith("error: ")), own[-1] if own else "")[:300]
+
+    def gpus(self, run: Any) -> dict[str, int]:
+        """How many GPUs each task of a run asks for, of those that do, as its version of the pipeline says.
+
+        Args:
+            run: as the API tells it.
+        """
+        source = run.pipeline_version_reference
+        try:
+            version = self.get_pipeline_version(source.pipeline_id, source.pipeline_version_id)
+            spec = version.pipeline_spec.get("pipeline_spec", version.pipeline_spec)
+            executors = spec["deploymentSpec"]["executors"]
+        except (ClusterError, AttributeError, KeyError, TypeError):
+            # the version was deleted since, or the run is not of one
+            return {}
+        asked = {
+            name.removeprefix("exec-"): executor.get("container", {}).get("resources", {}).get("accelerator", {})
+            for name, executor in executors.items()
+        }
+        return {name: int(found.get("resourceCount") or found["count"]) for name, found in asked.items() if found}
+
     def _get_url_prefix(self) -> str:
         # KFP's client prints links that begin with it
         return without_account(super()._get_url_prefix()).rstrip("/")
@@ -164,7 +213,7 @@ class Client(kfp.Client):
             raise self._refused(error) from None
         except (OpenApiException, http.HTTPError, OSError) as error:
             raise self._lost(error) from None
-        if not bytes(response.data).lstrip().startswith(b"{"):
+        if keywords.get("_preload_content", True) and not bytes(response.data).lstrip().startswith(b"{"):
             # the generated client turns any text into an empty answer: a login page would be taken for "no runs"
             raise ClusterError(
                 f"{self.host}: answered, but not as Kubeflow Pipelines does; check --host (often it ends in "

@@ -41,6 +41,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_len
 Folder = Annotated[str, Field(pattern=r"^/")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Seconds = Annotated[int, Field(ge=1, le=2**31 - 1)]
+# they ask no tracking server
+_UNTRACKED = ("compose", "refuse")
 _UNITS = {"": 1.0, "m": 1e-3} | {
     unit + binary: float(base ** (place + 1))
     for binary, base in (("", 1000), ("i", 1024))
@@ -170,9 +172,10 @@ class Cluster(Section):
 
     `image` without a tag is taken with the commit as its tag. `data` is where `data.path` of the options points
     into; `cache` keeps interrupted trainings. `resources` and `timeouts` (seconds; of a step, or by the name `run`
-    of the whole run; null is for ever) name steps; `compose`, `refuse` and `record` are the short ones at the
-    beginning and the end. Secrets and config maps become environment variables of every step. `page` is the address
-    of the Kubeflow page, for links.
+    of the whole run; null is for ever) name steps; `compose`, `look`, `refuse` and `record` are the short ones at
+    the beginning and the end. Secrets and config maps become environment variables of every step. `page` is the
+    address of the Kubeflow page, for links. `tracking_patience` is how many seconds a step waits for a tracking
+    server that is away, at its beginning and at its end.
     """
 
     image: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$")]
@@ -187,6 +190,7 @@ class Cluster(Section):
     secrets: list[Source] = []
     config_maps: list[Source] = []
     env: dict[Variable, Text] = {}
+    tracking_patience: Annotated[int, Field(ge=0, le=86400)] = 0
     timeouts: dict[Timed, Seconds | None] = {}
     retries: Retries = Retries()
     time_to_live: TimeToLive = TimeToLive()
@@ -209,6 +213,17 @@ class Cluster(Section):
             if most is not None and shared is not None and _amount(shared) >= _amount(most):
                 raise ValueError(
                     f"gpu.shared_memory = {shared}: is part of resources.{task}.memory_limit = {most}; lower it"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _waits_end_in_time(self) -> Cluster:
+        for task in TASKS:
+            most = self.timeouts.get(task)
+            if task not in _UNTRACKED and most is not None and most <= self.tracking_patience:
+                raise ValueError(
+                    f"tracking_patience = {self.tracking_patience}: {task} is ended after timeouts.{task} = "
+                    f"{most}; raise that, or wait less"
                 )
         return self
 

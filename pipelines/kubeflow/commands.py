@@ -27,11 +27,17 @@ DataVersion = Annotated[
 ]
 
 
+OnChange = Annotated[
+    bool, typer.Option("--on-change", help="do nothing where data, options and code are those of the last good run")
+]
+
+
 @app.command(name="compile")
 def compile_(
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="the file to write")] = Path("pipeline.yaml"),
     data_version: DataVersion = "",
+    on_change: OnChange = False,
 ) -> None:
     """Compile the pipeline for Kubeflow.
 
@@ -46,7 +52,7 @@ def compile_(
 
     if out.suffix not in (".yaml", ".yml"):
         raise UserError(f"--out {out}: must end in .yaml")
-    write_compiled(out, overrides or [], data_version)
+    write_compiled(out, overrides or [], data_version, on_change)
 
 
 @app.command()
@@ -58,6 +64,7 @@ def run(
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="run every step")] = False,
     data_version: DataVersion = "",
+    on_change: OnChange = False,
 ) -> None:
     """Run the Kubeflow pipeline here, without a cluster.
 
@@ -72,7 +79,7 @@ def run(
         raise UserError("--local: say it to run here; `contrastive kubeflow submit` runs it on a cluster")
     from pipelines.kubeflow.local import run_here
 
-    run_here(overrides or [], out, data_version, cache=not no_cache)
+    run_here(overrides or [], out, data_version, cache=not no_cache, on_change=on_change)
 
 
 @app.command()
@@ -131,8 +138,9 @@ def status(
     $ contrastive kubeflow status
     $ contrastive kubeflow status 1b9e0b5c-… --follow
 
-    Times are in UTC. With --follow the exit status is 0 if the run succeeded
-    and 3 if it failed.
+    Of one run: each step's state, its try, how long it took, GPU minutes of
+    all its tries, and what its pod said last. Times are in UTC. With --follow
+    the exit status is 0 if the run succeeded and 3 if it failed.
     """
     if follow and (run is None or as_json):
         raise UserError("--follow: needs one RUN, and goes without --json")
@@ -151,7 +159,7 @@ def status(
             print("no runs; start one with contrastive kubeflow submit")
         return 0
     found = runs.get_run(client, run)
-    record = runs.as_record(client, found)
+    record = runs.with_pods(client, found)
     if as_json:
         print(json.dumps(record, indent=2))
         return 0
@@ -182,15 +190,47 @@ def cancel(run: Run, access: Access) -> None:
 
 @app.command()
 @shared_options
+def retry(
+    run: Run,
+    access: Access,
+    detach: Annotated[bool, typer.Option("--detach", help="start it and leave it alone")] = False,
+) -> int:
+    """Let a run on a Kubeflow cluster go on from the step that failed.
+
+    $ contrastive kubeflow retry 1b9e0b5c-…
+
+    What is done stays done, with the version and the options that the run has;
+    mended code or other options need `submit`, for which the cache holds what
+    was done. Exit status as of `submit`.
+    """
+    from pipelines.kubeflow import runs
+    from pipelines.kubeflow.client import Client
+
+    client = Client(access)
+    again = runs.retry_run(client, run)
+    print(f"run         {run}, goes on from {', '.join(again) or 'where it was stopped'}")
+    if detach:
+        print(f"follow it   contrastive kubeflow status {run} --follow")
+        return 0
+    return runs.follow(client, run)
+
+
+@app.command()
+@shared_options
 def schedule(
     name: Annotated[str, typer.Argument(metavar="NAME", help="of the schedule")],
     cron: Annotated[str, typer.Argument(metavar="CRON", help='such as "0 3 * * *": every night at three, UTC')],
     release: ReleaseOptions,
     access: Access,
+    on_change: OnChange = False,
 ) -> None:
     """Run the pipeline on a Kubeflow cluster again and again.
 
     $ contrastive kubeflow schedule nightly "0 3 * * *" cluster=default data=cifar10
+
+    With --on-change each run first looks, within seconds and without a GPU,
+    whether data, options or code differ from those of the schedule's last run
+    that ended well; if not, that is all it does. A new champion is no change.
 
     The time has the five fields of crontab (minute, hour, day of month, month,
     day of week) and is in UTC. One run at a time; what was missed while the
@@ -203,7 +243,7 @@ def schedule(
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._ -]{0,61}[A-Za-z0-9])?", name):
         raise UserError(f"NAME = {name!r}: must be up to 63 letters, digits, and . _ - between them")
     times = parse_cron(cron)
-    client, version = publish(release, access)
+    client, version = publish(release, access, on_change)
     run, replaced = replace_schedule(client, name, times, version)
     print(f"schedule    {name}, {cron}, {summary(release.overrides or [])}")
     print(f"page        {client.link('recurringrun', 'details', run.recurring_run_id)}")

@@ -27,6 +27,7 @@ def compose(
     evaluate=str,
     register=str,
     gather=str,
+    state=str,
 ):
     """Check the options, and hand each step only what its result depends on.
 
@@ -47,13 +48,30 @@ def compose(
         evaluate: Parameters and code of evaluate.
         register: Parameters and code of register.
         gather: Code that gathers replicates.
+        state: A digest of all these; empty = the data can't be looked at.
     """
     from collections import namedtuple
 
     from pipelines.kubeflow import runtime
 
     found = runtime.settings_of_steps(overrides, data_version, replicates)
-    return namedtuple("Steps", found)(**found)
+    every = {**found, "state": runtime.state_of(found)}
+    return namedtuple("Steps", every)(**every)
+
+
+def look(overrides: list[str], state: str) -> str:
+    """Compare data, options and code with those of the last run that ended well.
+
+    Args:
+        overrides: The options of the run.
+        state: A digest of data, options and code; empty = not known, which counts as changed.
+
+    Returns:
+        Output: What was found, changed or unchanged.
+    """
+    from pipelines.kubeflow import runtime
+
+    return "changed" if runtime.has_changed(overrides, state) else "unchanged"
 
 
 def ingest(

@@ -31,7 +31,9 @@ from pipelines.summary import table
 FOLDER = Path(".cache/kubeflow")
 
 
-def run_here(overrides: Sequence[str], out: Path | None, data_version: str, cache: bool) -> None:
+def run_here(
+    overrides: Sequence[str], out: Path | None, data_version: str, cache: bool, on_change: bool = False
+) -> None:
     """Run all steps in the repository; prints what they print, how each ended, and what came out.
 
     Args:
@@ -40,6 +42,7 @@ def run_here(overrides: Sequence[str], out: Path | None, data_version: str, cach
             repository.
         data_version: names the state of the data; empty: found by looking at the source.
         cache: answer from earlier runs in the same folder where nothing changed.
+        on_change: do nothing where nothing changed since the last run that looked and ended well.
 
     Raises:
         UserError: an override is not allowed, `out` can't be written, or a step failed; the line names it and its
@@ -59,7 +62,7 @@ def run_here(overrides: Sequence[str], out: Path | None, data_version: str, cach
         with warnings.catch_warnings(), environment({RUN: run_id, "PYTHONPATH": os.pathsep.join(paths)}):
             # that names and resources do nothing here, and that no image is run, is known
             warnings.filterwarnings("ignore", module="kfp")
-            pipeline = build_pipeline(params.runtime.replicates)
+            pipeline = build_pipeline(params.runtime.replicates, on_change=on_change)
             local.init(
                 local.SubprocessRunner(use_venv=False),
                 pipeline_root=str(folder),
@@ -76,6 +79,8 @@ def run_here(overrides: Sequence[str], out: Path | None, data_version: str, cach
                 pipeline(overrides=list(overrides), data_version=data_version)
         if tasks.failure:
             raise UserError(tasks.failure)
+        if "evaluate" not in tasks.outputs:
+            return
         evaluation = Path(tasks.outputs["evaluate"]["evaluation"].path)
         registration = None
         if "register" in tasks.outputs:

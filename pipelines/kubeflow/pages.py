@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.shared.artifacts import SPLITS, Manifest, Result, read_record
+from components.shared.artifacts import SPLITS, Manifest, Record, Result, read_record
 from components.shared.templates import Picture, render
 from pipelines.summary import table
 
@@ -101,9 +101,15 @@ def _numbers(step: str, folder: Path) -> dict[str, float]:
         return {
             **{f"{split}_images": manifest.counts[split] for split in SPLITS},
             "classes": len(manifest.class_names),
+            **_cost(manifest),
         }
+    result = read_record(folder, Result)
     # JSON has no NaN
-    return {name: value for name, value in read_record(folder, Result).metrics.items() if math.isfinite(value)}
+    return {**{name: value for name, value in result.metrics.items() if math.isfinite(value)}, **_cost(result)}
+
+
+def _cost(record: Record) -> dict[str, float]:
+    return {f"cost_{name}": value for name, value in record.cost.model_dump().items()} if record.cost else {}
 
 
 def _page(step: str, folder: Path) -> str:

@@ -28,6 +28,7 @@ def build_pipeline(
     overrides: Sequence[str] = (),
     data_version: str = "",
     commit: str | None = None,
+    on_change: bool = False,
 ) -> Any:
     """Make the pipeline for a cluster, or for running it here.
 
@@ -37,6 +38,8 @@ def build_pipeline(
         overrides: default of the pipeline's parameter of the same name.
         data_version: default of the pipeline's parameter of the same name.
         commit: tag of an image that `cluster` names without one.
+        on_change: after composing, go on only if data, options or code differ from those of the last run that
+            looked and ended well.
 
     Returns:
         A KFP pipeline with the parameters `overrides` (a list of text, the grammar of `conf/`) and `data_version`
@@ -69,17 +72,25 @@ def build_pipeline(
         with dsl.ExitHandler(end, name="Steps"):
             compiled = json.dumps(list(replicates))
             composing = tasks.add("compose", overrides=overrides, data_version=data_version, replicates=compiled)
-            settings = composing.outputs
-            for step in STEPS.values():
-                if step.name not in ("evaluate", "register"):
-                    tasks.add_step(step, settings)
-            evaluated = tasks.add_step(STEPS["evaluate"], settings)
-            with dsl.If(evaluated.outputs["Output"] == "blessed", name="Blessed"):
-                tasks.add_step(STEPS["register"], settings)
-            with dsl.Else(name="Refused"):
-                tasks.add("refuse", evaluation=evaluated.outputs["evaluation"])
+            if on_change:
+                looked = tasks.add("look", overrides=overrides, state=composing.outputs["state"])
+                with dsl.If(looked.output == "changed", name="Changed"):
+                    _add_steps(tasks, composing.outputs)
+            else:
+                _add_steps(tasks, composing.outputs)
 
     return pipeline
+
+
+def _add_steps(tasks: "_Tasks", settings: Mapping[str, Any]) -> None:
+    for step in STEPS.values():
+        if step.name not in ("evaluate", "register"):
+            tasks.add_step(step, settings)
+    evaluated = tasks.add_step(STEPS["evaluate"], settings)
+    with dsl.If(evaluated.outputs["Output"] == "blessed", name="Blessed"):
+        tasks.add_step(STEPS["register"], settings)
+    with dsl.Else(name="Refused"):
+        tasks.add("refuse", evaluation=evaluated.outputs["evaluation"])
 
 
 def compile_pipeline(
@@ -89,9 +100,10 @@ def compile_pipeline(
     overrides: Sequence[str] = (),
     data_version: str = "",
     commit: str | None = None,
+    on_change: bool = False,
 ) -> None:
     """Write the pipeline and its platform settings as one YAML file; arguments as of `build_pipeline`."""
-    pipeline = build_pipeline(replicates, cluster, overrides, data_version, commit)
+    pipeline = build_pipeline(replicates, cluster, overrides, data_version, commit, on_change)
     compiler.Compiler().compile(pipeline, str(path))
 
 

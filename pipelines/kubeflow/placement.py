@@ -5,6 +5,7 @@ from __future__ import annotations
 from kfp import dsl, kubernetes
 
 from components.shared.steps import Task
+from components.shared.tracking.client import PATIENCE_VARIABLE
 from pipelines.kubeflow import CACHE, PAGE, RUN
 from pipelines.kubeflow.cluster import Cluster, Gpu
 
@@ -78,6 +79,8 @@ def _volumes(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
 
 
 def _environment(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
+    if cluster.tracking_patience:
+        task.set_env_variable(PATIENCE_VARIABLE, str(cluster.tracking_patience))
     for name, value in cluster.env.items():
         task.set_env_variable(name, value)
     if cluster.on_gpu(step.name) and cluster.gpu.count > 1 and "KERAS_BACKEND" not in cluster.env:

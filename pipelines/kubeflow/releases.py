@@ -35,13 +35,14 @@ class Release:
     source: dict[str, Any]
 
 
-def write_compiled(out: Path, overrides: Sequence[str], data_version: str) -> None:
+def write_compiled(out: Path, overrides: Sequence[str], data_version: str, on_change: bool = False) -> None:
     """Check the options, write the compiled pipeline, and print what it is for.
 
     Args:
         out: the file, .yaml.
         overrides: those of the group `cluster` are fixed in the file; the others are a run's defaults.
         data_version: names the state of the data; empty: the run looks at it.
+        on_change: a run does nothing where nothing changed.
 
     Raises:
         UserError: an override is not allowed, or the file can't be written.
@@ -49,7 +50,7 @@ def write_compiled(out: Path, overrides: Sequence[str], data_version: str) -> No
     cluster, what, replicates = _divide(overrides)
     commit = settings.commit()
     image = cluster.image_for("ingest", commit)
-    text = compiled(replicates, cluster, commit, what, data_version)
+    text = compiled(replicates, cluster, commit, what, data_version, on_change)
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -67,16 +68,22 @@ def compiled(
     commit: str | None,
     overrides: Sequence[str] = (),
     data_version: str = "",
+    on_change: bool = False,
 ) -> str:
     """The pipeline for these seeds and a cluster as YAML."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        compile_pipeline(replicates, cluster, path, overrides, data_version, commit)
+        compile_pipeline(replicates, cluster, path, overrides, data_version, commit, on_change)
         return path.read_text(encoding="utf-8")
 
 
-def publish(wanted: ReleaseOptions, access: Access) -> tuple[Client, Release]:
+def publish(wanted: ReleaseOptions, access: Access, on_change: bool = False) -> tuple[Client, Release]:
     """Compile the pipeline and upload it, unless this version is there.
+
+    Args:
+        wanted: what runs.
+        access: where.
+        on_change: a run does nothing where nothing changed.
 
     Its name is printed, and by KFP's client links to what was made.
 
@@ -94,7 +101,7 @@ def publish(wanted: ReleaseOptions, access: Access) -> tuple[Client, Release]:
             f"changes are not committed, so the image of commit {commit} lacks them: commit and build the image, "
             "or go on without them with --allow-dirty"
         )
-    text = compiled(replicates, cluster, commit)
+    text = compiled(replicates, cluster, commit, on_change=on_change)
     name = f"{commit or 'no-commit'}-{'dirty-' if dirty else ''}{value_digest(text)[:8]}"
     client = Client(access, cluster.page)
     pipeline = find_pipeline(client) or _new_pipeline(client)

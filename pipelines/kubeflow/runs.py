@@ -31,7 +31,8 @@ class Task:
     """One step of a run.
 
     `state` is that of the API in lower case, or cached. `seconds` is how long it has taken so far, None if it did
-    not begin; `pod` is where its log is.
+    not begin; `tries` counts its pods and `pod_seconds` is how long all of them took; `pod`, the last one, is where
+    its log is.
     """
 
     name: str
@@ -39,6 +40,8 @@ class Task:
     seconds: float | None
     error: str
     pod: str
+    tries: int
+    pod_seconds: float
 
 
 def get_run(client: Client, run_id: str) -> Any:
@@ -66,6 +69,26 @@ def cancel_run(client: Client, run_id: str) -> None:
     if run.state in ENDED:
         raise UserError(f"RUN = {run_id}: has ended ({str(run.state).lower()}); there is nothing to stop")
     client.terminate_run(run_id)
+
+
+def retry_run(client: Client, run_id: str) -> list[str]:
+    """Let a run go on from the steps that failed; those that are done stay done.
+
+    Returns:
+        The names of the steps that are done again.
+
+    Raises:
+        UserError: there is no such run, or it did not fail.
+        ClusterError: the server refused or was lost.
+    """
+    run = get_run(client, run_id)
+    if run.state not in ("FAILED", "CANCELED"):
+        raise UserError(
+            f"RUN = {run_id}: is {str(run.state).lower()}; only a run that failed or was canceled can be retried"
+        )
+    # kfp.Client has no method for it
+    client._run_api.run_service_retry_run(run_id)
+    return [task.name for task in tasks(run) if task.state in ("failed", "canceled")]
 
 
 def follow(client: Client, run_id: str) -> int:
@@ -159,17 +182,39 @@ def as_record(client: Client, run: Any) -> dict[str, Any]:
     }
 
 
+def with_pods(client: Client, run: Any) -> dict[str, Any]:
+    """`as_record` of one run, whose tasks also tell `gpu_minutes` and, of a step that runs or failed, `last_words`.
+
+    KFP tells when a pod was made, not when it got its GPU: waiting for one counts.
+    """
+    record = as_record(client, run)
+    gpus = client.gpus(run) if record["tasks"] else {}
+    for task in record["tasks"]:
+        task["gpu_minutes"] = round(gpus.get(task["name"], 0) * task["pod_seconds"] / 60, 1)
+        asked = task["pod"] and task["state"] in ("running", "failed", "canceled")
+        task["last_words"] = client.last_words(str(run.run_id), task["pod"]) if asked else ""
+    return record
+
+
 def print_run(record: dict[str, Any]) -> None:
-    """Print what `as_record` made of one run, and a table of its steps."""
+    """Print what `with_pods` made of one run, and a table of its steps."""
     print_runs([record])
     print(f"\noptions  {' '.join(record['parameters'].get('overrides') or []) or 'the default options'}")
     for name in ("error", "link"):
         if record[name]:
             print(f"{name:7}  {record[name]}")
-    rows = [[task["name"], task["state"], duration(task["seconds"]), task["error"]] for task in record["tasks"]]
+    rows = [
+        [
+            *(task["name"], task["state"], str(task["tries"] or ""), duration(task["seconds"])),
+            f"{task['gpu_minutes']:.1f}" if task["gpu_minutes"] else "",
+            task["last_words"] or task["error"],
+        ]
+        for task in record["tasks"]
+    ]
     if rows:
         print()
-        print_table(("STEP", "STATE", "TOOK", "ERROR"), rows)
+        print_table(("STEP", "STATE", "TRY", "TOOK", "GPU MINUTES", "LAST WORDS"), rows)
+        print(f"\nGPU minutes of all steps  {sum(task['gpu_minutes'] for task in record['tasks']):.1f}")
 
 
 def print_runs(records: list[dict[str, Any]]) -> None:
@@ -205,8 +250,15 @@ def _task(name: str, node: Any, pods: list[Any]) -> Task:
     # tries before a good one are no error of the step; of a bad one, the pod knows more than the whole
     bad = [*reversed(pods), node] if state in ("failed", "canceled") else []
     error = next((reason for found in bad if (reason := message(found.error))), "")
+    run = [pod for pod in pods if pod.state != "SKIPPED"]
     return Task(
-        name, state, _seconds(node.start_time, node.end_time), error, str(pods[-1].pod_name) if pods else ""
+        name,
+        state,
+        _seconds(node.start_time, node.end_time),
+        error,
+        pod=str(pods[-1].pod_name) if pods else "",
+        tries=len(run),
+        pod_seconds=sum(_seconds(pod.start_time, pod.end_time) or 0.0 for pod in run),
     )
 
 

@@ -17,18 +17,22 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
+from mlflow.exceptions import MlflowException
+
 from components.shared.artifacts import CHAMPION_RECORD
 from components.shared.code import code_digest
 from components.shared.digests import value_digest
-from components.shared.errors import UserError, one_line
+from components.shared.errors import UserError, first_line, one_line
 from components.shared.evaluation.gate import read_blessing
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import from_plain, select, to_plain
 from components.shared.replicates import gather as gather_replicates
 from components.shared.steps import STEPS
+from components.shared.tracking.client import experiment_id
 from components.shared.tracking.run import tracked
 from pipelines.kubeflow import CACHE, PAGE, RUN, pages
-from pipelines.kubeflow.versions import data_version
+from pipelines.kubeflow.versions import NOT_VISIBLE, data_version
 
 # Kubernetes shows what is written there as the reason why a container ended
 _TERMINATION_LOG = Path("/dev/termination-log")
@@ -64,6 +68,54 @@ def settings_of_steps(overrides: Sequence[str], data: str, replicates: str) -> d
         chosen = " ".join(overrides) or "the defaults"
         print(f"compose: {chosen}", flush=True)
         return {step: json.dumps(value, sort_keys=True) for step, value in settings.items()}
+
+
+def state_of(settings: Mapping[str, str]) -> str:
+    """A digest of what `settings_of_steps` found, data, options and code; empty where the data can't be seen."""
+    if json.loads(settings["ingest"])["data"] == NOT_VISIBLE:
+        return ""
+    return value_digest(dict(settings))
+
+
+def has_changed(overrides: Sequence[str], state: str) -> bool:
+    """Whether data, options or code differ from those of the last run that looked and ended well.
+
+    What it looked at is kept in MLflow, as a run `look` of the dataset's experiment.
+
+    Args:
+        overrides: the options of the run.
+        state: of `state_of`.
+    """
+    _quiet()
+    with user_errors_in_one_line():
+        name = compose_params(list(overrides))[0].data.name
+        with tracked("look", {"overrides": " ".join(overrides)}, state, {}, name) as looking:
+            before = _last_state(name)
+            changed = not state or state != before
+            looking.tags({"changed": str(changed).lower()})
+    why = "" if state else ", for the data can't be seen from here"
+    found = "changed" if changed else "unchanged since the last run that ended well; nothing is done"
+    print(f"look: data, options and code are {found}{why if changed else ''}", flush=True)
+    return changed
+
+
+def _last_state(name: str) -> str | None:
+    """What the last run that ended well had looked at; None where there was none."""
+    client, experiment = mlflow.MlflowClient(), experiment_id(f"contrastive-{name}")
+
+    def newest(wanted: str) -> Iterator[Mapping[str, str]]:
+        found = client.search_runs([experiment], wanted, max_results=1000, order_by=["start_time DESC"])
+        return (run.data.tags for run in found)
+
+    try:
+        well = {
+            tags["pipeline.run"]
+            for tags in newest("tags.step = 'pipeline' AND tags.`pipeline.status` = 'SUCCEEDED'")
+        }
+        looks = newest("tags.step = 'look'")
+        return next((tags["params.digest"] for tags in looks if tags["pipeline.run"] in well), None)
+    except (MlflowException, KeyError) as error:
+        raise UserError(f"MLflow does not tell its runs: {first_line(error)}; run again") from None
 
 
 def run(

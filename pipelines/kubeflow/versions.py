@@ -10,6 +10,9 @@ from components.shared.digests import file_digest, value_digest
 from components.shared.params.schema import DataParams
 from components.shared.sources import is_address, is_published, remote
 
+# of a source that can't be looked at
+NOT_VISIBLE = "not visible"
+
 
 def data_version(data: DataParams) -> str:
     """The state of the source that `ingest` reads.
@@ -28,7 +31,7 @@ def data_version(data: DataParams) -> str:
         return file_digest(path)
     if path.is_dir():
         return value_digest(sorted(_states(path, "", ())))
-    return "not visible"
+    return NOT_VISIBLE
 
 
 def _states(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[list[str | int]]:

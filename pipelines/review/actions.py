@@ -23,9 +23,9 @@ from pipelines.review.record import Decision
 from pipelines.review.state import ReviewedModels, State, passed_gate, read
 
 
-def list_versions(models: ModelOptions, as_json: bool) -> None:
-    """Print all versions side by side."""
-    state = read(_find_models(models))
+def list_versions(models: ModelOptions, last: int, as_json: bool) -> None:
+    """Print the last versions, and those that aliases and the line of champions name, side by side."""
+    state = read(find_models(models), last)
     if as_json:
         print(json.dumps(_state_json(state), indent=2, ensure_ascii=False))
         return
@@ -33,6 +33,8 @@ def list_versions(models: ModelOptions, as_json: bool) -> None:
     rows = [_row(state, number) for number in _ordered(state)]
     if rows:
         print_table(list(rows[0]), [list(row.values()) for row in rows])
+    if state.older:
+        print(f"\nolder ones: contrastive review list --last {10 * last}")
     _print_notes(state)
     if state.challenger in state.versions:
         print(f"\nnext        contrastive review show {state.challenger}")
@@ -40,7 +42,7 @@ def list_versions(models: ModelOptions, as_json: bool) -> None:
 
 def show(models: ModelOptions, number: str) -> None:
     """Print one version: where it stands, its card, the gate's checks, the decisions, and where its report is."""
-    state = read(_find_models(models))
+    state = read(find_models(models))
     version = state.version(number)
     _print_heading(state)
     for label, value in {**_row(state, number), "gain": tagged_gain(version.tags) or "-"}.items():
@@ -81,7 +83,7 @@ def decide(action: str, by: DecisionOptions, number: str | None, reason: str, **
     """
     about = [] if number is None else [number]
     who = deciding.reviewer(by.reviewer)
-    outcome = getattr(deciding, action)(_find_models(by), *about, reason, who, **options)
+    outcome = getattr(deciding, action)(find_models(by), *about, reason, who, **options)
     out = sys.stderr if outcome.overtaken else sys.stdout
     print(printable(outcome.done), file=out)
     mine = outcome.decision
@@ -100,7 +102,7 @@ def decide(action: str, by: DecisionOptions, number: str | None, reason: str, **
 
 def show_history(models: ModelOptions, as_json: bool) -> None:
     """Print the decisions, oldest first."""
-    state = read(_find_models(models))
+    state = read(find_models(models))
     if as_json:
         print(json.dumps([_event_json(event) for event in history(state)], indent=2, ensure_ascii=False))
         return
@@ -109,7 +111,7 @@ def show_history(models: ModelOptions, as_json: bool) -> None:
     _print_notes(state)
 
 
-def _find_models(given: ModelOptions) -> ReviewedModels:
+def find_models(given: ModelOptions) -> ReviewedModels:
     """The models under review, in a registry that is there.
 
     Raises:

@@ -73,11 +73,15 @@ Json = Annotated[bool, typer.Option("--json", help="for programs")]
 
 @app.command(name="list")
 @shared_options
-def list_versions(models: ModelOptions, as_json: Json = False) -> None:
-    """Challenger, champion and all other versions side by side."""
+def list_versions(
+    models: ModelOptions,
+    last: Annotated[int, typer.Option(metavar="N", help="so many of the newest", min=1, max=100_000)] = 50,
+    as_json: Json = False,
+) -> None:
+    """Challenger, champion and the newest other versions side by side."""
     from pipelines.review import actions
 
-    actions.list_versions(models, as_json)
+    actions.list_versions(models, last, as_json)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from mlflow.utils.credentials import read_mlflow_creds
 
 from components.shared.errors import UserError
+from components.shared.registry.versions import PRUNED
 from pipelines.review.history import in_words
 from pipelines.review.record import Action, Decision
 from pipelines.review.state import ReviewedModels, State, passed_gate, read
@@ -80,6 +81,12 @@ def approve(models: ReviewedModels, number: str, reason: str, who: str, override
         raise UserError(
             f"{models.model} version {number}: {against}; approve it all the same with --override "
             "and a reason that says why"
+        )
+    pruned = state.versions[number].tags.get(PRUNED)
+    if pruned:
+        raise UserError(
+            f"{models.model} version {number}: its files were removed on {pruned} (`contrastive registry prune`); "
+            "approve another version"
         )
     champion = copy_to_production(state, number)
     return _decide(state, who, "approve", reason, version=number, champion=champion, override=against or None)

@@ -5,7 +5,7 @@ MLflow's page may change any of it. The alias `champion` is the fact; the record
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +24,7 @@ from components.shared.registry.versions import (
     find_model,
     registry_client,
 )
+from components.shared.tracking.client import if_there
 from pipelines.review.record import Record
 
 
@@ -50,7 +51,8 @@ class State:
     """All that a decision depends on, read at one time.
 
     `versions` and `aliases` belong to the model that versions are put up in; `champion_versions`,
-    `champion_aliases` and `record` to the model whose champion counts, which may be the same.
+    `champion_aliases` and `record` to the model whose champion counts, which may be the same. `older` tells
+    that there are more versions, which were not asked for.
     """
 
     models: ReviewedModels
@@ -59,6 +61,7 @@ class State:
     champion_versions: Mapping[str, ModelVersion]
     champion_aliases: Mapping[str, str]
     record: Record
+    older: bool = False
 
     @property
     def champion(self) -> str | None:
@@ -144,31 +147,60 @@ def passed_gate(version: ModelVersion) -> bool:
     return version.tags.get("verdict") == "blessed"
 
 
-def read(models: ReviewedModels) -> State:
+def read(models: ReviewedModels, last: int | None = None) -> State:
     """Ask the registry.
+
+    Args:
+        models: under review.
+        last: ask for so many of the newest versions, and for those that aliases and the line of champions name; a
+            registry takes seconds to tell thousands. None asks for all.
 
     Raises:
         UserError: there is no such model, or the registry does not answer.
     """
-    model, versions, aliases = _read_model(models.model)
+    model = _find(models.model)
     if model is None:
         raise UserError(
             f"the registry has no model {models.model}; run the pipeline first, check MLFLOW_TRACKING_URI, "
             "or name another one with --model"
         )
+    aliases = _aliases(model)
     if models.production is None:
-        return State(models, versions, aliases, versions, aliases, Record.of(model.tags))
-    production, copies, production_aliases = _read_model(models.production)
+        record = Record.of(model.tags)
+        named = {*aliases.values(), *record.line(aliases.get(CHAMPION))}
+        versions, older = _versions(models.model, last, named)
+        return State(models, versions, aliases, versions, aliases, record, older)
+    production = _find(models.production)
+    copies = _versions(models.production)[0] if production else {}
+    sources = [parse_uri(copies[at].source or "") for at in _aliases(production).values() if at in copies]
+    origins = {source.version for source in sources if source and source.version and source.name == models.model}
+    versions, older = _versions(models.model, last, {*aliases.values(), *origins})
     record = Record.of(production.tags if production else {})
-    return State(models, versions, aliases, copies, production_aliases, record)
+    return State(models, versions, aliases, copies, _aliases(production), record, older)
 
 
-def _read_model(name: str) -> tuple[Any, dict[str, ModelVersion], dict[str, str]]:
-    """MLflow's record of a registered model, its versions and its aliases; None and nothing where there is none."""
+def _find(name: str) -> Any:
+    """MLflow's record of a registered model, None where there is none."""
     with registry_client(name) as client:
-        model = find_model(client, name)
-        if model is None:
-            return None, {}, {}
-        versions = mlflow.search_model_versions(filter_string=f"name = '{name}'")
-    aliases = {alias: str(number) for alias, number in model.aliases.items()}
-    return model, {str(version.version): version for version in versions}, aliases
+        return find_model(client, name)
+
+
+def _aliases(model: Any) -> dict[str, str]:
+    return {alias: str(number) for alias, number in model.aliases.items()} if model else {}
+
+
+def _versions(
+    name: str, last: int | None = None, named: Iterable[str] = ()
+) -> tuple[dict[str, ModelVersion], bool]:
+    """Versions of a model by number: the `last` ones and those `named`, or all; and whether there are more."""
+    with registry_client(name) as client:
+        if last is None:
+            found = mlflow.search_model_versions(filter_string=f"name = '{name}'")
+            return {str(version.version): version for version in found}, False
+        page = client.search_model_versions(f"name = '{name}'", last, ["version_number DESC"])
+        versions = {str(version.version): version for version in page}
+        for number in sorted({*named} - {*versions}, key=int) if page.token else ():
+            version = if_there(client.get_model_version, name, number)
+            if version is not None:
+                versions[number] = version
+        return versions, bool(page.token)

@@ -6,8 +6,10 @@ import base64
 import json
 import os
 import subprocess
+import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 from types import SimpleNamespace
 
 import boto3
@@ -315,6 +317,19 @@ def test_scripts_told_nonsense_say_what_they_want(command):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_environment_without_the_server_is_no_success(tmp_path):
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(f"mlflow==3.17.2 ; python_full_version < '3.11' \\\n    --hash=sha256:{'0' * 64}\n")
+    done = subprocess.run(
+        ["sh", str(ROOT / "mlflow" / "install.sh"), str(lock), str(tmp_path / "server")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+    assert done.returncode == 1
+    assert f"error: {lock} has nothing for Python 3." in done.stderr.splitlines()[-1]
 
 
 def test_scripts_are_executable():

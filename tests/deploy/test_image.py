@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -177,14 +179,22 @@ def repository(tmp_path):
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
     engine = tmp_path / "engine"
-    engine.write_text('#!/bin/sh\ntest "$1" = info || echo "$@"\n')
+    engine.write_text(
+        "#!/bin/sh\n"
+        'test "$1" = info || echo "$@"\n'
+        # as an engine does, it reads the secrets while it builds
+        'for word in "$@"; do case "$word" in id=packages,src=*) cp "${word#*src=}" "$0.secret";; esac; done\n'
+    )
     engine.chmod(0o755)
 
-    def make(*settings, path=None):
+    def make(*settings, path=None, **more):
         command = ["make", "image", *(settings or [f"ENGINE={engine}"])]
-        environment = {"PATH": path or "/usr/bin:/bin", "HOME": str(tmp_path)}
+        # no settings of this machine
+        nothing = {"PIP_CONFIG_FILE": os.devnull}
+        environment = {"PATH": path or "/usr/bin:/bin", "HOME": str(tmp_path), **nothing, **more}
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
 
+    make.secret = tmp_path / "engine.secret"
     make.folder, make.engine = folder, f"ENGINE={engine}"
     make.commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
@@ -201,6 +211,42 @@ def test_make_image_names_it_by_the_commit(repository):
     assert f"--build-arg COMMIT={repository.commit} " in built
     assert re.search(r"--build-arg CREATED=\d{4}-\d\d-\d\dT\S+ ", built)
     assert built.endswith(f"--tag {name} .")
+
+
+def test_make_image_hands_on_index_proxy_and_certificates(repository, tmp_path):
+    assert "--secret" not in repository().stdout and not repository.secret.exists()
+    certificates = tmp_path / "ca.pem"
+    certificates.write_text("trusted")
+    index = "https://me:pass&word@packages.example.org/simple"
+    done = repository(
+        PIP_INDEX_URL=index,
+        SSL_CERT_FILE=str(certificates),
+        HTTPS_PROXY="http://me:secret@proxy:3128",
+        no_proxy="a",
+    )
+    assert done.returncode == 0, done.stderr
+    built = done.stdout.splitlines()[0]
+    assert f"--secret id=certificates,src={certificates} " in built
+    assert "--build-arg HTTPS_PROXY " in built and "--build-arg no_proxy " in built
+    # neither in the list of processes nor in a layer
+    assert "pass" not in built and "me:secret" not in built
+    said = f'. {repository.secret}; echo "$PIP_INDEX_URL $UV_DEFAULT_INDEX $PIP_CERT $SSL_CERT_FILE"'
+    told = subprocess.run(["/bin/sh", "-c", said], capture_output=True, text=True, check=True).stdout.split()
+    assert told == [index, index, "/run/secrets/certificates", "/run/secrets/certificates"]
+    # and it is gone from here afterwards
+    place = re.search(r"id=packages,src=(\S+)", built)[1]
+    assert not Path(place).exists()
+    wrong = repository(SSL_CERT_FILE="/nowhere/ca.pem")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "error: /nowhere/ca.pem: no such file of certificates" in wrong.stderr
+
+
+def test_each_install_takes_the_secrets_and_git_is_not_missed():
+    installs = [run for stage in stages(TEXT) for run in stage.named("RUN") if "pip install" in run.text]
+    for install in installs:
+        assert install.text.startswith("--mount=type=secret,id=packages --mount=type=secret,id=certificates ")
+        assert ". /run/secrets/packages" in install.line_to_run()
+    assert stages(TEXT)[-1].environment()["GIT_PYTHON_REFRESH"] == "quiet"
 
 
 def test_make_image_for_cards_under_another_name(repository):

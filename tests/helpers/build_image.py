@@ -168,7 +168,7 @@ class Build:
                 self.copy(instruction, known)
             case "RUN":
                 # its variables are the shell's to fill in
-                self.shell(instruction.text)
+                self.shell(instruction.line_to_run())
             case "HEALTHCHECK":
                 self.healthcheck = instruction.command()
             case "CMD" | "LABEL":

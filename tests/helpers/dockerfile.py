@@ -27,6 +27,10 @@ class Instruction:
         rest = re.sub(r"^(?:--\S+\s+)*", "", self.text)
         return json.loads(rest) if rest.startswith("[") else shlex.split(rest)
 
+    def line_to_run(self) -> str:
+        """The shell's line of a RUN, behind its options."""
+        return re.sub(r"^(?:--\S+\s+)*", "", self.text)
+
     def pairs(self) -> dict[str, str]:
         """`NAME=value` pairs, of ENV and LABEL."""
         return dict(word.split("=", 1) for word in self.words())

@@ -51,7 +51,8 @@ class KfpApi:
         token: that requests must carry; None lets everyone in.
         multi_user: whether requests must name a namespace.
         forbidden: namespaces that the user may not see.
-        outcomes: what becomes of the tasks of new runs, by name; see `Workflow`.
+        outcomes: what becomes of the tasks of new and of retried runs, by name; see `Workflow`.
+        logs: of the pods of tasks, by name of the task; the others' are gone.
         faults: taken in order, each as often as it says.
         calls: every request: method, path and status (0 for a cut connection).
     """
@@ -61,6 +62,7 @@ class KfpApi:
     multi_user: bool = False
     forbidden: tuple[str, ...] = ()
     outcomes: dict[str, str] = field(default_factory=dict)
+    logs: dict[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     calls: list[tuple[str, str, int]] = field(default_factory=list)
     things: dict[str, dict[str, dict[str, Any]]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
@@ -93,6 +95,8 @@ class KfpApi:
                 return {"multi_user": self.multi_user, "pipeline_store": "database"}
             case ("POST", "pipelines", "upload_version"):
                 return self._upload(query, body, headers)
+            case ("POST", "runs", retried) if retried.endswith(":retry"):
+                return self._retry(retried.removesuffix(":retry"))
             case ("GET", "pipelines", pipeline, "versions"):
                 self._get("pipelines", pipeline)
                 return self._list("pipeline_versions", query, lambda item: item["pipeline_id"] == pipeline)
@@ -127,6 +131,26 @@ class KfpApi:
         else:
             raise RefusedError(5, "Not Found")
         return {}
+
+    def _retry(self, identity: str) -> Any:
+        run = self._get("runs", identity)
+        if run["state"] not in ("FAILED", "CANCELED"):
+            raise RefusedError(3, "Only failed/error runs can be retried")
+        run["state"] = "RUNNING"
+        run.pop("finished_at", None)
+        self.workflows[identity].retry(self.outcomes)
+        return {}
+
+    def log(self, path: str) -> str | None:
+        """The log of a pod; None where the address is none of one."""
+        found = re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path)
+        if found is None:
+            return None
+        self._get("runs", found[1])
+        for name, said in self.logs.items():
+            if found[2] in self.workflows[found[1]].pods(name):
+                return said
+        raise RefusedError(3, "Failed to read logs")
 
     def _get(self, kind: str, identity: str) -> dict[str, Any]:
         found = self.things[kind].get(identity)

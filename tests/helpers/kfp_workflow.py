@@ -47,6 +47,15 @@ class Workflow:
         self.tasks = leaves(spec)
         self.looks = 0
 
+    def retry(self, outcomes: dict[str, str]) -> None:
+        """Begin again where a task failed; what is done stays."""
+        places = [place for place, (task, _) in enumerate(self.tasks) if self.outcomes.get(task) == "failed"]
+        self.outcomes, self.looks = dict(outcomes), min(places, default=0) * 2 + 1
+
+    def pods(self, task: str) -> list[str]:
+        """Names of a task's pods."""
+        return [f"{self.name}-system-container-impl-{_number(f'{task}.executor')}"]
+
     def look(self) -> tuple[str, list[dict[str, Any]], datetime | None]:
         """State of the run, its nodes, and when it ended; each look is one step further."""
         look, self.looks = self.looks, self.looks + 1

@@ -30,7 +30,8 @@ HEAVY = {
     "hydra",
     "kubernetes",
 }
-GROUPS = ("kubeflow", "review", "webhook")
+SCHEDULING = ("schedule", "schedules", "unschedule")
+GROUPS = ("kubeflow", "registry", "review", "webhook")
 
 
 def commands() -> list[list[str]]:
@@ -78,10 +79,8 @@ def test_every_command_explains_itself(words, capsys, monkeypatch):
 def test_the_groups_hold_what_the_design_names():
     assert {" ".join(words) for words in commands()} == {
         *("compose", "experiment", "summary", "resend", "health", "predict", "embed", *GROUPS),
-        *(
-            f"kubeflow {name}"
-            for name in ("compile", "run", "submit", "status", "cancel", "schedule", "schedules", "unschedule")
-        ),
+        *(f"kubeflow {name}" for name in ("compile", "run", "submit", "status", "cancel", "retry", *SCHEDULING)),
+        "registry prune",
         *(f"review {name}" for name in ("list", "show", "approve", "reject", "withdraw", "rollback", "history")),
         *(f"webhook {name}" for name in ("serve", "add", "list", "remove", "test")),
     }

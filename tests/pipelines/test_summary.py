@@ -40,7 +40,9 @@ def write_evaluation(root: Path, blessing: Blessing, measured: Measured | None =
     if measured is not None:
         (folder / "test.json").write_text(measured.model_dump_json())
     metrics = metrics or VALIDATED
-    write_record(folder, Result(step="evaluate", dataset_digest="d", metrics=metrics, details={}, **COMMON))
+    cost = {"cpu_seconds": 90, "gpu_seconds": 0, "peak_mebibytes": 800, "watt_hours": 0.25}
+    details = {"costs": {"probe": cost, "finetune": cost}}
+    write_record(folder, Result(step="evaluate", dataset_digest="d", metrics=metrics, details=details, **COMMON))
 
 
 def write_registration(root: Path, **details) -> None:
@@ -87,6 +89,7 @@ def test_a_blessed_run(root, capsys):
         "look      Look 1 at these test images; it may err with 3 %, of 5 % for all",
         "          looks together.",
         "registry  contrastive-sample version 3 is challenger",
+        "cost      3.0 min of a processor core, 800 MiB at most, some 0.5 Wh",
         "details   evaluation/report.html; `make ui` opens the MLflow page on all runs",
     ]
 

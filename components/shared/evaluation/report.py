@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.shared.artifacts import Manifest, Result
+from components.shared.cost import Cost, total
 from components.shared.evaluation.calibration import (
     coverage,
     reliability,
@@ -61,6 +62,7 @@ class Findings:
         curves: how the models learned.
         search: record of `search`, with both grids; None where there is none to read.
         measured: the numbers of test, likewise.
+        costs: step → what it cost.
         lineage: tags that say which code and data this is.
         params: of the evaluation, plain values.
         run_id: MLflow run of the evaluation.
@@ -75,6 +77,7 @@ class Findings:
     curves: Sequence[Curve]
     search: Result | None
     measured: Measured
+    costs: Mapping[str, Cost]
     lineage: Mapping[str, str]
     params: Mapping[str, Any]
     run_id: str
@@ -163,6 +166,7 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         manifest=findings.manifest,
         lineage=findings.lineage,
         runs=_runs(findings),
+        costs={**findings.costs, "all": total(findings.costs.values())} if findings.costs else {},
         points=points,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from components.shared.cost import in_words, read_cost, total
 from components.shared.evaluation.predictions import CANDIDATES
 from components.shared.evaluation.wording import TITLES, look_in_words, mean_and_spread
 from components.shared.registry.uris import version_uri
@@ -52,6 +53,7 @@ def model_card(subject: Subject, name: str, number: str) -> str:
         "scored": len(changes),
         "weakest": min(changes, key=lambda row: row["recall"], default=None),
         "in_use": [text.format(subject.measured[key]) for key, text in MEASURED.items() if key in subject.measured],
+        "cost": _cost(subject),
         "uri": version_uri(name, number),
     }
     card = ""
@@ -61,6 +63,13 @@ def model_card(subject: Subject, name: str, number: str) -> str:
         if len(card) <= LONGEST:
             break
     return card
+
+
+def _cost(subject: Subject) -> str:
+    """What all steps cost that the evaluation knows of; empty where it knows of none."""
+    known = subject.evaluation.details.get("costs") or {}
+    spent = total(read_cost(values) for values in known.values())
+    return in_words(spent) if spent else ""
 
 
 def _confidence(subject: Subject) -> str:

@@ -33,6 +33,8 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
 STATUS = "review.status"
 APPROVED = "approved"
 REJECTED, ROLLED_BACK, WITHDRAWN = DECIDED_AGAINST = ("rejected", "rolled back", "withdrawn")
+# tag of a version whose files retention removed: when
+PRUNED = "pruned"
 # the registry stores no longer descriptions
 _LONGEST_DESCRIPTION = 5000
 

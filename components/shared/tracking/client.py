@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +27,9 @@ from components.shared.repository import in_lasting_repository
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"
+PATIENCE_VARIABLE = "TRACKING_PATIENCE_SECONDS"
+# seconds between two tries of a server that is away
+_PAUSE = 10.0
 RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 # what MLflow's page itself sets when one chooses "Model training"; without it runs are shown as those of an agent
 _TRAINING_PAGE = {"mlflow.experimentKind": "custom_model_development"}
@@ -32,20 +38,53 @@ _TRAINING_PAGE = {"mlflow.experimentKind": "custom_model_development"}
 def connect() -> str:
     """Point MLflow at the tracking server; returns its address.
 
+    A server that is away is waited for as long as `TRACKING_PATIENCE_SECONDS` says, where that is set.
+
     Raises:
         UserError: the server does not answer, or does not know the user.
     """
+    until = time.monotonic() + patience(0.0)
     limit_requests()
     # the tables of a new SQLite file are nothing to report
     logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"))
     uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
     _check_writable(uri)
     mlflow.set_tracking_uri(uri)
+    told = False
+    while True:
+        try:
+            mlflow.search_experiments(max_results=1)
+            return uri
+        except Exception as error:
+            left = until - time.monotonic()
+            if left <= 0 or not (uri.startswith("http") and _is_away(error)):
+                raise UserError(f"MLFLOW_TRACKING_URI = {redacted(uri)}: {why_not(error)}") from None
+        if not told:
+            print(f"{redacted(uri)} does not answer; it is waited for, {left:.0f} s at most", file=sys.stderr)
+        told = True
+        time.sleep(min(_PAUSE, left))
+
+
+def patience(default: float) -> float:
+    """Seconds that a lost server is waited for: `TRACKING_PATIENCE_SECONDS`, or a default where that is not set.
+
+    Raises:
+        UserError: it is no number.
+    """
+    text = os.environ.get(PATIENCE_VARIABLE, "")
     try:
-        mlflow.search_experiments(max_results=1)
-    except Exception as error:
-        raise UserError(f"MLFLOW_TRACKING_URI = {redacted(uri)}: {why_not(error)}") from None
-    return uri
+        seconds = float(text or default)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86400:
+        raise UserError(f"{PATIENCE_VARIABLE} = {text}: a number of seconds from 0 to 86400 is wanted")
+    return seconds
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether a server did not answer as one, which may pass; a refusal does not."""
+    refused = getattr(error, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED")
+    return not refused and not re.search("error code 4|Invalid Host header", str(error))
 
 
 def default_uri() -> str:

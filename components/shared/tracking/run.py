@@ -22,12 +22,12 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from components.shared.artifacts import Dataset, require_writable
 from components.shared.errors import UserError, first_line
-from components.shared.tracking.client import connect, experiment_id, local_path
+from components.shared.tracking.client import connect, experiment_id, local_path, patience
 from components.shared.tracking.journal import Journal, Kind
 from components.shared.tracking.lineage import lineage
 
-# seconds that the end of a step waits for a lost server; its variable; and when someone wants the step to end
-PATIENCE, PATIENCE_VARIABLE, PATIENCE_WHEN_KILLED = 60.0, "TRACKING_PATIENCE_SECONDS", 5.0
+# seconds that the end of a step waits for a lost server; and when someone wants the step to end
+PATIENCE, PATIENCE_WHEN_KILLED = 60.0, 5.0
 
 
 class Run:
@@ -101,7 +101,7 @@ def tracked(
     Raises:
         UserError: the server does not answer or refuses the run, or `TRACKING_PATIENCE_SECONDS` is no number.
     """
-    patience = _patience()
+    waiting = patience(PATIENCE)
     connect()
     experiment, started = f"contrastive-{name}", _milliseconds()
     replicate = {} if seed is None else {"replicate": str(seed)}
@@ -122,12 +122,12 @@ def tracked(
             yield run
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
-        status, patience = "KILLED", min(patience, PATIENCE_WHEN_KILLED)
+        status, waiting = "KILLED", min(waiting, PATIENCE_WHEN_KILLED)
         raise
     finally:
         ended = _milliseconds()
-        if not run.journal.end(status, ended, patience):
-            lost = f"warning: MLflow did not take all of run {run.id} within {patience:.0f} s"
+        if not run.journal.end(status, ended, waiting):
+            lost = f"warning: MLflow did not take all of run {run.id} within {waiting:.0f} s"
             if status == "FINISHED" and partial is not None:
                 try:
                     run.journal.keep(experiment=experiment, step=step, started=started, ended=ended)
@@ -147,17 +147,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _patience() -> float:
-    text = os.environ.get(PATIENCE_VARIABLE, "")
-    try:
-        seconds = float(text or PATIENCE)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 86400:
-        raise UserError(f"{PATIENCE_VARIABLE} = {text}: a number of seconds from 0 to 86400 is wanted")
-    return seconds
 
 
 @contextmanager

@@ -91,6 +91,12 @@ def _number(step: str, wanted: int | Literal["auto"], batch: int, field: str, no
     return wanted
 
 
+def count_cards() -> int:
+    """How many graphics cards Keras's backend has, on all nodes."""
+    count, cards = _devices(keras.backend.backend())
+    return count if cards else 0
+
+
 def _devices(backend: str) -> tuple[int, bool]:
     """How many devices Keras's backend has, on all nodes, and whether they are graphics cards."""
     if backend == "torch":

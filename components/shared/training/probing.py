@@ -90,6 +90,7 @@ class Probing:
             method=pretraining.details.get("method"),
             encoder=pretraining.details.get("encoder"),
             pretraining_run=pretraining.mlflow_run_id,
+            pretraining_cost=pretraining.cost.model_dump() if pretraining.cost else None,
             curves="curves.csv",
         )
 

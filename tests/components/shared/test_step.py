@@ -10,6 +10,7 @@ import mlflow
 import pytest
 
 from components.shared.artifacts import Manifest, Result, read_record
+from components.shared.cost import Cost
 from components.shared.errors import UserError, exit_cleanly
 from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import params_digest, select, to_plain
@@ -54,10 +55,13 @@ def test_the_record_says_what_was_read_with_which_parameters_and_where_it_was_tr
     assert record.metrics == {"probe_accuracy": 0.5}
     assert record.details == {"curves": "curves.csv"}
     assert 0.01 <= record.seconds < 60
+    assert record.cost.cpu_seconds < 60 and record.cost.peak_mebibytes > 1
     (run,) = runs(client, "recorded")
     assert run.info.run_id == record.mlflow_run_id
     assert run.info.status == "FINISHED"
     assert run.data.metrics["probe_accuracy"] == 0.5
+    assert {name for name in run.data.metrics if "." in name} == {f"cost.{name}" for name in Cost.model_fields}
+    assert run.data.metrics["cost.peak_mebibytes"] == record.cost.peak_mebibytes
     assert run.data.params["method.temperature"] == "0.2"
     assert run.data.tags["input.dataset"] == record.inputs["dataset"]
     assert run.data.tags["params.digest"] == record.params_digest

@@ -63,7 +63,7 @@ def test_a_component_has_the_steps_inputs_and_output(step):
 
 
 def test_compose_has_an_output_for_each_step():
-    assert inspect.signature(components.compose).return_annotation._fields == (*STEPS, "gather")
+    assert inspect.signature(components.compose).return_annotation._fields == (*STEPS, "gather", "state")
 
 
 def test_a_cluster_has_settings_for_each_task():

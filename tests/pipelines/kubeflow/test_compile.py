@@ -28,7 +28,7 @@ def replicates(*names):
 
 EACH = ("pretrain", *GATHERED)
 # task → the row of the table of steps that it is made from
-ROWS = {name: row for name, row in TASKS.items() if name not in (*EACH, "gather")}
+ROWS = {name: row for name, row in TASKS.items() if name not in (*EACH, "gather", "look")}
 ROWS |= {f"{name}-{seed}": STEPS[name] for name in EACH for seed in SEEDS}
 ROWS |= {f"gather-{name}": TASKS["gather"] for name in GATHERED}
 ON_GPU = {"search", *replicates("pretrain", "baseline", "finetune")}
@@ -293,6 +293,24 @@ def test_registration_and_refusal_are_two_branches_of_one_answer(compiled):
     assert list(tasks(compiled, refused["componentRef"]["name"])) == ["refuse"]
 
 
+def test_on_change_everything_but_the_look_waits_for_a_change(tmp_path):
+    path = tmp_path / "pipeline.yaml"
+    compile_pipeline(SEEDS, compose_cluster([]), path, [], "", COMMIT, on_change=True)
+    pipeline = pods.read(path)[0]
+    groups = [component["dag"]["tasks"] for component in pipeline["components"].values() if "dag" in component]
+    # the two branches of the verdict stand within the group of the other steps
+    [steps] = [group for group in groups if "pretrain-0" in group]
+    assert set(ROWS) - set(steps) == {"compose", "record", "register", "refuse"}
+    [around] = [group for group in groups if "look" in group]
+    [waiting] = [task for name, task in around.items() if name not in ("compose", "look")]
+    assert waiting["triggerPolicy"]["condition"].endswith("['pipelinechannel--look-Output'] == 'changed'")
+    assert waiting["dependentTasks"] == ["compose", "look"]
+    executors = pipeline["deploymentSpec"]["executors"]
+    for name in ("compose", "look", "record"):
+        assert "accelerator" not in executors[f"exec-{name}"]["container"]["resources"]
+    assert not around["look"]["cachingOptions"].get("enableCache")
+
+
 def test_the_end_is_recorded_whatever_happens(compiled):
     record = compiled["default"][1]["root"]["dag"]["tasks"]["record"]
     assert record["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
@@ -358,7 +376,7 @@ def test_options_are_the_default_of_one_parameter(compiled):
         ("cluster.gpu.count=-1", "cluster.gpu.count = -1: must be greater than or equal to 0"),
         (
             "cluster.resources.pretran={cpu: 8}",
-            "cluster.resources.pretran = \"pretran\": must be 'compose', 'ingest', 'validate', 'pretrain', "
+            "cluster.resources.pretran = \"pretran\": must be 'compose', 'look', 'ingest', 'validate', 'pretrain', "
             "'search', 'probe', 'baseline', 'finetune', 'champion', 'evaluate', 'register', 'gather', 'refuse' or "
             "'record' (did you mean pretrain?)",
         ),
@@ -379,6 +397,10 @@ def test_options_are_the_default_of_one_parameter(compiled):
         (
             "cluster.secrets=[{name: mlflow, keys: {token: 1ST}}]",
             "cluster.secrets.0.keys.token = \"1ST\": must match pattern '^[A-Za-z_][A-Za-z0-9_]*$'",
+        ),
+        (
+            "cluster.tracking_patience=3600",
+            "cluster.tracking_patience = 3600: look is ended after timeouts.look = 3600; raise that, or wait less",
         ),
         (
             "cluster.timeouts.probe=0",

@@ -39,6 +39,7 @@ def test_a_step_that_was_tried_again_is_what_the_last_try_was():
         node("executor(1)", "SUCCEEDED", 5),
     )
     assert (task.state, task.error, task.pod, task.seconds) == ("succeeded", "", "flow-impl-5", 240)
+    assert (task.tries, task.pod_seconds) == (2, 120)
 
 
 def test_a_step_that_failed_names_its_last_pod_and_why():
@@ -60,7 +61,7 @@ def test_steps_next_to_each_other_keep_their_own_pods():
         node("executor", "SKIPPED", 5),
         node("executor", "RUNNING", 6, minutes=0),
     )
-    assert (one.name, one.state) == ("probe", "cached")
+    assert (one.name, one.state, one.tries, one.pod_seconds) == ("probe", "cached", 0, 0)
     assert (two.name, two.state, two.pod) == ("baseline", "running", "flow-impl-6")
     # until now
     assert two.seconds == pytest.approx((datetime.now(UTC) - NOON).total_seconds(), abs=60)

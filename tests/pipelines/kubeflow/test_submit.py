@@ -284,7 +284,10 @@ def test_status_shows_one_run(kubeflow):
     shown = kubeflow("status", identity)
     assert re.search(r"^options +runtime.epochs=4$", shown.out, re.MULTILINE)
     assert re.search(r"^ingest +cached", shown.out, re.MULTILINE)
-    assert re.search(r"^pretrain-0 +succeeded +0:01:00 *$", shown.out, re.MULTILINE)
+    assert re.search(r"^pretrain-0 +succeeded +1 +0:01:00 +1.0 *$", shown.out, re.MULTILINE)
+    assert re.search(r"^probe-0 +succeeded +1 +0:01:00 *$", shown.out, re.MULTILINE)
+    # three pretrainings, baselines and fine-tunings, and the search
+    assert re.search(r"^GPU minutes of all steps +10.0$", shown.out, re.MULTILINE)
     known = json.loads(kubeflow("status", identity, "--json").out)
     assert (known["id"], known["state"], known["seconds"]) == (identity, "SUCCEEDED", 60 * len(STEPS) + 60)
     assert known["parameters"]["overrides"] == ["runtime.epochs=4"]
@@ -295,6 +298,67 @@ def test_status_shows_one_run(kubeflow):
         60,
     )
     assert set(tasks) == {*STEPS, "refuse"}
+
+
+def test_status_tells_a_pods_last_words(kubeflow):
+    kubeflow.api.outcomes = {"validate": "failed"}
+    log = """I1126 03:00:00.1 12 launcher_v2.go:190] publish success.
+Reading dataset/
+error: dataset/: 3 images of train are in test too; look at validation/findings.csv
+F1126 03:00:01.2 12 main.go:49] failed to execute component: exit status 2
+"""
+    kubeflow.api.logs = {"validate": log}
+    identity = run_id(kubeflow("submit", "cluster.gpu.count=4"))
+    said = "error: dataset/: 3 images of train are in test too; look at validation/findings.csv"
+    assert re.search(rf"^validate +failed +1 +0:01:00 +{said}$", kubeflow("status", identity).out, re.MULTILINE)
+    known = {task["name"]: task for task in json.loads(kubeflow("status", identity, "--json").out)["tasks"]}
+    assert known["validate"]["last_words"] == said and known["validate"]["error"] == "Error (exit code 2)"
+    assert kubeflow.requests("GET", "/ingest") == []
+
+
+@pytest.mark.parametrize("fault", [400, 404, 500, "cut answer", "page", "redirect"])
+def test_a_log_that_is_gone_leaves_the_reason_that_kubeflow_gives(kubeflow, fault):
+    kubeflow.api.outcomes = {"validate": "failed"}
+    kubeflow.api.logs = {"validate": "error: unseen"}
+    identity = run_id(kubeflow("submit"))
+    kubeflow.api.fail("GET .*/log$", fault)
+    shown = kubeflow("status", identity)
+    assert shown.status == 0
+    assert re.search(r"^validate +failed +1 +0:01:00 +Error \(exit code 2\)$", shown.out, re.MULTILINE)
+
+
+def test_gpu_minutes_are_left_out_where_the_version_is_gone(kubeflow):
+    identity = run_id(kubeflow("submit"))
+    kubeflow.api.things["pipeline_versions"].clear()
+    shown = kubeflow("status", identity)
+    assert shown.status == 0
+    assert re.search(r"^pretrain-0 +succeeded +1 +0:01:00 *$", shown.out, re.MULTILINE)
+
+
+def test_a_failed_run_goes_on_from_the_step_that_failed(kubeflow):
+    kubeflow.api.outcomes = {"validate": "failed"}
+    identity = run_id(kubeflow("submit"))
+    kubeflow.api.outcomes = {}
+    done = kubeflow("retry", identity)
+    assert done.status == 0
+    assert f"run         {identity}, goes on from validate" in done.out
+    assert ("register", "succeeded after 0:01:00") in told(done)
+    assert len(kubeflow.requests("POST", ":retry")) == 1 and len(kubeflow.api.all("runs")) == 1
+    # what is done can't be retried
+    assert "is succeeded; only a run that failed or was canceled" in kubeflow("retry", identity).failure
+    assert "no such run" in kubeflow("retry", "nothing").failure
+    assert len(kubeflow.requests("POST", ":retry")) == 1
+
+
+def test_a_canceled_run_can_be_retried_and_left_alone(kubeflow):
+    identity = run_id(kubeflow("submit", "--detach"))
+    kubeflow("cancel", identity)
+    kubeflow("status", identity)
+    done = kubeflow("retry", identity, "--detach")
+    assert done.status == 0 and f"follow it   contrastive kubeflow status {identity} --follow" in done.out
+    kubeflow.api.things["runs"][identity]["state"] = "FAILED"
+    kubeflow.api.fail("POST .*:retry", 403)
+    assert "does not allow you to do this" in kubeflow("retry", identity).failure
 
 
 def test_status_refuses_what_makes_no_sense(kubeflow):

@@ -100,6 +100,30 @@ def test_the_list_shows_all_side_by_side(name, review):
     assert lines[-1] == "next        contrastive review show 3"
 
 
+def test_the_list_of_many_shows_the_newest_and_those_that_count(name, review, client, logged):
+    review("approve", "1", "--reason", "first")
+    review("approve", "3", "--reason", "better")
+    for digest in "456":
+        reviewed.put_up(name, logged, digest)
+    assert "older ones" not in review("list")
+    short = review("list", "--last", "2")
+    assert "older ones: contrastive review list --last 20" in short
+    assert [line.split()[:2] for line in short.splitlines()[3:7]] == [
+        *(["6", "challenger"], ["3", "champion"], ["1", "previous-champion"], ["5", "open"])
+    ]
+    # nobody but the list asks for so few
+    assert "rejected version 2" in review("reject", "2", "--reason", "old")
+
+
+def test_the_list_of_many_with_a_production_model(name, review, client, logged):
+    production = f"{name}-production"
+    review("approve", "1", "--reason", "first", "--production-model", production)
+    reviewed.put_up(name, logged, "4")
+    found = json.loads(review("list", "--last", "1", "--json", "--production-model", production))
+    assert (found["champion"], found["challenger"]) == ("1", "4")
+    assert [row["version"] for row in found["versions"]] == ["4", "1"]
+
+
 def test_list_for_programs(name, review):
     review("approve", "2", "--reason", "first", "--reviewer", "anna")
     found = json.loads(review("list", "--json"))

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from components.shared.artifacts import Manifest
+from components.shared.cost import Cost
 from components.shared.evaluation.evidence import Rivals, Slice
 from components.shared.evaluation.gate import held_out, score
 from components.shared.evaluation.looks import MemoryLedger
@@ -20,6 +21,10 @@ from components.shared.training.curves import Curve
 from tests.helpers.gate import NAMES, classes_of, decided, make_result, make_search, make_three, make_truth, rival
 
 TEST_PICTURES = {"accuracies", "recall", "confusion", "reliability", "coverage", "budgets"}
+
+
+def cost(cpu, gpu, peak) -> Cost:
+    return Cost(cpu_seconds=cpu, gpu_seconds=gpu, peak_mebibytes=peak, watt_hours=cpu / 100)
 
 
 def make_findings(folders, truth, candidates, search=None, **more) -> Findings:
@@ -44,6 +49,7 @@ def make_findings(folders, truth, candidates, search=None, **more) -> Findings:
         curves=[Curve("finetune", table, table, table)],
         search=search,
         measured=measure(blessing, candidates, scores, truth, folders) if scores else Measured(),
+        costs={"pretrain": cost(7000, 3500, 900), "finetune": cost(1500, 0, 1200)},
         lineage={"git.commit": "c" * 40},
         params={},
         run_id="f" * 32,
@@ -161,6 +167,11 @@ def test_champion_and_calibration(judged):
     assert "ECE NLL Brier temperature fine-tuned model 0." in text
     assert "fine-tuned model: from 800 images" in text
     assert "is 95% right on held-out images. On test this leaves" in text
+
+
+def test_what_each_step_cost_is_told_and_added_up(judged):
+    *_, text = judged
+    assert "pretrain 7,000 3,500 900 70 finetune 1,500 0 1,200 15 all 8,500 3,500 1,200 85" in text
 
 
 def test_every_picture_is_within_the_page(judged):

@@ -85,6 +85,12 @@ def make_subject(class_names: list[str], winner: str = "finetune", **manifest: o
         evaluation=Result(
             **dict(step="evaluate", dataset_digest="d" * 64),
             metrics={},
+            details={
+                "costs": {
+                    step: {"cpu_seconds": 5400, "gpu_seconds": 3600, "peak_mebibytes": 2000.4, "watt_hours": 315}
+                    for step in ("pretrain", "finetune")
+                }
+            },
             **common,
         ),
         test=Measured(
@@ -135,6 +141,8 @@ def test_the_card_answers_what_a_reviewer_asks():
     ]
     assert "weakest is `rings`, with 46.0%" in said["Slices"]
     assert "file 0.5 MiB, memory 890 MiB, loads in 7.9 s, answers one image in 41 ms, 32 in 55 ms" in said["In use"]
+    took = "3.0 h of a processor core, 2.0 h of a GPU, 2,000 MiB at most, some 630 Wh"
+    assert f"Making it took {took}." in said["In use"]
     assert "nothing is known of others" in said["Limits"]
     assert "not another choice of labels" in said["Limits"]
     assert "off by 2.5 points on average (ECE), after a temperature of 1.31 (from 400 images)" in said["Limits"]

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 
@@ -229,6 +230,56 @@ def test_a_patience_that_is_no_number_is_a_one_line_error(client, monkeypatch, t
     with pytest.raises(UserError, match=why), tracked("probe", {}, "p", {}, "impatient"):
         pytest.fail("the step must not start")
     assert client.get_experiment_by_name("contrastive-impatient") is None
+
+
+class Sleeping:
+    """A clock that only waiting moves on."""
+
+    def __init__(self):
+        self.now, self.waits = 0.0, []
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("away", "patience", "waits"), [(3, "1800", 3), (1000, "1800", 180), (1000, "", 0)])
+def test_a_server_that_is_away_at_the_start_is_waited_for(tracking_uri, monkeypatch, capsys, away, patience, waits):
+    clock, tries = Sleeping(), []
+
+    def search(max_results):
+        tries.append(max_results)
+        if len(tries) <= away:
+            raise mlflow.MlflowException("API request failed with exception Connection refused")
+
+    monkeypatch.setattr("components.shared.tracking.client.time", clock)
+    monkeypatch.setattr(mlflow, "search_experiments", search)
+    monkeypatch.setattr(mlflow, "set_tracking_uri", lambda uri: None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    monkeypatch.setenv("TRACKING_PATIENCE_SECONDS", patience)
+    if away > waits:
+        with pytest.raises(UserError, match="Connection refused"):
+            connect()
+    else:
+        connect()
+    assert len(clock.waits) == waits
+    assert capsys.readouterr().err.count("does not answer; it is waited for") == bool(waits)
+
+
+@pytest.mark.parametrize("said", ["failed with error code 401", "error code 403", "Invalid Host header"])
+def test_a_server_that_refuses_is_not_waited_for(tracking_uri, monkeypatch, said):
+    def search(max_results):
+        raise mlflow.MlflowException(said)
+
+    monkeypatch.setattr(mlflow, "search_experiments", search)
+    monkeypatch.setattr(mlflow, "set_tracking_uri", lambda uri: None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    monkeypatch.setenv("TRACKING_PATIENCE_SECONDS", "1800")
+    with pytest.raises(UserError):
+        connect()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Keeping the registry and what stands around it small."""
