@@ -1,9 +1,9 @@
-"""The commands that apply a model to image files: predict, embed."""
+"""The commands that use a model: predict and embed image files, export it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,7 +11,9 @@ from pipelines.command_line import new_group
 
 app = new_group("")
 
-Images = Annotated[list[str], typer.Argument(metavar="IMAGES", help="image files and folders of them")]
+Images = Annotated[
+    list[str], typer.Argument(metavar="IMAGES", help="files, folders, patterns, addresses, Parquet files")
+]
 Model = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="a .keras file, models:/<name>@<alias> or models:/<name>/<version>"),
@@ -64,3 +66,37 @@ def embed(
     from pipelines.inference.embed import embed_files
 
     return embed_files(images, model, out)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="as --model of predict, or an encoder")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="the file to write; with saved_model, the folder")],
+    kind: Annotated[Literal["keras", "saved_model", "onnx", "tflite"], typer.Option("--format", help="to write")],
+    features: Annotated[
+        bool, typer.Option("--features", help="of a classifier, the encoder below its head")
+    ] = False,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIDE", help="of the images, 96 or 480x640; onnx and tflite only [default: as trained]"
+        ),
+    ] = None,
+    dtype: Annotated[
+        Literal["uint8", "float32"], typer.Option("--input", help="type of the images; values are 0 to 255")
+    ] = "uint8",
+) -> None:
+    """Write a classifier or an encoder in another format.
+
+    $ contrastive export --format onnx models:/photos@champion photos.onnx
+    $ contrastive export --format tflite --size 480x640 finetune/classifier.keras m.tflite
+
+    It takes raw images (N, height, width, 3), values 0 to 255: scaling and
+    resizing are inside. Files of Keras and SavedModels resize images of any
+    size; onnx and tflite take one size, by default the one trained on. The
+    result is loaded and asked before it is put in its place. OUT.json beside
+    it tells what it takes, what it gives, and the class names in order.
+    """
+    from pipelines.inference.export import export_model
+
+    export_model(model, out, kind, features, size, dtype)
