@@ -1,4 +1,4 @@
-"""The commands that use a model: predict and embed image files, export it."""
+"""The commands that use a model: predict, embed, export."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def predict(
     $ contrastive predict photo.jpg folder/
     $ contrastive predict folder/ --out predictions.parquet
 
+    IMAGES are files, folders, patterns ("photos/**/*.jpg"), addresses that
+    fsspec knows (https, s3, gs, …: a file, a folder or a pattern) and Parquet
+    files in the Hugging Face layout, whose rows are named <file>#<row>. They
+    are read a few at a time, however many there are.
+
     Without --model it is the champion of the registry section in params.yaml.
     Without --out they are printed: path, class, probability. Images go through
     what the dataset's went through: upright, center square, the size the model
@@ -55,7 +60,7 @@ def embed(
 
     $ contrastive embed folder/ --out features.parquet
 
-    For search, clustering or a classifier of one's own. Without --model it is
+    IMAGES as for predict. For search, clustering or a classifier of one's own. Without --model it is
     the repository's encoder/encoder.keras; of a classifier, the features are
     those that its head is given. One row per image:
     `path`, and `features`, a list of float32, which pandas turns into a matrix
