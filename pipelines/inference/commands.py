@@ -1,4 +1,4 @@
-"""The commands that use a model: predict, embed, export."""
+"""The commands that use a model: predict, embed, similar, export."""
 
 from __future__ import annotations
 
@@ -71,6 +71,28 @@ def embed(
     from pipelines.inference.embed import embed_files
 
     return embed_files(images, model, out)
+
+
+@app.command()
+def similar(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="an image file, or the address of one")],
+    images: Images,
+    model: Model = None,
+    top: Annotated[int, typer.Option(metavar="K", min=1, max=1000, help="the K nearest images")] = 24,
+    out: Annotated[Path, typer.Option(help="the page to write, .html")] = Path("similar.html"),
+) -> int:
+    """Show the images most like a given one, by an encoder's features.
+
+    $ contrastive similar photo.jpg folder/ --model models:/photos@champion
+
+    Prints path and cosine similarity, the nearest first, and writes a page
+    with the pictures, which needs nothing else. IMAGES and --model as for
+    embed. It tells what the encoder takes to be alike: look at some before
+    you trust its features.
+    """
+    from pipelines.inference.similar import show_similar
+
+    return show_similar(query, images, model, top, out)
 
 
 @app.command()
