@@ -1,4 +1,4 @@
-"""Applying a model to image files: batch by batch, with progress; what can't be read is named and counted."""
+"""Applying a model to images: batch by batch, with progress; what can't be read is named and counted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from components.shared.errors import UserError
 from components.shared.progress import Progress
-from pipelines.inference.image_files import ImageFiles, read_images
+from pipelines.inference.inputs import Images
 from pipelines.inference.table import write_table
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ Answers = tuple[list[str], np.ndarray]
 
 def write_answers(
     label: str,
-    files: ImageFiles,
+    images: Images,
     model: ReadyModel,
     out: Path,
     schema: pa.Schema,
@@ -39,43 +39,44 @@ def write_answers(
 
     Args:
         label: of the progress.
-        files: to work on.
+        images: to work on.
         model: to ask; its name is kept as the table's origin.
         out: of the table.
         schema: of the table.
         columns: of each batch, in the order of the schema.
     """
-    with closing(Progress(label, len(files.paths), "image")) as progress:
-        batches = (pa.record_batch(columns(*answers), schema=schema) for answers in apply(model, files, progress))
+    with closing(Progress(label, len(images), "image")) as progress:
+        batches = (pa.record_batch(columns(*answers), schema=schema) for answers in apply(model, images, progress))
         rows = write_table(out, schema.with_metadata({"model": model.name}), batches)
     if rows:
-        skipped = f", {len(files.skipped):,} skipped" if files.skipped else ""
+        skipped = f", {images.skipped:,} skipped" if images.skipped else ""
         print(f"{out}: {rows:,} rows by {model.name}{skipped}", flush=True)
     else:
         print(f"{out}: not written: no image could be read", file=sys.stderr)
-    return files.finish()
+    return images.finish()
 
 
-def apply(model: ReadyModel, files: ImageFiles, progress: Progress | None = None) -> Iterator[Answers]:
-    """Apply a model to image files, batch by batch, in their order; those that can't be read are skipped.
+def apply(model: ReadyModel, images: Images, progress: Progress | None = None) -> Iterator[Answers]:
+    """Apply a model to images, batch by batch, in their order; those that can't be read are skipped.
 
     Args:
         model: to ask.
-        files: to work on.
-        progress: counts the files, read or not.
+        images: to work on.
+        progress: counts the images, read or not.
 
     Raises:
         UserError: an answer is not a number.
     """
-    length = max(1, min(_LARGEST_BATCH, _BATCH_PIXELS // model.size**2, len(files.paths)))
-    reading = read_images(files.paths, model.size)
+    length = max(1, min(_LARGEST_BATCH, _BATCH_PIXELS // model.size**2, len(images)))
+    reading = images.read(model.size)
     while batch := list(islice(reading, length)):
-        images = {str(path): image for path, image in batch if not isinstance(image, UserError)}
+        read = [(name, image) for name, image in batch if not isinstance(image, UserError)]
         for _, why in batch:
             if isinstance(why, UserError):
-                files.skip(str(why))
-        if images:
-            yield list(images), _answers(model, list(images.values()), length)
+                images.skip(str(why))
+        if read:
+            names, pixels = zip(*read, strict=True)
+            yield list(names), _answers(model, list(pixels), length)
         if progress is not None:
             progress.step(count=len(batch))
 

@@ -1,9 +1,9 @@
-"""The commands that apply a model to image files: predict, embed."""
+"""The commands that use a model: predict, embed, similar, export."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,7 +11,9 @@ from pipelines.command_line import new_group
 
 app = new_group("")
 
-Images = Annotated[list[str], typer.Argument(metavar="IMAGES", help="image files and folders of them")]
+Images = Annotated[
+    list[str], typer.Argument(metavar="IMAGES", help="files, folders, patterns, addresses, Parquet files")
+]
 Model = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="a .keras file, models:/<name>@<alias> or models:/<name>/<version>"),
@@ -31,6 +33,11 @@ def predict(
 
     $ contrastive predict photo.jpg folder/
     $ contrastive predict folder/ --out predictions.parquet
+
+    IMAGES are files, folders, patterns ("photos/**/*.jpg"), addresses that
+    fsspec knows (https, s3, gs, …: a file, a folder or a pattern) and Parquet
+    files in the Hugging Face layout, whose rows are named <file>#<row>. They
+    are read a few at a time, however many there are.
 
     Without --model it is the champion of the registry section in params.yaml.
     Without --out they are printed: path, class, probability. Images go through
@@ -53,7 +60,7 @@ def embed(
 
     $ contrastive embed folder/ --out features.parquet
 
-    For search, clustering or a classifier of one's own. Without --model it is
+    IMAGES as for predict. For search, clustering or a classifier of one's own. Without --model it is
     the repository's encoder/encoder.keras; of a classifier, the features are
     those that its head is given. One row per image:
     `path`, and `features`, a list of float32, which pandas turns into a matrix
@@ -64,3 +71,59 @@ def embed(
     from pipelines.inference.embed import embed_files
 
     return embed_files(images, model, out)
+
+
+@app.command()
+def similar(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="an image file, or the address of one")],
+    images: Images,
+    model: Model = None,
+    top: Annotated[int, typer.Option(metavar="K", min=1, max=1000, help="the K nearest images")] = 24,
+    out: Annotated[Path, typer.Option(help="the page to write, .html")] = Path("similar.html"),
+) -> int:
+    """Show the images most like a given one, by an encoder's features.
+
+    $ contrastive similar photo.jpg folder/ --model models:/photos@champion
+
+    Prints path and cosine similarity, the nearest first, and writes a page
+    with the pictures, which needs nothing else. IMAGES and --model as for
+    embed. It tells what the encoder takes to be alike: look at some before
+    you trust its features.
+    """
+    from pipelines.inference.similar import show_similar
+
+    return show_similar(query, images, model, top, out)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="as --model of predict, or an encoder")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="the file to write; with saved_model, the folder")],
+    kind: Annotated[Literal["keras", "saved_model", "onnx", "tflite"], typer.Option("--format", help="to write")],
+    features: Annotated[
+        bool, typer.Option("--features", help="of a classifier, the encoder below its head")
+    ] = False,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIDE", help="of the images, 96 or 480x640; onnx and tflite only [default: as trained]"
+        ),
+    ] = None,
+    dtype: Annotated[
+        Literal["uint8", "float32"], typer.Option("--input", help="type of the images; values are 0 to 255")
+    ] = "uint8",
+) -> None:
+    """Write a classifier or an encoder in another format.
+
+    $ contrastive export --format onnx models:/photos@champion photos.onnx
+    $ contrastive export --format tflite --size 480x640 finetune/classifier.keras m.tflite
+
+    It takes raw images (N, height, width, 3), values 0 to 255: scaling and
+    resizing are inside. Files of Keras and SavedModels resize images of any
+    size; onnx and tflite take one size, by default the one trained on. The
+    result is loaded and asked before it is put in its place. OUT.json beside
+    it tells what it takes, what it gives, and the class names in order.
+    """
+    from pipelines.inference.export import export_model
+
+    export_model(model, out, kind, features, size, dtype)

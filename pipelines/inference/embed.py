@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from components.shared.repository import in_repository
 from pipelines.inference.batches import write_answers
-from pipelines.inference.image_files import ImageFiles
+from pipelines.inference.inputs import Images
 from pipelines.inference.model import load_ready
 from pipelines.inference.table import check_table
 
@@ -26,7 +26,7 @@ def embed_files(images: Sequence[str], model_address: str | None, out: Path) -> 
     """Write the features; returns 1 if a file was skipped, else 0.
 
     Args:
-        images: image files and folders of them.
+        images: see `Images`.
         model_address: see `load_ready`; None is the encoder of the repository's last run.
         out: table to write.
 
@@ -35,8 +35,8 @@ def embed_files(images: Sequence[str], model_address: str | None, out: Path) -> 
     """
     check_table(out, (".parquet",))
     address = model_address or str(in_repository("encoder/encoder.keras"))
-    files = ImageFiles(images)
-    return write_answers("embed", files, load_ready(address).encoder(), out, SCHEMA, _columns)
+    asked = Images(images)
+    return write_answers("embed", asked, load_ready(address).encoder(), out, SCHEMA, _columns)
 
 
 def _columns(paths: list[str], features: np.ndarray) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
@@ -82,8 +83,18 @@ def _load(path: Path, name: str, class_names: list[str] | None) -> ReadyModel:
     return networks.load(path, name, class_names)
 
 
+def description_of(path: Path) -> Path:
+    """Where `contrastive export` writes what it knows of an exported model."""
+    return path.with_name(f"{path.name}.json")
+
+
 def _names_beside(path: Path) -> list[str] | None:
-    """Class names for a model in a step's folder, from the dataset beside it that it was trained on."""
+    """Class names: of an exported model, or of one in a step's folder, from the dataset that it was trained on."""
+    try:
+        names: list[str] = json.loads(description_of(path).read_bytes())["class_names"]
+        return names
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
     folder = path.resolve().parent
     try:
         trained_on = read_record(folder, Result).dataset_digest

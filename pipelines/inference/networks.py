@@ -35,13 +35,17 @@ class ReadyModel:
         Raises:
             UserError: its outputs are no probabilities.
         """
-        last = _last_layer(self.network)
-        if not _is_softmax(last):
+        if not self.gives_probabilities():
+            last = _last_layer(self.network)
             raise UserError(
                 f"{self.name}: its last layer ({last.name}) is no softmax, so it gives no probabilities; "
                 "choose a classifier, or write its features with `contrastive embed`"
             )
         return self
+
+    def gives_probabilities(self) -> bool:
+        """Whether it is a classifier."""
+        return _is_softmax(_last_layer(self.network))
 
     def labels(self) -> list[str]:
         """Names of the classes; their numbers, from 0, where they are not known."""
@@ -56,7 +60,7 @@ class ReadyModel:
         Raises:
             UserError: it is a classifier whose head can't be told from the rest, or its outputs are no vectors.
         """
-        if _is_softmax(_last_layer(self.network)):
+        if self.gives_probabilities():
             return replace(self, network=_without_head(self.network, self.size, self.name))
         if len(self.network.output_shape) != 2:
             raise UserError(f"{self.name}: gives {self.network.output_shape}, not features of shape (N, D)")

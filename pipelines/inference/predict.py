@@ -17,7 +17,7 @@ from components.shared.registry.versions import CHAMPION
 from components.shared.repository import in_repository
 from pipelines.command_line import printable
 from pipelines.inference.batches import apply, write_answers
-from pipelines.inference.image_files import ImageFiles
+from pipelines.inference.inputs import Images
 from pipelines.inference.model import load_ready
 from pipelines.inference.table import check_table
 
@@ -28,7 +28,7 @@ def predict_files(images: Sequence[str], model_address: str | None, top: int, ou
     """Print or write the predictions; returns 1 if a file was skipped, else 0.
 
     Args:
-        images: image files and folders of them.
+        images: see `Images`.
         model_address: see `load_ready`; None is the champion that the repository's params.yaml names.
         top: so many of the likeliest classes, at least 1.
         out: table to write; None prints.
@@ -39,7 +39,7 @@ def predict_files(images: Sequence[str], model_address: str | None, top: int, ou
     if out is not None:
         check_table(out, (".csv", ".parquet"))
     address = model_address or _champion()
-    files = ImageFiles(images)
+    asked = Images(images)
     model = load_ready(address).classifier()
     labels = model.labels()
     if labels != model.class_names:
@@ -53,16 +53,16 @@ def predict_files(images: Sequence[str], model_address: str | None, top: int, ou
         return [np.repeat(np.array(paths, object), best.shape[1]), classes, likeliest]
 
     if out is not None:
-        return write_answers("predict", files, model, out, SCHEMA, columns)
+        return write_answers("predict", asked, model, out, SCHEMA, columns)
     try:
-        for answers in apply(model, files):
+        for answers in apply(model, asked):
             for path, name, probability in zip(*columns(*answers), strict=True):
                 print(f"{printable(path)}  {printable(name)}  {probability:.4f}")
             sys.stdout.flush()
     except BrokenPipeError:
         # the reader has seen enough, as `head` does; Python would complain again when it flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return files.finish()
+    return asked.finish()
 
 
 def _champion() -> str:

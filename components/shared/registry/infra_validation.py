@@ -159,7 +159,9 @@ def validate_serving(model: Served, images: np.ndarray, expected: np.ndarray) ->
     if status != 200:
         raise RefusedError(f"over HTTP the model answers a sound request with status {status}: {first_line(said)}")
     try:
-        answers = np.asarray(json.loads(said)["predictions"], dtype=np.float64)
+        rows = json.loads(said)["predictions"]
+        # by class name; of a model that an earlier version of this code has registered, without names
+        answers = np.asarray([list(row.values()) if isinstance(row, dict) else row for row in rows], np.float64)
     except (ValueError, KeyError, TypeError):
         raise RefusedError(f"over HTTP the model answers no array of predictions: {first_line(said)}") from None
     found = {

@@ -12,6 +12,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 
@@ -19,10 +20,11 @@ from components.shared.artifacts import SPLITS, Dataset
 from components.shared.checks.drift import DATASET_STATISTICS, dataset_statistics
 from components.shared.errors import UserError, first_line
 from components.shared.evaluation.predictions import TEST, image_digests
+from components.shared.registry import named_probabilities
 from components.shared.training.backend import start_backend
 
 TRAINING_IMAGES = "training_images.npy"
-_REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
+_REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pandas", "mlflow")
 
 
 def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
@@ -30,7 +32,8 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
 
     With it goes `training_images.npy`, by which a later test set is freed of images that it has seen: the first 8
     bytes of the content digest of every image but those of test, uint64, ascending; and `dataset_statistics.json`,
-    by which a later dataset is told apart.
+    by which a later dataset is told apart. Asked through MLflow's pyfunc, or served, it answers with a column of
+    probabilities for each class, by its name.
 
     Args:
         path: `classifier.keras`, from uint8 images (N, H, W, 3) to probabilities (N, classes).
@@ -47,7 +50,8 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
     start_backend()
     example = np.array(data.images("train")[:1])
     # without names: MLflow hands named tensors to the model as a dictionary, which it does not take
-    signature = infer_signature(example, np.zeros((1, data.classes), np.float32))
+    answer = pd.DataFrame(np.zeros((1, data.classes), np.float32), columns=data.manifest.class_names)
+    signature = infer_signature(example, answer)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     client = mlflow.MlflowClient()
     try:
@@ -88,17 +92,26 @@ def requirements() -> list[str]:
 
 
 class _KerasFlavor:
-    """`mlflow.keras`, with which an input example can be saved: its own fails where the folder is not there yet."""
+    """`mlflow.keras`, with which an input example can be saved: its own fails where the folder is not there yet.
+
+    Its pyfunc names the classes; its flavor `keras` is MLflow's own.
+    """
 
     @staticmethod
     def save_model(
         path: str,
+        mlflow_model: Model,
         validate_serving_input: bool,
         training_images: np.ndarray,
         dataset_statistics: str,
         **arguments: Any,
     ) -> None:
-        Path(path).mkdir(parents=True, exist_ok=True)
-        mlflow.keras.save_model(path=path, **arguments)
+        code = Path(path, "code")
+        code.mkdir(parents=True)
+        shutil.copy(named_probabilities.__file__, code)
+        mlflow.keras.save_model(path=path, mlflow_model=mlflow_model, **arguments)
+        loader = Path(named_probabilities.__file__).stem
+        mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME] |= {"loader_module": loader, "code": code.name}
+        mlflow_model.save(str(Path(path, "MLmodel")))
         np.save(Path(path) / TRAINING_IMAGES, training_images, allow_pickle=False)
         (Path(path) / DATASET_STATISTICS).write_text(dataset_statistics, encoding="utf-8")

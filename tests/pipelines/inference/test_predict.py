@@ -154,6 +154,28 @@ def test_files_get_the_predictions_that_were_recorded_of_their_images(here, reco
     assert (table.groupby("path")["probability"].diff().dropna() <= 0).all()
 
 
+def test_pyfunc_names_the_classes_without_this_project(here, recorded, tmp_path):
+    program = f"""
+import sys
+for name in ("components", "models", "pipelines"):
+    sys.modules[name] = None
+import mlflow, numpy as np
+model = mlflow.pyfunc.load_model("{CHALLENGER}")
+answers = model.predict(np.load("dataset/test.images.npy"))
+answers.to_parquet(sys.argv[1])
+print(*model.metadata.signature.outputs.input_names(), *answers.idxmax(axis=1))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "answers.parquet"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    best = [CLASSES[index] for index in recorded["answers"].argmax(axis=1)]
+    assert done.stdout.split()[-len(best) - len(CLASSES) :] == [*CLASSES, *best]
+    table = pd.read_parquet(tmp_path / "answers.parquet")
+    assert list(table) == CLASSES
+    np.testing.assert_allclose(table.to_numpy(), recorded["answers"], atol=1e-4)
+
+
 def test_another_preparation_would_be_noticed(here, recorded):
     import keras
 

@@ -75,6 +75,18 @@ def answering(inputs_answered):
         server.server_close()
 
 
+def test_answers_by_class_name_are_answers():
+    def named(inputs):
+        status, said = sound(inputs)
+        if status != 200:
+            return status, said
+        rows = json.loads(said)["predictions"]
+        return status, json.dumps({"predictions": [dict(zip("abcd", row, strict=True)) for row in rows]})
+
+    with answering(named) as process:
+        assert validate_serving(process, IMAGES, EXPECTED)["served_difference"] < 1e-6
+
+
 def test_a_sound_server_is_measured():
     with answering(sound) as process:
         found = validate_serving(process, IMAGES, EXPECTED)
