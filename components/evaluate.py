@@ -15,7 +15,14 @@ from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, read_champion
 from components.shared.evaluation.gate import BLESSING, Blessing, decide, held_out, score
 from components.shared.evaluation.measured import MEASURED, Measured, measure
-from components.shared.evaluation.predictions import CANDIDATES, TEST, Candidate, Truth, read_candidate
+from components.shared.evaluation.predictions import (
+    CANDIDATES,
+    TEST,
+    Candidate,
+    Truth,
+    read_candidate,
+    read_suspects,
+)
 from components.shared.evaluation.report import Findings, write_report
 from components.shared.evaluation.slices import find_slices
 from components.shared.evaluation.statistics import accuracy
@@ -83,6 +90,7 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
     rivals = partial(ask_rivals, champion, data, gate.skip_champions)
     blessing = decide(candidates, unreadable, search, truth, gate, RegistryLedger(), rivals, find_slices(data))
     scores = score(candidates, truth) if blessing.judged else {}
+    picture = folders["probe"] / "suspects.png"
     return Findings(
         manifest=data.manifest,
         truth=truth,
@@ -96,6 +104,8 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
         lineage=lineage(),
         params=to_plain(work.params),
         run_id=work.run.id,
+        suspects=read_suspects(folders["probe"]),
+        suspects_picture=picture if picture.exists() else None,
     )
 
 

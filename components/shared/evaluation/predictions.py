@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from components.shared.artifacts import Dataset, Result, read_record
+from components.shared.artifacts import LABEL_SUSPECTS, Dataset, Result, read_record
 from components.shared.errors import UserError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -152,6 +153,15 @@ def read_published(finetune: Path, truth: Truth) -> np.ndarray | None:
     if found is None or found[0].ndim != 3 or found[0].shape[1:] != shape:
         return None
     return found[0].argmax(axis=2) == truth.labels[TEST]
+
+
+def read_suspects(probe: Path) -> pd.DataFrame:
+    """Labels that may be wrong, as the probe lists them, the surest first; empty where there is no list to read."""
+    columns = ["path", "label", "neighbours_label", "share", "own_share"]
+    try:
+        return pd.read_csv(probe / LABEL_SUSPECTS, keep_default_na=False)[columns]
+    except (OSError, ValueError, KeyError):
+        return pd.DataFrame(columns=columns)
 
 
 def _read_optional(path: Path, names: Sequence[str]) -> list[np.ndarray] | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -45,6 +46,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 WANTED = 0.95
 # slices that are named one by one; the others can be unfolded
 _SHOWN_SLICES = 8
+_SHOWN_SUSPECTS = 10
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Findings:
         lineage: tags that say which code and data this is.
         params: of the evaluation, plain values.
         run_id: MLflow run of the evaluation.
+        suspects: labels that may be wrong, see `read_suspects`.
+        suspects_picture: of the first ones; None where there is none.
     """
 
     manifest: Manifest
@@ -78,6 +82,8 @@ class Findings:
     lineage: Mapping[str, str]
     params: Mapping[str, Any]
     run_id: str
+    suspects: pd.DataFrame = field(default_factory=pd.DataFrame)
+    suspects_picture: Path | None = None
 
     @property
     def winner(self) -> Candidate | None:
@@ -95,6 +101,9 @@ def write_report(out: Path, findings: Findings) -> None:
     for name, caption, figure in _figures(findings):
         figure.savefig(out / f"{name}.png")
         pictures[name] = Picture.read(out / f"{name}.png", caption)
+    if findings.suspects_picture is not None:
+        caption = "Each of the first ones, and the nearest images of the label that its neighbours give it."
+        pictures["suspects"] = Picture.read(findings.suspects_picture, caption)
     (out / "report.html").write_text(render_report(findings, pictures), encoding="utf-8")
 
 
@@ -159,6 +168,8 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         unknown_slices=[part for part in slices if part.unknown],
         calibration=_calibration(findings),
         surest=_surest(findings),
+        suspects=findings.suspects.head(_SHOWN_SUSPECTS).to_dict("records"),
+        suspected=len(findings.suspects),
         pictures=pictures,
         manifest=findings.manifest,
         lineage=findings.lineage,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from components.shared.evaluation.evidence import Rivals, Slice
 from components.shared.evaluation.gate import held_out, score
 from components.shared.evaluation.looks import MemoryLedger
 from components.shared.evaluation.measured import Measured, measure
+from components.shared.evaluation.predictions import read_suspects
 from components.shared.evaluation.report import Findings, write_report
 from components.shared.training.curves import Curve
 from tests.helpers.gate import NAMES, classes_of, decided, make_result, make_search, make_three, make_truth, rival
@@ -220,3 +222,21 @@ def test_names_of_classes_are_drawn_as_they_are_written(truth, tmp_path, monkeyp
     page, text = told(tmp_path, findings)
     assert "$\\frac{$" in text
     assert "<b>" not in page
+
+
+def test_labels_to_look_at_are_named_by_their_files(judged, tmp_path):
+    findings, _, page, _ = judged
+    assert "Labels to look at" not in page
+    rows = [{"path": f"train/<{n}>.png", "label": "ant", "neighbours_label": "bee", "share": 0.9, "own_share": 0.05}
+            for n in range(12)]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "label_suspects.csv", index=False)
+    suspects = read_suspects(tmp_path)
+    picture = tmp_path / "suspects.png"
+    picture.write_bytes(b"png")
+    page, text = told(tmp_path, replace(findings, suspects=suspects, suspects_picture=picture))
+    assert "12 labels of train and validation may be wrong" in text
+    assert text.count("90%, 5% for its own") == 10
+    assert "train/&lt;0&gt;.png" in page
+    assert "base64,cG5n" in page
+    (tmp_path / "label_suspects.csv").write_text("nothing")
+    assert read_suspects(tmp_path).empty
