@@ -6,7 +6,8 @@ what they are together: `classifier.keras` (the encoder with the linear layer on
 `label_suspects.csv`, pictures, `result.json`.
 
 `label_suspects.csv` lists labels of train and validation that may be wrong, the surest first: path, split, row,
-label, neighbours_label, and the shares of the neighbours' votes for that (share) and for the image's own (own_share).
+label, neighbours_label, and the shares of the neighbours' votes for that (share) and for the image's own
+(own_share).
 """
 
 from __future__ import annotations

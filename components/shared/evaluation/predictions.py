@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from components.shared.artifacts import LABEL_SUSPECTS, Dataset, Result, read_record
+from components.shared.artifacts import LABEL_SUSPECTS, NEAR_COPIES, Dataset, Result, read_record
 from components.shared.errors import UserError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -72,6 +72,18 @@ def image_digests(data: Dataset, *splits: str) -> np.ndarray:
     """
     digests = [digest for split in splits for digest in data.files(split)["digest"]]
     return np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
+
+
+def twins_of_test(data: Dataset) -> np.ndarray:
+    """Which test images have a near-copy that was learned from: bool, shape (N,)."""
+    found = np.zeros(data.manifest.counts[TEST], bool)
+    path = data.folder / NEAR_COPIES
+    if path.exists():
+        pairs = pd.read_parquet(path)
+        # of test and another split, test's is the twin
+        known = pairs[(pairs["twin_split"] == TEST) & (pairs["action"] == "kept") & (pairs["split"] != TEST)]
+        found[known["twin_row"].to_numpy(np.int64)] = True
+    return found
 
 
 @dataclass(frozen=True)

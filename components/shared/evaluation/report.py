@@ -22,7 +22,7 @@ from components.shared.evaluation.calibration import (
     coverage,
     reliability,
 )
-from components.shared.evaluation.evidence import Scores
+from components.shared.evaluation.evidence import Rivals, Scores
 from components.shared.evaluation.fairness import RIVALS
 from components.shared.evaluation.gate import NOT_ASKED, Blessing
 from components.shared.evaluation.measured import Measured
@@ -66,6 +66,7 @@ class Findings:
         lineage: tags that say which code and data this is.
         params: of the evaluation, plain values.
         run_id: MLflow run of the evaluation.
+        rivals: the champions, with how far the images have moved in the features of the one that reigns.
         suspects: labels that may be wrong, see `read_suspects`.
         suspects_picture: of the first ones; None where there is none.
     """
@@ -82,8 +83,29 @@ class Findings:
     lineage: Mapping[str, str]
     params: Mapping[str, Any]
     run_id: str
+    rivals: Rivals = field(default_factory=Rivals)
     suspects: pd.DataFrame = field(default_factory=pd.DataFrame)
     suspects_picture: Path | None = None
+
+    @property
+    def drift(self) -> list[str]:
+        """How far images have moved in the champion's features, a line for each split; or why that is not known."""
+        if not self.rivals.drift:
+            return [f"feature drift: not measured: {self.rivals.no_drift}"] if self.rivals.no_drift else []
+        version = self.rivals.found[0].version
+        return [f"feature drift: {moved.in_words(version)}" for moved in self.rivals.drift]
+
+    @property
+    def twins(self) -> list[str]:
+        """In a line, what near-copies of test images among those that were learned from are worth; or nothing."""
+        known = self.measured
+        if not known.without_twins:
+            return []
+        said = ", ".join(
+            f"{TITLES[name]} {accuracy:.1%} instead of {np.mean(known.accuracies[name]):.1%}"
+            for name, accuracy in known.without_twins.items()
+        )
+        return [f"near-copies of {known.twins:,} test images were learned from; accuracy on the others: {said}"]
 
     @property
     def winner(self) -> Candidate | None:
@@ -168,6 +190,9 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         unknown_slices=[part for part in slices if part.unknown],
         calibration=_calibration(findings),
         surest=_surest(findings),
+        drift=findings.drift,
+        twins=findings.twins,
+        warns=any(moved.warns for moved in findings.rivals.drift),
         suspects=findings.suspects.head(_SHOWN_SUSPECTS).to_dict("records"),
         suspected=len(findings.suspects),
         pictures=pictures,
