@@ -5,13 +5,14 @@ to RGB, resize, write to one file; one thread. `read` is what the ingest step do
 processors: besides it looks for bad ones, and hashes each file and each image's pixels. `ingest` is the whole step:
 besides it splits, tracks and draws (near-copies have a benchmark of their own).
 
-    nice python -m benchmarks.ingest /tmp/ingest --images 113000
+    nice python -m benchmarks.ingest /tmp/ingest --images 113000 --out benchmarks/results/<date>-cpu-ingest.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import struct
@@ -173,21 +174,39 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="for the images; is written")
     parser.add_argument("--images", type=int, default=113_000)
     parser.add_argument("--tries", type=int, default=TRIES, help="of which the fastest counts")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
     folder: Path = options.folder
     tree, out = folder / f"jpegs-{options.images}", folder / "out"
+    found: dict[str, object] = {"images": options.images, "cores": os.cpu_count(), "load": os.getloadavg()[0]}
+
+    def tell(name: str, what: object) -> None:
+        found[name] = what
+        print(name, json.dumps(what), flush=True)
+        if options.out:
+            options.out.write_text(json.dumps(found, indent=2) + "\n")
+
     if not tree.exists():
         write_jpegs(tree, options.images)
-    for name, program in (("loop", LOOP), ("read", READ)):
-        tries = [measured(program, str(tree), str(SIDE), str(out)) for _ in range(options.tries)]
-        best = min(tries, key=lambda found: found["seconds"])
-        print(json.dumps({"what": name, "images": options.images, **best}), flush=True)
+
+    def whole() -> dict[str, float | str]:
+        return ingest(folder, tree, f"data.image_size={SIDE}", "data.near_copies=keep")
+
+    runs: dict[str, Callable[[], dict[str, float | str]]] = {
+        "loop": lambda: measured(LOOP, str(tree), str(SIDE), str(out)),
+        "read": lambda: measured(READ, str(tree), str(SIDE), str(out)),
+        "ingest": whole,
+    }
+    # in turn, so that whatever else the machine does slows all of them
+    tries = [{name: run() for name, run in runs.items()} for _ in range(options.tries)]
+    for name in runs:
+        times = [one[name]["seconds"] for one in tries]
+        tell(name, {**min((one[name] for one in tries), key=lambda one: one["seconds"]), "tries": times})
+    for name in ("read", "ingest"):
+        tell(f"{name}_times_as_fast", [round(one["loop"]["seconds"] / one[name]["seconds"], 2) for one in tries])
     out.unlink()
-    whole = ingest(folder, tree, f"data.image_size={SIDE}", "data.near_copies=keep")
-    print(json.dumps({"what": "ingest", "images": options.images, **whole}), flush=True)
     for name, path in hostile(folder):
-        found = ingest(folder, path, "data.image_size=32", "data.on_bad_image=skip")
-        print(json.dumps({"what": name, **found}), flush=True)
+        tell(name, ingest(folder, path, "data.image_size=32", "data.on_bad_image=skip"))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,18 @@ from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.cost import Cost, read_cost
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, read_champion
+from components.shared.evaluation.evidence import Rivals
 from components.shared.evaluation.gate import BLESSING, Blessing, decide, held_out, score
 from components.shared.evaluation.measured import MEASURED, Measured, measure
-from components.shared.evaluation.predictions import CANDIDATES, TEST, Candidate, Truth, read_candidate
+from components.shared.evaluation.predictions import (
+    CANDIDATES,
+    TEST,
+    Candidate,
+    Truth,
+    read_candidate,
+    read_suspects,
+    twins_of_test,
+)
 from components.shared.evaluation.report import Findings, write_report
 from components.shared.evaluation.slices import find_slices
 from components.shared.evaluation.statistics import accuracy
@@ -76,15 +84,26 @@ def evaluate(
     print(f"evaluate: {blessing.verdict}")
     for reason in blessing.reasons():
         print(f"  {reason}")
+    for line in [*findings.drift, *findings.twins]:
+        print(f"evaluate: {line}")
     return blessing
 
 
 def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: Champion) -> Findings:
     truth, gate = Truth.of(data), work.params.gate
     candidates, search, unreadable = _read(folders)
-    rivals = partial(ask_rivals, champion, data, gate.skip_champions)
+    asked: list[Rivals] = []
+
+    def rivals() -> Rivals:
+        asked.append(ask_rivals(champion, data, gate.skip_champions))
+        return asked[-1]
+
     blessing = decide(candidates, unreadable, search, truth, gate, RegistryLedger(), rivals, find_slices(data))
     scores = score(candidates, truth) if blessing.judged else {}
+    measured = Measured()
+    if scores:
+        measured = measure(blessing, candidates, scores, truth, folders, twins_of_test(data))
+    picture = folders["probe"] / "suspects.png"
     return Findings(
         manifest=data.manifest,
         truth=truth,
@@ -94,11 +113,14 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
         scores=scores,
         curves=_curves(folders),
         search=search,
-        measured=measure(blessing, candidates, scores, truth, folders) if scores else Measured(),
+        measured=measured,
         costs=_costs(data, candidates, search),
         lineage=lineage(),
         params=to_plain(work.params),
         run_id=work.run.id,
+        rivals=asked[0] if asked else Rivals(no_drift="the champion was not asked"),
+        suspects=read_suspects(folders["probe"]),
+        suspects_picture=picture if picture.exists() else None,
     )
 
 
@@ -155,17 +177,22 @@ def _write(work: Work, findings: Findings) -> None:
         verdict=blessing.verdict,
         blessed=blessing.blessed,
         winner=blessing.winner,
+        drift=findings.drift,
         runs={name: record.mlflow_run_id for name, record in records.items()},
         costs={step: cost.model_dump() for step, cost in findings.costs.items()},
     )
 
 
 def _metrics(findings: Findings) -> dict[str, float]:
-    """Flat numbers to choose by, for `dvc metrics`: of held-out images, and the verdict; none of test."""
+    """Flat numbers to choose by, for `dvc metrics`: of held-out images, the verdict, and how far images have moved.
+
+    None tells how well a model does on test.
+    """
     blessing, means = findings.blessing, {name: float(found.mean()) for name, found in findings.validated.items()}
     metrics = {f"{name}_validation_accuracy": mean for name, mean in means.items()}
     if blessing.winner is not None:
         metrics["validation_gain"] = means[blessing.winner] - means["baseline"]
+    metrics |= {f"feature_drift_{moved.split}": round(moved.times, 3) for moved in findings.rivals.drift}
     return {**metrics, "judged": int(blessing.judged), "blessed": int(blessing.blessed)}
 
 

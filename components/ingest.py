@@ -206,7 +206,7 @@ def _write_images(
     own, where = (np.concatenate([of[split] for split in SPLITS]) for of in (labels, goes))
     table = _table(about, own, where)
     kept = table[table["split"] != REMOVED].reset_index(drop=True)
-    return kept, overlap_table(pairs, where, table.sort_index(), own)
+    return kept, overlap_table(pairs, where, table.sort_index(), own, data.near_copies)
 
 
 def _read_images(

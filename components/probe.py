@@ -2,8 +2,12 @@
 
 Reads `dataset/`, `encoder/` and `search/`; writes `probe/`: a folder for each seed of `runtime.replicates`, and
 what they are together: `classifier.keras` (the encoder with the linear layer on top), `predictions.npz`,
-`budgets.npz` (answers on test with fewer labels), `curves.csv` (the online probe during pretraining), pictures,
-`result.json`.
+`budgets.npz` (answers on test with fewer labels), `curves.csv` (the online probe during pretraining),
+`label_suspects.csv`, pictures, `result.json`.
+
+`label_suspects.csv` lists labels of train and validation that may be wrong, the surest first: path, split, row,
+label, neighbours_label, and the shares of the neighbours' votes for that (share) and for the image's own
+(own_share).
 """
 
 from __future__ import annotations

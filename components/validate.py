@@ -24,7 +24,7 @@ import pandas as pd
 
 from components.shared.artifacts import SPLITS, UNLABELLED, Dataset, Result, output_folder, refuse_foreign
 from components.shared.checks.checker import Checker
-from components.shared.checks.drift import DatasetStatistics, drift_table, in_words, summarize
+from components.shared.checks.drift import drift_table, in_words, moved_images, summarize
 from components.shared.checks.expectations import Outcome, Table, array_expectations, content_expectations
 from components.shared.checks.findings import Finding, find_images, other_tables
 from components.shared.checks.image_table import (
@@ -41,7 +41,7 @@ from components.shared.evaluation.predictions import TEST, image_digests
 from components.shared.evaluation.wording import provable_in_words
 from components.shared.params.schema import Params, ValidationParams
 from components.shared.plots.grids import draw_rows
-from components.shared.registry.accepted_dataset import accepted_statistics
+from components.shared.registry.accepted_dataset import AcceptedDataset, accepted_dataset
 from components.shared.registry.ledger import RegistryLedger
 from components.shared.step import Work, command_line, working
 
@@ -71,7 +71,7 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
     refuse_foreign(failed, [VERDICT])
     with working("validate", out, params, {"dataset": Path(dataset)}, data.manifest.name) as work:
         checker = Checker(work.out / "docs", data.manifest.name)
-        accepted, origin = accepted_statistics(params.registry.champion_model)
+        accepted, origin = accepted_dataset(params.registry.champion_model)
         outcomes, tables = examine(data, params.validation, checker, accepted)
         drift = [origin]
         if "drift" in tables:
@@ -120,7 +120,7 @@ def _provable(data: Dataset, params: Params) -> str:
 
 
 def examine(
-    data: Dataset, params: ValidationParams, checker: Checker, accepted: DatasetStatistics | None = None
+    data: Dataset, params: ValidationParams, checker: Checker, accepted: AcceptedDataset | None = None
 ) -> tuple[list[Outcome], dict[Table, pd.DataFrame]]:
     """Hold a dataset against what is expected of it.
 
@@ -151,7 +151,8 @@ def examine(
         tables["near_copies"] = others["near_copies"]
     if accepted is not None:
         now = summarize(tables["splits"], tables["classes"], data.manifest.class_names)
-        tables["drift"] = drift_table(accepted, now)
+        moved = moved_images(data, accepted.training, accepted.test)
+        tables["drift"] = drift_table(accepted.statistics, now, moved)
     expectations = content_expectations(tables, data.classes, params)
     for name, table in tables.items():
         outcomes += checker.check(name, table, [e for e in expectations if e.table == name])

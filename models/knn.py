@@ -15,6 +15,7 @@ def knn_probabilities(
     neighbours: int = 200,
     temperature: float = 0.1,
     chunk: int = 1024,
+    itself: np.ndarray | None = None,
 ) -> np.ndarray:
     """Votes of the most similar labelled images, each weighted by exp(cosine similarity / temperature).
 
@@ -26,6 +27,8 @@ def knn_probabilities(
         neighbours: how many vote, ≥ 1; at most N do.
         temperature: > 0; smaller lets the nearest ones decide.
         chunk: queries handled at once, to bound memory.
+        itself: of each query its row in `features`, int64, shape (M,), −1 where it is none of them: no image votes
+            on itself. `neighbours` must then be < N.
 
     Returns:
         Float32, shape (M, classes); each row sums to 1.
@@ -46,6 +49,9 @@ def knn_probabilities(
     votes = np.zeros((len(queries), classes), "float32")
     for start in range(0, len(queries), chunk):
         similarities = _unit(queries[start : start + chunk]) @ bank.T
+        if itself is not None:
+            own = itself[start : start + chunk]
+            similarities[np.flatnonzero(own >= 0), own[own >= 0]] = -np.inf
         nearest = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
         chosen = np.take_along_axis(similarities, nearest, axis=1)
         # the largest weight is 1: cosine / 0.01 would leave float32

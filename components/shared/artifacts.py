@@ -29,6 +29,8 @@ TO_WRITE = "let its volume belong to group 0 with mode 0770, or set the pod's fs
 FILES = "files.parquet"
 NEAR_COPIES = "near_copies.parquet"
 LEFT_OUT_FILES = "left_out.parquet"
+# of `probe`: labels that may be wrong
+LABEL_SUSPECTS = "label_suspects.csv"
 CHAMPION_RECORD = "champion.json"
 # a finished folder holds one of them
 RECORDS = ("manifest.json", "result.json", CHAMPION_RECORD)

@@ -20,6 +20,7 @@ import pandas as pd
 
 from components.shared import progress
 from components.shared.artifacts import (
+    LABEL_SUSPECTS,
     Dataset,
     Result,
     input_digest,
@@ -50,8 +51,8 @@ _ANSWERS = {
     "published.npz": {"test_probabilities": 0},
     "budgets.npz": {"predicted": 1, "knn_predicted": 0},
 }
-# of pictures the first replicate's
-_PICTURES = ("views.png", "neighbours.png")
+# of pictures, and of what they draw, the first replicate's
+_PICTURES = ("views.png", "neighbours.png", "suspects.png", LABEL_SUSPECTS)
 EXPORTED = "classifier.keras"
 # details that each replicate has its own of
 _OWN = ("seed", "pretraining_run", "pretraining_cost")

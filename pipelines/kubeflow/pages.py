@@ -20,6 +20,8 @@ _PICTURES = {
         "What the frozen encoder knows",
         {
             "neighbours.png": "Validation images, each with its nearest others in the encoder's features.",
+            "suspects.png": "Labels that may be wrong: the image, and the nearest images of the label that its"
+            " neighbours give it; label_suspects.csv lists all.",
         },
     ),
 }
@@ -121,7 +123,8 @@ def _page(step: str, folder: Path) -> str:
     if step == "evaluate":
         return (folder / "report.html").read_text(encoding="utf-8")
     title, captions = _PICTURES[step]
-    pictures = [Picture.read(folder / name, caption) for name, caption in captions.items()]
+    there = {name: caption for name, caption in captions.items() if (folder / name).exists()}
+    pictures = [Picture.read(folder / name, caption) for name, caption in there.items()]
     return render(TEMPLATES / "pictures.html.j2", title=title, pictures=pictures)
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -19,6 +20,7 @@ from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, write_champion
 from components.shared.evaluation.gate import read_blessing
 from components.shared.evaluation.measured import Measured, read_measured
+from components.shared.evaluation.predictions import twins_of_test
 from components.shared.evaluation.statistics import look_alpha
 from components.shared.params.schema import select
 from components.shared.registry import ledger
@@ -130,6 +132,16 @@ def test_tables_for_dvc(run, do_evaluate):
         first = [float(row["validation_accuracy"]) for row in csv.DictReader(file) if row["epoch"] == "1"]
     written = next(row for row in rows if row["model"] == "baseline" and row["epoch"] == "1")
     assert float(written["validation_accuracy"]) == pytest.approx(np.mean(first), rel=1e-5)
+
+
+def test_near_copies_that_were_kept_are_found_by_their_rows(run):
+    folder = run / "dataset"
+    assert not twins_of_test(Dataset(folder)).any()
+    pairs = [("train", 3, "test", 5, "kept"), ("removed", -1, "test", 6, "removed"), ("test", 8, "test", 7, "kept"),
+             ("unlabelled", 3, "test", 9, "kept"), ("train", 3, "validation", 4, "kept")]  # fmt: skip
+    columns = ["split", "row", "twin_split", "twin_row", "action"]
+    pd.DataFrame(pairs, columns=columns).to_parquet(folder / "near_copies.parquet")
+    assert np.flatnonzero(twins_of_test(Dataset(folder))).tolist() == [5, 9]
 
 
 def test_the_report_stands_alone_and_leads_with_the_verdict(run, do_evaluate):

@@ -14,6 +14,7 @@ from components.champion import champion
 from components.evaluate import evaluate
 from components.register import register
 from components.shared.artifacts import SPLITS, Dataset, Result, read_record, save_predictions
+from components.shared.checks.drift import TRAINING_IMAGES
 from components.shared.digests import file_digest
 from components.shared.errors import RefusedError, UserError
 from components.shared.evaluation.champion import Accepted, Champion
@@ -22,7 +23,7 @@ from components.shared.evaluation.predictions import image_digests
 from components.shared.params.schema import select
 from components.shared.registry import ledger
 from components.shared.registry.ledger import RegistryLedger
-from components.shared.registry.logged_model import TRAINING_IMAGES, requirements
+from components.shared.registry.logged_model import requirements
 from components.shared.registry.versions import find_champion, find_version
 from components.shared.steps import STEPS
 from components.shared.tracking.client import absolute_uri
@@ -352,6 +353,10 @@ def test_the_champion_is_asked_tonights_images_and_a_worse_model_is_refused(run,
     assert same.blessed
     assert (same.champion.version, same.champion.accuracy, same.champion.difference) == ("1", 1.0, 0.0)
     assert same.champion.images == 150
+    moved = read_record(run / "evaluation", Result)
+    assert moved.metrics["feature_drift_test"] == 0
+    assert "test: images are as before (version 1's features have moved by 0.0" in moved.details["drift"][-1]
+    assert moved.details["drift"][-1] in (run / "evaluation" / "report.html").read_text().replace("&#39;", "'")
 
     answer_wrongly(run / "finetune", 6)
     run_evaluate(run, "gate.alpha=0.2")

@@ -16,7 +16,7 @@ from components.finetune import finetune
 from components.pretrain import pretrain
 from components.probe import probe
 from components.search import search
-from components.shared.artifacts import Dataset, Manifest, Result, read_record
+from components.shared.artifacts import SPLITS, Dataset, Manifest, Result, read_record
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import params_digest, select
@@ -189,8 +189,9 @@ def rows_of(path):
 def test_each_step_leaves_a_model_predictions_curves_and_a_record(finished, dataset, encoder, step):
     record, folder = finished[step]
     names = {"classifier.keras", "predictions.npz", "curves.csv", "result.json"}
-    more = {"budgets.npz", "neighbours.png"} if step == "probe" else set()
-    assert {path.name for path in folder.iterdir()} == names | more
+    more = {"budgets.npz", "neighbours.png", "label_suspects.csv"} if step == "probe" else set()
+    # only where there are any
+    assert {path.name for path in folder.iterdir()} - {"suspects.png"} == names | more
     assert read_record(folder, Result) == record
     assert record.step == step
     assert record.dataset_digest == record.inputs["dataset"] == read_record(dataset, Manifest).digest
@@ -250,7 +251,7 @@ def test_mlflow_has_the_final_numbers_and_the_files(finished, tracking_uri, step
     files = {file.path for place in ("", "pictures") for file in client.list_artifacts(record.mlflow_run_id, place)}
     expected = {"classifier.keras", "predictions.npz", "curves.csv", "result.json"}
     if step == "probe":
-        expected |= {"budgets.npz", "pictures/neighbours.png"}
+        expected |= {"budgets.npz", "label_suspects.csv", "pictures/neighbours.png"}
     assert expected <= files
     assert tracked.inputs.dataset_inputs[0].dataset.name == "training"
 
@@ -308,6 +309,34 @@ def test_the_probe_keeps_its_budgets_and_the_pretraining_curve(finished, encoder
     assert record.details["l2"] in (1e-3, 1e-1)
     assert 0 <= record.metrics["knn_validation_accuracy"] <= 1
     with Image.open(folder / "neighbours.png") as picture:
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+
+
+def test_the_probe_lists_labels_that_neighbours_speak_against_by_their_files(dataset, encoder, searched, tmp_path):
+    """Of train and validation, with features that tell the classes; those of test stay closed."""
+    source, names = Dataset(dataset), Dataset(dataset).manifest.class_names
+    arrays = {split: (np.asarray(source.images(split)), source.labels(split).copy()) for split in SPLITS}
+    true = arrays["train"][1].copy()
+    arrays["train"][1][4] = (true[4] + 1) % 3
+    folder = write_dataset(tmp_path / "dataset", arrays, names, name="training")
+    for made in (encoder, searched):
+        shutil.copytree(made, tmp_path / made.name)
+        belong(tmp_path / made.name, folder)
+    truths = {"train": true, "validation": arrays["validation"][1], "test": arrays["test"][1]}
+    lengths = {len(images): truths[split] for split, (images, _) in arrays.items() if split in truths}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "components.shared.training.probing.predict",
+            lambda network, images: np.eye(network.output_shape[1], dtype="float32")[lengths[len(images)]],
+        )
+        record = run("probe", folder, tmp_path / encoder.name, tmp_path / searched.name, tmp_path / "probe", OWN)
+    (row,) = rows_of(tmp_path / "probe" / "label_suspects.csv")
+    label, other = names[arrays["train"][1][4]], names[true[4]]
+    assert (row["path"], row["split"], row["row"]) == ("train/4.png", "train", "4")
+    assert (row["label"], row["neighbours_label"]) == (label, other)
+    assert float(row["share"]) > float(row["own_share"])
+    assert record.metrics["label_suspects"] == 1
+    with Image.open(tmp_path / "probe" / "suspects.png") as picture:
         assert len(np.unique(np.asarray(picture.convert("L")))) > 20
 
 

@@ -17,13 +17,14 @@ import pandas as pd
 import pytest
 
 from components.shared.artifacts import Dataset, Result, read_record
-from components.shared.checks.drift import DATASET_STATISTICS, dataset_statistics
+from components.shared.checks.drift import DATASET_STATISTICS, TEST_IMAGES, TRAINING_IMAGES, dataset_statistics
 from components.shared.errors import UserError
 from components.shared.evaluation.predictions import image_digests
 from components.shared.evaluation.wording import provable_in_words
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 from components.shared.registry.ledger import RegistryLedger
+from components.shared.sources.pixels import content_digest
 from components.validate import validate
 from tests.helpers.datasets import PATTERNS, make_arrays, make_dataset, write_dataset
 
@@ -242,7 +243,8 @@ def test_what_else_ingest_tells_of_files_is_shown_and_asked_about(tmp_path, step
     pd.DataFrame(left).to_parquet(folder / "left_out.parquet", index=False)
     near = {"split": "train", "row": 4, "path": "train/4.png", "label": 1, "twin_split": "test", "twin_row": 3}
     near |= {"twin_path": "test/3.png", "twin_label": 0, "kind": "mirrored", "similarity": 0.98}
-    pd.DataFrame([near | {"labels_differ": True, "action": "kept"}]).to_parquet(folder / "near_copies.parquet")
+    near |= {"labels_differ": True, "action": "kept", "conflict": False}
+    pd.DataFrame([near]).to_parquet(folder / "near_copies.parquet")
     validate(folder, tmp_path / "validation", step.params)
     docs = tmp_path / "validation" / "docs"
     index = (docs / "index.html").read_text()
@@ -255,6 +257,10 @@ def test_what_else_ingest_tells_of_files_is_shown_and_asked_about(tmp_path, step
     assert f"warning: near_copies_have_one_label: {pair}labels_differ = True; expected False" in out
     assert f"warning: near_copies_lie_in_one_split: {pair}action = kept; expected not kept" in out
 
+    pd.DataFrame([near | {"conflict": True}]).to_parquet(folder / "near_copies.parquet")
+    with pytest.raises(UserError, match=r"near_copies_across_splits_have_one_label: train: train/4\.png and test/"):
+        validate(folder, tmp_path / "validation", step.params)
+
 
 @pytest.fixture
 def drifting(tmp_path, step):
@@ -264,7 +270,10 @@ def drifting(tmp_path, step):
     statistics = dataset_statistics(Dataset(step.root / "good"))
     (accepted / DATASET_STATISTICS).write_text(statistics.model_dump_json())
 
-    def _drifting(model, arrays, class_names=NAMES):
+    def _drifting(model, arrays, class_names=NAMES, sides=None):
+        for name, images in (sides or {}).items():
+            digests = [int(content_digest(image)[:16], 16) for image in images]
+            np.save(accepted / name, np.array(sorted(digests), "uint64"))
         client = mlflow.MlflowClient()
         client.create_registered_model(model)
         version = client.create_model_version(model, accepted.as_uri()).version
@@ -303,6 +312,19 @@ def test_a_lost_class_is_critical_and_named(drifting, tmp_path):
     ):
         drifting("drift-lost", make_arrays(COUNTS, image_size=16, seed=1), [*NAMES[:2], "cubes"])
     assert not (tmp_path / "validation").exists()
+
+
+def test_images_that_change_sides_between_test_and_the_rest_are_critical_and_named(drifting):
+    arrays = make_arrays(COUNTS, image_size=16, seed=1)
+    test, train = arrays["test"][0], arrays["train"][0]
+    # one of test was learned from and one is learned from now; a copy that was on both sides has not moved
+    sides = {TRAINING_IMAGES: [test[4], test[7], train[3]], TEST_IMAGES: [test[7], train[6], *test[8:]]}
+    said = (
+        "test_images_stay: test: moved = 1 learned from, now in test, such as test/4.png; "
+        "1 in test, now learned from, such as train/6.png; expected at most 0"
+    )
+    with pytest.raises(UserError, match=re.escape(said)):
+        drifting("drift-moved", arrays, sides=sides)
 
 
 def test_without_an_answer_of_the_registry_nothing_is_compared(tmp_path, step, monkeypatch):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from components.shared.artifacts import Dataset
+from components.shared.artifacts import SPLITS, Dataset
 from components.shared.checks.image_table import DIGITS, class_table, image_table, split_table
+from components.shared.evaluation.predictions import TEST, image_digests
 
 DATASET_STATISTICS = "dataset_statistics.json"
+TRAINING_IMAGES, TEST_IMAGES = "training_images.npy", "test_images.npy"
 
 
 class SplitStatistics(BaseModel):
@@ -54,13 +57,35 @@ def summarize(splits: pd.DataFrame, classes: pd.DataFrame, class_names: list[str
     return DatasetStatistics(class_names=class_names, splits=found)
 
 
-def drift_table(before: DatasetStatistics, now: DatasetStatistics) -> pd.DataFrame:
+def moved_images(data: Dataset, training: np.ndarray, test: np.ndarray) -> tuple[int, str]:
+    """How many images have changed sides between test and the rest, and that in words, with a file.
+
+    Args:
+        data: the dataset.
+        training: digests of the earlier dataset's images but those of test, see `image_digests`: uint64.
+        test: of those of test.
+    """
+    names, sides = ("learned from, now in test", "in test, now learned from"), (training, test)
+    found = []
+    for before, splits in zip(sides, ((TEST,), [split for split in SPLITS if split != TEST]), strict=True):
+        # copies of one image may have been on both sides, and then none has moved
+        only = np.setdiff1d(before, sides[0] if before is test else sides[1])
+        paths = pd.concat([data.files(split)["path"] for split in splits], ignore_index=True)
+        found.append(paths[np.isin(image_digests(data, *splits), only)].tolist())
+    said = [f"{len(paths):,} {name}, such as {paths[0]}" for name, paths in zip(names, found, strict=True) if paths]
+    return sum(map(len, found)), "; ".join(said) or "none"
+
+
+def drift_table(
+    before: DatasetStatistics, now: DatasetStatistics, changed: tuple[int, str] = (0, "none")
+) -> pd.DataFrame:
     """One row per split that both datasets have.
 
     Columns: split, images_ratio (now over before), new_classes and lost_classes (how many), share_shift (largest
     change of a class's share of the split), brightness_shift (in standard deviations between the images before),
     both less three standard errors, so that a small split does not raise the alarm by chance; contrast_shift (as a
-    share of that before), size_ratio (of the originals' sides), and each in words: …_in_words.
+    share of that before), size_ratio (of the originals' sides), moved (of test: `changed`,
+    what `moved_images` tells), and each in words: …_in_words.
     """
     new = [name for name in now.class_names if name not in before.class_names]
     lost = [name for name in before.class_names if name not in now.class_names]
@@ -95,6 +120,8 @@ def drift_table(before: DatasetStatistics, now: DatasetStatistics) -> pd.DataFra
                 "contrast_in_words": f"{old.contrast:.0f} → {current.contrast:.0f} of 127",
                 "size_ratio": round(size, DIGITS),
                 "size_in_words": f"{sides[0]} → {sides[1]} pixels",
+                "moved": changed[0] if split == TEST else 0,
+                "moved_in_words": changed[1] if split == TEST else "none",
             }
         )
     return pd.DataFrame(rows)
@@ -113,6 +140,7 @@ def in_words(drift: pd.DataFrame) -> list[str]:
                 ("brightness", abs(row["brightness_shift"]) > 0.05),
                 ("contrast", abs(row["contrast_shift"]) > 0.05),
                 ("size", abs(row["size_ratio"] - 1) > 0.05),
+                ("moved", row["moved"] > 0),
             )
             if changed
         ]

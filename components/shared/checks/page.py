@@ -17,6 +17,19 @@ from components.shared.templates import render
 TEMPLATES = Path(__file__).with_name("templates")
 # what ingest tells of besides: name of the table → title
 _TITLES = {"near_copies": "Copies and near-copies", "left_out": "Files that were left out"}
+# … and what the page shows of its columns: title; the table beside the page has all
+_SHOWN_COLUMNS = {
+    "near_copies": {
+        "path": "file",
+        "split": "split",
+        "twin_path": "shows the same as",
+        "twin_split": "of split",
+        "kind": "how",
+        "labels_differ": "labels differ",
+        "action": "what became of it",
+    },
+    "left_out": {"path": "file", "split": "split", "class_name": "class", "kind": "what it is", "reason": "why"},
+}
 _SPLIT_COLUMNS = {
     "split": "split",
     "images": "images",
@@ -81,13 +94,17 @@ def write_page(
     others = []
     for name, table in other_tables(data.folder).items():
         table.to_csv(folder / f"{name}.csv", index=False)
+        columns = {column: column for column in table.columns}
+        if set(_SHOWN_COLUMNS.get(name, columns)) <= set(columns):
+            columns = _SHOWN_COLUMNS.get(name, columns)
+        cells = table.head(SHOWN)[list(columns)].apply(_cells)
         others.append(
             {
                 "name": name,
                 "title": _TITLES.get(name, name.replace("_", " ").capitalize()),
                 "count": len(table),
-                "columns": list(table.columns),
-                "rows": table.head(SHOWN).astype(str).to_numpy().tolist(),
+                "columns": list(columns.values()),
+                "rows": cells.to_numpy().tolist(),
                 "shown": pictures.table(table) if pictures else [],
             }
         )
@@ -117,6 +134,11 @@ def _numbers(table: pd.DataFrame, columns: Mapping[str, str]) -> dict[str, list[
         for row in table.to_dict("records")
     ]
     return {"titles": list(columns.values()), "rows": rows}
+
+
+def _cells(values: pd.Series) -> pd.Series:
+    """A column as text."""
+    return values.map({True: "yes", False: "no"}) if values.dtype == bool else values.astype(str)
 
 
 def _is_share(name: str) -> bool:

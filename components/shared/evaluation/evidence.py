@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
+from components.shared.evaluation.feature_drift import FeatureDrift
 from components.shared.evaluation.statistics import GainBound
 
 # thresholds are met or missed by whole images; anything smaller is rounding
@@ -135,11 +136,15 @@ class Rivals:
         found: those that could be asked.
         faults: why one that counts could not be, in words; each refuses the winner.
         notes: which ones do not count, in words.
+        drift: how far tonight's images have moved in the champion's features.
+        no_drift: why that is not known.
     """
 
     found: Sequence[Rival] = ()
     faults: Sequence[str] = ()
     notes: Sequence[str] = ()
+    drift: Sequence[FeatureDrift] = ()
+    no_drift: str = ""
 
 
 @dataclass(frozen=True)

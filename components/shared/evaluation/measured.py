@@ -30,6 +30,8 @@ class Measured(BaseModel):
         budgets: labels per class → accuracies of the linear probe, one a replicate.
         knn: accuracies of the nearest neighbours, one a replicate; empty where they were not asked.
         calibration: model → `ece`, `log_loss` and `brier` of the training that is exported.
+        twins: how many test images have a near-copy that was learned from.
+        without_twins: model → mean accuracy on the other test images; empty where all are, or none is, of these.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -42,6 +44,8 @@ class Measured(BaseModel):
     budgets: dict[int, list[FiniteFloat]] = {}
     knn: list[FiniteFloat] = []
     calibration: dict[str, dict[str, FiniteFloat]] = {}
+    twins: int = 0
+    without_twins: dict[str, FiniteFloat] = {}
 
 
 def read_measured(folder: Path) -> Measured:
@@ -60,6 +64,7 @@ def measure(
     scores: Mapping[str, Scores],
     truth: Truth,
     folders: Mapping[str, Path],
+    twins: np.ndarray | None = None,
 ) -> Measured:
     """Measure all that is shown of an open test set.
 
@@ -69,6 +74,7 @@ def measure(
         scores: of those that are sound.
         truth: the labels.
         folders: of probe and finetune, for what they predicted besides.
+        twins: which test images have a near-copy that was learned from, bool, shape (N,); None: none has.
     """
     alpha = (1 - blessing.confidence) / 2
     answers, labels = {name: candidates[name].exported_answers() for name in scores}, truth.labels[TEST]
@@ -88,6 +94,12 @@ def measure(
                 "brier": brier(found, labels),
             }
             for name, found in answers.items()
+        },
+        twins=int(twins.sum()) if twins is not None else 0,
+        without_twins={
+            name: float(found.right[:, ~twins].mean())
+            for name, found in scores.items()
+            if twins is not None and 0 < twins.sum() < len(twins)
         },
     )
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from components.shared.artifacts import Dataset, Result, read_record
+from components.shared.artifacts import LABEL_SUSPECTS, NEAR_COPIES, Dataset, Result, read_record
 from components.shared.errors import UserError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -71,6 +72,18 @@ def image_digests(data: Dataset, *splits: str) -> np.ndarray:
     """
     digests = [digest for split in splits for digest in data.files(split)["digest"]]
     return np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
+
+
+def twins_of_test(data: Dataset) -> np.ndarray:
+    """Which test images have a near-copy that was learned from: bool, shape (N,)."""
+    found = np.zeros(data.manifest.counts[TEST], bool)
+    path = data.folder / NEAR_COPIES
+    if path.exists():
+        pairs = pd.read_parquet(path)
+        # of test and another split, test's is the twin
+        known = pairs[(pairs["twin_split"] == TEST) & (pairs["action"] == "kept") & (pairs["split"] != TEST)]
+        found[known["twin_row"].to_numpy(np.int64)] = True
+    return found
 
 
 @dataclass(frozen=True)
@@ -152,6 +165,15 @@ def read_published(finetune: Path, truth: Truth) -> np.ndarray | None:
     if found is None or found[0].ndim != 3 or found[0].shape[1:] != shape:
         return None
     return found[0].argmax(axis=2) == truth.labels[TEST]
+
+
+def read_suspects(probe: Path) -> pd.DataFrame:
+    """Labels that may be wrong, as the probe lists them, the surest first; empty where there is no list to read."""
+    columns = ["path", "label", "neighbours_label", "share", "own_share"]
+    try:
+        return pd.read_csv(probe / LABEL_SUSPECTS, keep_default_na=False)[columns]
+    except (OSError, ValueError, KeyError):
+        return pd.DataFrame(columns=columns)
 
 
 def _read_optional(path: Path, names: Sequence[str]) -> list[np.ndarray] | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -22,7 +23,7 @@ from components.shared.evaluation.calibration import (
     coverage,
     reliability,
 )
-from components.shared.evaluation.evidence import Scores
+from components.shared.evaluation.evidence import Rivals, Scores
 from components.shared.evaluation.fairness import RIVALS
 from components.shared.evaluation.gate import NOT_ASKED, Blessing
 from components.shared.evaluation.measured import Measured
@@ -46,6 +47,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 WANTED = 0.95
 # slices that are named one by one; the others can be unfolded
 _SHOWN_SLICES = 8
+_SHOWN_SUSPECTS = 10
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ class Findings:
         lineage: tags that say which code and data this is.
         params: of the evaluation, plain values.
         run_id: MLflow run of the evaluation.
+        rivals: the champions, with how far the images have moved in the features of the one that reigns.
+        suspects: labels that may be wrong, see `read_suspects`.
+        suspects_picture: of the first ones; None where there is none.
     """
 
     manifest: Manifest
@@ -81,6 +86,29 @@ class Findings:
     lineage: Mapping[str, str]
     params: Mapping[str, Any]
     run_id: str
+    rivals: Rivals = field(default_factory=Rivals)
+    suspects: pd.DataFrame = field(default_factory=pd.DataFrame)
+    suspects_picture: Path | None = None
+
+    @property
+    def drift(self) -> list[str]:
+        """How far images have moved in the champion's features, a line for each split; or why that is not known."""
+        if not self.rivals.drift:
+            return [f"feature drift: not measured: {self.rivals.no_drift}"] if self.rivals.no_drift else []
+        version = self.rivals.found[0].version
+        return [f"feature drift: {moved.in_words(version)}" for moved in self.rivals.drift]
+
+    @property
+    def twins(self) -> list[str]:
+        """In a line, what near-copies of test images among those that were learned from are worth; or nothing."""
+        known = self.measured
+        if not known.without_twins:
+            return []
+        said = ", ".join(
+            f"{TITLES[name]} {accuracy:.1%} instead of {np.mean(known.accuracies[name]):.1%}"
+            for name, accuracy in known.without_twins.items()
+        )
+        return [f"near-copies of {known.twins:,} test images were learned from; accuracy on the others: {said}"]
 
     @property
     def winner(self) -> Candidate | None:
@@ -98,6 +126,9 @@ def write_report(out: Path, findings: Findings) -> None:
     for name, caption, figure in _figures(findings):
         figure.savefig(out / f"{name}.png")
         pictures[name] = Picture.read(out / f"{name}.png", caption)
+    if findings.suspects_picture is not None:
+        caption = "Each of the first ones, and the nearest images of the label that its neighbours give it."
+        pictures["suspects"] = Picture.read(findings.suspects_picture, caption)
     (out / "report.html").write_text(render_report(findings, pictures), encoding="utf-8")
 
 
@@ -162,6 +193,11 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         unknown_slices=[part for part in slices if part.unknown],
         calibration=_calibration(findings),
         surest=_surest(findings),
+        drift=findings.drift,
+        twins=findings.twins,
+        warns=any(moved.warns for moved in findings.rivals.drift),
+        suspects=findings.suspects.head(_SHOWN_SUSPECTS).to_dict("records"),
+        suspected=len(findings.suspects),
         pictures=pictures,
         manifest=findings.manifest,
         lineage=findings.lineage,

@@ -17,23 +17,26 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 
 from components.shared.artifacts import SPLITS, Dataset
-from components.shared.checks.drift import DATASET_STATISTICS, dataset_statistics
+from components.shared.checks.drift import DATASET_STATISTICS, TEST_IMAGES, TRAINING_IMAGES, dataset_statistics
 from components.shared.errors import UserError, first_line
+from components.shared.evaluation.feature_drift import SPLITS as COMPARED
+from components.shared.evaluation.feature_drift import chosen
 from components.shared.evaluation.predictions import TEST, image_digests
 from components.shared.registry import named_probabilities
 from components.shared.training.backend import start_backend
 
-TRAINING_IMAGES = "training_images.npy"
+DATASET_FEATURES = "dataset_features.npz"
 _REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pandas", "mlflow")
 
 
 def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
     """Log a classifier to an MLflow run, its file as it is, byte for byte.
 
-    With it goes `training_images.npy`, by which a later test set is freed of images that it has seen: the first 8
-    bytes of the content digest of every image but those of test, uint64, ascending; and `dataset_statistics.json`,
-    by which a later dataset is told apart. Asked through MLflow's pyfunc, or served, it answers with a column of
-    probabilities for each class, by its name.
+    With it goes what a later dataset is held against: `training_images.npy`, by which a later test set is freed of
+    images that it has seen: the first 8 bytes of the content digest of every image but those of test, uint64,
+    ascending; `test_images.npy`, the same of those; `dataset_statistics.json`; and `dataset_features.npz` (split →
+    its features of at most 1,000 images, float32). Asked through MLflow's pyfunc, or served, it answers with a column
+    of probabilities for each class, by its name.
 
     Args:
         path: `classifier.keras`, from uint8 images (N, H, W, 3) to probabilities (N, classes).
@@ -48,6 +51,9 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
     """
     # quietly, before MLflow imports it
     start_backend()
+    import keras
+
+    features = classifier_features(keras.saving.load_model(path, compile=False), data)
     example = np.array(data.images("train")[:1])
     # without names: MLflow hands named tensors to the model as a dictionary, which it does not take
     answer = pd.DataFrame(np.zeros((1, data.classes), np.float32), columns=data.manifest.class_names)
@@ -68,7 +74,9 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
             signature=signature,
             input_example=example,
             training_images=np.unique(image_digests(data, *(split for split in SPLITS if split != TEST))),
+            test_images=np.unique(image_digests(data, TEST)),
             dataset_statistics=dataset_statistics(data).model_dump_json(indent=2) + "\n",
+            dataset_features=features,
             pip_requirements=requirements(),
             # kept with the model's files, whatever becomes of the version's tags; also longer than a tag may be
             metadata={"class_names": data.manifest.class_names},
@@ -78,6 +86,29 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
     except (MlflowException, OSError) as error:
         raise UserError(f"MLflow did not take the model: {first_line(error)}; run again") from None
     return str(logged.model_uri)
+
+
+def classifier_features(classifier: Any, data: Dataset) -> dict[str, np.ndarray]:
+    """Features of some images of a dataset, as `components.shared.evaluation.feature_drift` compares them.
+
+    Args:
+        classifier: a loaded `classifier.keras`.
+        data: the dataset.
+
+    Returns:
+        Split → float32, shape (N, D).
+    """
+    import keras
+
+    # a chain of layers, the last of which is the head
+    features = classifier.input
+    for layer in classifier.layers[1:-1]:
+        features = layer(features)
+    encoder = keras.Model(classifier.input, features)
+    images = {split: data.images(split)[chosen(data.manifest.counts[split])] for split in COMPARED}
+    return {
+        split: encoder.predict(found, batch_size=256, verbose=0) for split, found in images.items() if len(found)
+    }
 
 
 def requirements() -> list[str]:
@@ -103,7 +134,9 @@ class _KerasFlavor:
         mlflow_model: Model,
         validate_serving_input: bool,
         training_images: np.ndarray,
+        test_images: np.ndarray,
         dataset_statistics: str,
+        dataset_features: dict[str, Any],
         **arguments: Any,
     ) -> None:
         code = Path(path, "code")
@@ -114,4 +147,6 @@ class _KerasFlavor:
         mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME] |= {"loader_module": loader, "code": code.name}
         mlflow_model.save(str(Path(path, "MLmodel")))
         np.save(Path(path) / TRAINING_IMAGES, training_images, allow_pickle=False)
+        np.save(Path(path) / TEST_IMAGES, test_images, allow_pickle=False)
         (Path(path) / DATASET_STATISTICS).write_text(dataset_statistics, encoding="utf-8")
+        np.savez_compressed(Path(path) / DATASET_FEATURES, **dataset_features)

@@ -199,7 +199,9 @@ class Files:
             self.folders.add(name)
         else:
             self._members[name] = member
-        self.folders.update(str(parent) for parent in path.parents if parent.parts)
+        # where the nearest is known, those above it are
+        if name.rpartition("/")[0] not in self.folders:
+            self.folders.update(str(parent) for parent in path.parents if parent.parts)
 
 
 def _zip_entries(path: Path, stack: ExitStack) -> Iterator[Entry]:

@@ -156,7 +156,7 @@ def _read_layout(files: Files, images: Sequence[str], class_folder: str | None) 
         if labelled:
             _check_depth(files, image, rest, class_folder)
         label = "" if not labelled else rest[-2] if class_folder == "last" else rest[0]
-        home = str(PurePosixPath(image).parent)
+        home = image.rpartition("/")[0]
         if class_folder == "last" and labelled and homes.setdefault((split, label), home) != home:
             raise UserError(
                 f"{files.where(image)}: class {label!r} has images in {homes[split, label]}/ too; rename one of "
@@ -184,7 +184,7 @@ def _check_depth(files: Files, image: str, rest: tuple[str, ...], class_folder: 
 def _common_top(files: Files, images: Sequence[str]) -> int:
     """How many leading folders merely hold everything, as those of archives often do."""
     # of each image and folder the folders that it lies in
-    above = [PurePosixPath(image).parts[:-1] for image in images]
+    above = [tuple(image.split("/")[:-1]) for image in images]
     above += [PurePosixPath(folder).parts for folder in files.folders]
     skip = 0
     while True:
@@ -202,7 +202,7 @@ def _common_top(files: Files, images: Sequence[str]) -> int:
 
 def _split_and_rest(name: str, skip: int, splits: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
     """The split that an entry belongs to ("" if it lies above all splits), and the path inside it."""
-    parts = PurePosixPath(name).parts[skip:]
+    parts = tuple(name.split("/"))[skip:]
     if not splits:
         return "train", parts
     return (splits.get(parts[0], ""), parts[1:]) if parts else ("", ())

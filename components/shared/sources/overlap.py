@@ -185,7 +185,9 @@ def _leaks(pairs: pd.DataFrame, goes: np.ndarray) -> np.ndarray:
     return in_test[0] != in_test[1]
 
 
-def overlap_table(pairs: pd.DataFrame, goes: np.ndarray, about: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
+def overlap_table(
+    pairs: pd.DataFrame, goes: np.ndarray, about: pd.DataFrame, labels: np.ndarray, what: str
+) -> pd.DataFrame:
     """What `near_copies.parquet` tells of each pair.
 
     Args:
@@ -193,12 +195,14 @@ def overlap_table(pairs: pd.DataFrame, goes: np.ndarray, about: pd.DataFrame, la
         goes: where each image went: a number in `SPLITS`, or `LEFT_OUT`.
         about: of each image split, row and path.
         labels: that the source gives each image, −1 = none.
+        what: `data.near_copies`.
 
     Returns:
         A row for each pair, those of test first: split, row, path and label of the one image, twin_split, twin_row,
         twin_path and twin_label of the other; kind and similarity; labels_differ; action: "removed" (the first
         one of the pair; its split is then "removed", its row −1), "kept" (in different splits) or "kept together"
-        (in one).
+        (in one); conflict: two labels across splits, so that one of these is wrong, in a source that is not to be
+        kept as it is.
     """
     pairs = pairs.sort_values(list(PAIR), ignore_index=True)
     image, twin = (pairs[column].to_numpy() for column in PAIR)
@@ -212,6 +216,7 @@ def overlap_table(pairs: pd.DataFrame, goes: np.ndarray, about: pd.DataFrame, la
     table["labels_differ"] = (table["label"] != table["twin_label"]) & (labels[image] >= 0) & (labels[twin] >= 0)
     together = np.where(goes[image] == goes[twin], "kept together", "kept")
     table["action"] = np.where(goes[image] == LEFT_OUT, "removed", together)
+    table["conflict"] = table["labels_differ"] & (table["action"] != "kept together") & (what != "keep")
     # of different splits, but test, only what has two labels says anything
     told = table["labels_differ"] | (table["action"] != "kept") | (table["twin_split"] == "test")
     return table[told].sort_values(

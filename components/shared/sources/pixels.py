@@ -126,12 +126,16 @@ class Picture:
     @classmethod
     def of(cls, image: Image.Image, size: int, path: str, group: str | None = None, **about: Any) -> Picture:
         """From an upright RGB image, to be resized to `size`; `about`: what else it keeps."""
-        digest = _head_of_digest(image.width, image.height)
-        for top in range(0, image.height, rows := _rows(image)):
-            bottom = min(top + rows, image.height)
-            strip = image if bottom - top == image.height else image.crop((0, top, image.width, bottom))
-            digest.update(strip.tobytes())
-        return cls(fit(image, size), path, image.width, image.height, digest.hexdigest(), group, **about)
+        digest, pixels = _head_of_digest(image.width, image.height), fit(image, size)
+        if image.size == (size, size):
+            # what is stored is the whole image: it need not be taken from Pillow twice
+            digest.update(pixels)
+        else:
+            for top in range(0, image.height, rows := _rows(image)):
+                bottom = min(top + rows, image.height)
+                strip = image if bottom - top == image.height else image.crop((0, top, image.width, bottom))
+                digest.update(strip.tobytes())
+        return cls(pixels, path, image.width, image.height, digest.hexdigest(), group, **about)
 
 
 def content_digest(pixels: np.ndarray) -> str:

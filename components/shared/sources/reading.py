@@ -72,7 +72,7 @@ class LeftOut:
     def table(self) -> pd.DataFrame:
         """What `left_out.parquet` tells: path, split of the source, class_name, kind, reason; "" for none."""
         rows = [
-            (error.path, split, label, f"bad {error.kind}".strip(), error.reason)
+            (error.path, split, label, f"bad {error.kind or 'file'}", error.reason)
             for split, label, error in self.bad
         ]
         rows += [(path, "", "", kind, "no image") for path, kind in self._source.others]

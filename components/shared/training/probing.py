@@ -8,21 +8,23 @@ import keras
 import numpy as np
 import pandas as pd
 
-from components.shared.artifacts import Dataset, Result, read_record, save_predictions
+from components.shared.artifacts import LABEL_SUSPECTS, Dataset, Result, read_record, save_predictions
 from components.shared.errors import UserError
 from components.shared.evaluation.calibration import rescale
 from components.shared.params.schema import Params
 from components.shared.plots.grids import draw_rows
-from components.shared.plots.probe import nearest_rows
+from components.shared.plots.probe import nearest_rows, suspect_rows
 from components.shared.progress import Progress
 from components.shared.step import Work
 from components.shared.training.choice import Chosen, calibrate, validation_metrics
 from components.shared.training.inputs import labelled
 from models.classifier import predict, softmax_head
 from models.knn import knn_probabilities
+from models.label_errors import FEWEST, find_suspects
 from models.probes import LinearProbe, fit_probe
 
 Features = dict[str, np.ndarray]
+SUSPECTS_DRAWN = 10
 
 
 class Probing:
@@ -73,12 +75,17 @@ class Probing:
         titles = ["query", *(f"nearest {n}" for n in range(1, 8))]
         draw_rows(rows, titles=titles).savefig(out / "neighbours.png", dpi=100)
         self.work.run.file(out / "neighbours.png", "pictures")
-        for name in ("classifier.keras", "predictions.npz", "budgets.npz", "curves.csv"):
+        suspects = self._save_suspects()
+        for name in ("classifier.keras", "predictions.npz", "budgets.npz", "curves.csv", LABEL_SUSPECTS):
             self.work.run.file(out / name)
         pretraining = read_record(self.encoder, Result)
         return self.work.finish(
             self.data.manifest.digest,
-            {**validation_metrics(*splits["validation"]), "knn_validation_accuracy": self._knn_accuracy()},
+            {
+                **validation_metrics(*splits["validation"]),
+                "knn_validation_accuracy": self._knn_accuracy(),
+                "label_suspects": suspects,
+            },
             seed=self.seed,
             solver=self.options.solver,
             l2=self.chosen.choice.l2,
@@ -113,6 +120,42 @@ class Probing:
             predicted=np.stack(answers)[:, None].astype(np.int32),
             knn_predicted=self._knn("test")[None].astype(np.int32),
         )
+
+    def _save_suspects(self) -> int:
+        """Labels of train and validation that may be wrong, as a table and a picture; those of test stay closed."""
+        splits, names = ("train", "validation"), np.array(self.data.manifest.class_names)
+        labels = np.concatenate([self.labels[split] for split in splits])
+        found = find_suspects(
+            np.concatenate([self.features[split] for split in splits]), labels, self.data.classes,
+            self.options.knn_neighbours, self.options.knn_temperature, self.seed,
+        )  # fmt: skip
+        files = pd.concat([self.data.files(split) for split in splits], ignore_index=True).iloc[found.rows]
+        table = files[["path", "split", "row"]].assign(
+            label=names[labels[found.rows]],
+            neighbours_label=names[found.suggested],
+            share=found.share.round(3),
+            own_share=found.own_share.round(3),
+        )
+        table.to_csv(self.work.out / LABEL_SUSPECTS, index=False)
+        small = names[np.bincount(labels, minlength=len(names)) < FEWEST]
+        if len(small):
+            print(
+                f"probe: wrong labels are not looked for in {len(small):,} of {len(names):,} classes, such as "
+                f"{small[0]}, that have fewer than {FEWEST} labelled images",
+                flush=True,
+            )
+        if len(table):
+            first = table.iloc[0]
+            print(
+                f"probe: {len(table):,} of {len(labels):,} labels may be wrong, such as {first['path']}: "
+                f"{first['label']}, its neighbours are {first['neighbours_label']}; all are in {LABEL_SUSPECTS}",
+                flush=True,
+            )
+            rows = suspect_rows(self.data, table, self.features, self.labels, SUSPECTS_DRAWN)
+            titles = ["suspect", *(f"nearest {n}" for n in range(1, 6))]
+            draw_rows(rows, titles=titles).savefig(self.work.out / "suspects.png", dpi=100)
+            self.work.run.file(self.work.out / "suspects.png", "pictures")
+        return len(table)
 
     def _knn(self, split: str) -> np.ndarray:
         votes = knn_probabilities(

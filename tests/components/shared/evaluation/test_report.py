@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import pytest
 from components.shared.artifacts import Manifest
 from components.shared.cost import Cost
 from components.shared.evaluation.evidence import Rivals, Slice
+from components.shared.evaluation.feature_drift import FeatureDrift
 from components.shared.evaluation.gate import held_out, score
 from components.shared.evaluation.looks import MemoryLedger
 from components.shared.evaluation.measured import Measured, measure
+from components.shared.evaluation.predictions import read_suspects
 from components.shared.evaluation.report import Findings, write_report
 from components.shared.training.curves import Curve
 from tests.helpers.gate import NAMES, classes_of, decided, make_result, make_search, make_three, make_truth, rival
@@ -231,3 +234,49 @@ def test_names_of_classes_are_drawn_as_they_are_written(truth, tmp_path, monkeyp
     page, text = told(tmp_path, findings)
     assert "$\\frac{$" in text
     assert "<b>" not in page
+
+
+def test_labels_to_look_at_are_named_by_their_files(judged, tmp_path):
+    findings, _, page, _ = judged
+    assert "Labels to look at" not in page
+    rows = [{"path": f"train/<{n}>.png", "label": "ant", "neighbours_label": "bee", "share": 0.9, "own_share": 0.05}
+            for n in range(12)]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "label_suspects.csv", index=False)
+    suspects = read_suspects(tmp_path)
+    picture = tmp_path / "suspects.png"
+    picture.write_bytes(b"png")
+    page, text = told(tmp_path, replace(findings, suspects=suspects, suspects_picture=picture))
+    assert "12 labels of train and validation may be wrong" in text
+    assert text.count("90%, 5% for its own") == 10
+    assert "train/&lt;0&gt;.png" in page
+    assert "base64,cG5n" in page
+    (tmp_path / "label_suspects.csv").write_text("nothing")
+    assert read_suspects(tmp_path).empty
+
+
+def test_the_report_tells_how_far_images_have_moved_or_why_that_is_not_known(judged, tmp_path):
+    findings, *_ = judged
+    moved = Rivals([rival(make_truth(), np.ones(800, bool), "7")], drift=[FeatureDrift("test", 0.6, 0.1)])
+    page, text = told(tmp_path, replace(findings, rivals=moved))
+    assert "feature drift: test: warning: these are other images than before (version 7's features have" in text
+    assert "moved by 6.0 times what chance gives" in text
+    assert 'class="no">feature drift' in page
+    _, text = told(tmp_path, replace(findings, rivals=Rivals(no_drift="there is no champion")))
+    assert "feature drift: not measured: there is no champion" in text
+
+
+def test_accuracy_is_told_without_the_test_images_that_have_near_copies(judged, truth, tmp_path):
+    findings, *_ = judged
+    twins = np.arange(800) < 100
+    folders = write_extras(tmp_path, truth)
+    found = measure(findings.blessing, findings.candidates, findings.scores, truth, folders, twins)
+    for name, accuracy in found.without_twins.items():
+        right = findings.candidates[name].probabilities["test"].argmax(axis=2) == truth.labels["test"]
+        assert accuracy == pytest.approx(right[:, 100:].mean())
+    _, text = told(tmp_path, replace(findings, measured=found))
+    assert "Near-copies of 100 test images were learned from; accuracy on the others: baseline" in text
+    assert f"{found.without_twins['finetune']:.1%} instead of {np.mean(found.accuracies['finetune']):.1%}" in text
+    for none in (None, np.zeros(800, bool), np.ones(800, bool)):
+        found = measure(findings.blessing, findings.candidates, findings.scores, truth, folders, none)
+        assert not found.without_twins
+    assert "ear-copies" not in told(tmp_path, replace(findings, measured=found))[1]

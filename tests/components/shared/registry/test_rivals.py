@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.shared.artifacts import Dataset
-from components.shared.checks.drift import dataset_statistics
+from components.shared.artifacts import SPLITS, Dataset
+from components.shared.checks.drift import TRAINING_IMAGES, dataset_statistics
 from components.shared.evaluation.predictions import TEST, image_digests
-from components.shared.registry.accepted_dataset import accepted_statistics
-from components.shared.registry.logged_model import TRAINING_IMAGES, log_classifier
+from components.shared.registry.accepted_dataset import accepted_dataset
+from components.shared.registry.logged_model import DATASET_FEATURES, log_classifier
 from components.shared.registry.rivals import ask_rivals
 from components.shared.registry.versions import find_champion, put_up_for_review
-from tests.helpers.datasets import make_dataset
+from tests.helpers.datasets import make_dataset, write_dataset
 from tests.helpers.reviewed import log_model
 
 NAMES = ["rows", "columns", "rings"]
@@ -81,7 +81,10 @@ def test_an_accepted_version_answers_the_test_images(crown, data):
 
 def test_the_statistics_of_its_dataset_are_kept_with_it(crown, data):
     crown("rivals-statistics", data)
-    assert accepted_statistics("rivals-statistics") == (dataset_statistics(data), "rivals-statistics version 1")
+    accepted, version = accepted_dataset("rivals-statistics")
+    assert (accepted.statistics, version) == (dataset_statistics(data), "rivals-statistics version 1")
+    np.testing.assert_array_equal(accepted.test, np.sort(image_digests(data, TEST)))
+    assert len(accepted.training) == 96
 
 
 def test_test_images_that_it_trained_on_are_known(crown, data, tmp_path):
@@ -95,9 +98,40 @@ def test_test_images_that_it_trained_on_are_known(crown, data, tmp_path):
     assert (~rival.fresh).nonzero()[0].tolist() == list(range(7))
 
 
+def test_how_far_images_have_moved_in_the_champions_features(crown, tmp_path):
+    """The same images, others of the kind, and others of the kind that are darker."""
+    nights = {
+        name: make_dataset(tmp_path / name, image_size=16, unlabelled=200, test=120, seed=seed)
+        for name, seed in (("accepted", 0), ("same", 0), ("new", 1), ("dark", 2))
+    }
+    arrays = {split: (np.load(nights["dark"] / f"{split}.images.npy") // 2,
+                      np.load(nights["dark"] / f"{split}.labels.npy")) for split in SPLITS}  # fmt: skip
+    nights["dark"] = write_dataset(tmp_path / "darker", arrays, NAMES)
+    uri = crown("rivals-moved", Dataset(nights["accepted"]))
+    champion, moved = find_champion("rivals-moved"), {}
+    for name, folder in nights.items():
+        rivals = ask_rivals(champion, Dataset(folder), [])
+        assert (rivals.no_drift, [found.split for found in rivals.drift]) == ("", ["unlabelled", "test"])
+        moved[name] = rivals.drift
+    assert all(found.times == 0 for found in (*moved["accepted"], *moved["same"]))
+    assert not any(found.warns for found in moved["new"])
+    assert all(found.warns and "warning" in found.in_words("1") for found in moved["dark"])
+
+    few = ask_rivals(champion, Dataset(make_dataset(tmp_path / "few", image_size=16, unlabelled=20)), [])
+    assert "fewer than 50 images of each split" in few.no_drift
+    (model_folder(uri) / DATASET_FEATURES).write_bytes(b"no archive")
+    damaged = ask_rivals(champion, Dataset(nights["same"]), [])
+    assert len(damaged.found) == 1 and not damaged.drift
+    assert "version 1: its features can't be compared" in damaged.no_drift
+    (model_folder(uri) / DATASET_FEATURES).unlink()
+    older = ask_rivals(champion, Dataset(nights["same"]), [])
+    assert older.no_drift == "version 1 keeps no features of its dataset (dataset_features.npz)"
+
+
 def test_no_champion_is_nothing_to_ask(tracking_uri, data):
     rivals = ask_rivals(find_champion("rivals-nobody"), data, [])
     assert (rivals.found, rivals.faults, rivals.notes) == ([], [], [])
+    assert rivals.no_drift == "there is no champion"
 
 
 def test_the_same_file_is_asked_once(crown, data):

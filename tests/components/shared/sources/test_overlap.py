@@ -142,6 +142,19 @@ def test_one_image_under_two_labels_is_told_once_with_both_names(tmp_path, capsy
     assert re.search("1 pair.* under two labels, such as train/./.*png and train/./.*png", said)
 
 
+@pytest.mark.parametrize(("what", "conflict"), [("drop", True), ("keep", False)])
+def test_near_copies_across_splits_under_two_labels_are_a_conflict_unless_the_source_stays_as_it_is(
+    photos, what, conflict
+):
+    add_changed(photos, "JPEG 75", "test/a/5.png", "train/b/not a.png")
+    add_changed(photos, "JPEG 75", "train/a/5.png", "train/b/nor this.png")
+    _, _, table = run(photos, f"data.near_copies={what}")
+    table = table.set_index("path")
+    assert bool(table.loc["train/b/not a.png", "conflict"]) is conflict
+    # within a split, or under one label, nothing is torn
+    assert not table.drop("train/b/not a.png")["conflict"].any()
+
+
 @pytest.mark.parametrize(("group", "name"), [("prefix", "a/obj{0}__{1}.png"), ("folder", "a/tour {0}/{1}.png")])
 def test_groups_are_never_divided(tmp_path, group, name):
     root = write_photos(tmp_path / "photos", {"b": 60, "a": 1})
