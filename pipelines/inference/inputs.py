@@ -21,7 +21,7 @@ from pyarrow import parquet
 from tqdm import tqdm
 
 from components.shared.errors import UserError, first_line, redacted
-from components.shared.sources.folder import ENDINGS, OTHER_IMAGES
+from components.shared.sources.kinds import HEAD, USUAL_ENDINGS, is_junk, kind_of
 from components.shared.sources.pixels import decode, in_threads
 from pipelines.command_line import printable
 from pipelines.inference.image_files import LARGEST_FILE, ImageFiles, read_images
@@ -111,9 +111,9 @@ class Images:
         top = path.split("*")[0]
         for each in sorted(found):
             parts = each.removeprefix(top).split("/")
-            if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+            if any(map(is_junk, parts)):
                 continue
-            if PurePosixPath(each).suffix.lower() in ENDINGS | OTHER_IMAGES:
+            if _is_image(files, each):
                 yield files.unstrip_protocol(each), partial(_content, files, each)
             else:
                 self._left_alone += 1
@@ -160,6 +160,14 @@ def _reaching(address: str) -> Iterator[None]:
         raise UserError(
             f"{address}: can't be read: {first_line(error)}; check address, network and account"
         ) from None
+
+
+def _is_image(files: Any, path: str) -> bool:
+    """By the content, unless the ending is a usual one."""
+    if PurePosixPath(path).suffix.lower() in USUAL_ENDINGS:
+        return True
+    with _reaching(path):
+        return bool(kind_of(files.cat_file(path, start=0, end=HEAD), path))
 
 
 def _content(files: Any, path: str) -> bytes:
