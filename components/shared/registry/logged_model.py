@@ -35,8 +35,8 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
     With it goes what a later dataset is held against: `training_images.npy`, by which a later test set is freed of
     images that it has seen: the first 8 bytes of the content digest of every image but those of test, uint64,
     ascending; `test_images.npy`, the same of those; `dataset_statistics.json`; and `dataset_features.npz` (split →
-    its features of at most 1,000 images, float32). Asked through MLflow's pyfunc, or served, it answers with a column
-    of probabilities for each class, by its name.
+    its features of at most 1,000 images, float32). Asked through MLflow's pyfunc, or served, it answers with a
+    column of probabilities for each class, by its name.
 
     Args:
         path: `classifier.keras`, from uint8 images (N, H, W, 3) to probabilities (N, classes).
