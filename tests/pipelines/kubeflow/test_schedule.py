@@ -71,6 +71,16 @@ def test_the_same_schedule_again_replaces_it(kubeflow):
     assert len(enabled(kubeflow.api)) == len(kubeflow.api.all("recurring_runs")) == 1
 
 
+def test_a_schedule_on_change_is_of_a_version_that_looks_first(kubeflow):
+    assert kubeflow("schedule", "nightly", "0 3 * * *").status == 0
+    assert kubeflow("schedule", "nightly", "0 3 * * *", "--on-change").status == 0
+    [run], versions = kubeflow.api.all("recurring_runs"), kubeflow.api.all("pipeline_versions")
+    assert ["comp-look" in version["pipeline_spec"]["pipeline_spec"]["components"] for version in versions] == [
+        *(False, True)
+    ]
+    assert run["pipeline_version_reference"]["pipeline_version_id"] == versions[1]["pipeline_version_id"]
+
+
 CALLS = {
     "made": "POST .*/recurringruns$",
     "paused": "POST .*:disable$",
