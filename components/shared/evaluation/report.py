@@ -171,7 +171,7 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         findings: what to tell.
         pictures: those that there are, by name.
     """
-    blessing = findings.blessing
+    blessing, probe = findings.blessing, findings.candidates.get("probe")
     slices = sorted(blessing.slices, key=lambda part: (part.unknown, -(part.drop if part.drop is not None else -1)))
     known = [part for part in slices if not part.unknown]
     return render(
@@ -198,6 +198,7 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         warns=any(moved.warns for moved in findings.rivals.drift),
         suspects=findings.suspects.head(_SHOWN_SUSPECTS).to_dict("records"),
         suspected=len(findings.suspects),
+        agreement=probe.result.metrics.get("knn_validation_accuracy") if probe else None,
         pictures=pictures,
         manifest=findings.manifest,
         lineage=findings.lineage,

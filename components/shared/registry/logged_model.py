@@ -101,10 +101,11 @@ def classifier_features(classifier: Any, data: Dataset) -> dict[str, np.ndarray]
     import keras
 
     # a chain of layers, the last of which is the head
-    features = classifier.input
-    for layer in classifier.layers[1:-1]:
+    features = classifier.inputs[0]
+    layers = [layer for layer in classifier.layers if not isinstance(layer, keras.layers.InputLayer)]
+    for layer in layers[:-1]:
         features = layer(features)
-    encoder = keras.Model(classifier.input, features)
+    encoder = keras.Model(classifier.inputs[0], features)
     images = {split: data.images(split)[chosen(data.manifest.counts[split])] for split in COMPARED}
     return {
         split: encoder.predict(found, batch_size=256, verbose=0) for split, found in images.items() if len(found)
