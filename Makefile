@@ -66,7 +66,7 @@ lint: env  ## Check style, format, types, and which package may import which
 .PHONY: lock
 lock: env  ## Compile the locks anew from pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  pyproject.toml --extra cpu --extra server --extra dev -o requirements.lock
+	  pyproject.toml --extra cpu --extra server --extra export --extra dev -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  pyproject.toml --extra gpu --extra storage -o requirements-gpu.lock
 	cp requirements.lock requirements-cpu.lock  # what is pinned there stays: the image runs what the tests tested

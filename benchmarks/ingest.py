@@ -89,7 +89,8 @@ def measured(program: str, *arguments: str) -> dict[str, float | str]:
 def ingest(folder: Path, path: Path, *overrides: str) -> dict[str, float | str]:
     """Run the step as DVC does."""
     write_params(compose_params(["data=folder", f"data.path={path}", *overrides])[1], folder / "params.yaml")
-    return measured(INGEST, str(folder / "params.yaml"), str(folder / "dataset"))
+    found = measured(INGEST, str(folder / "params.yaml"), str(folder / "dataset"))
+    return {**found, "said": str(found["said"]).replace(f"{folder}/", "")}
 
 
 def write_jpegs(root: Path, count: int) -> None:
