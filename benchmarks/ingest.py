@@ -6,8 +6,7 @@ processors: besides it looks for bad ones, and hashes each file and each image's
 besides it splits, tracks and draws (near-copies have a benchmark of their own).
 
 The aim, 1.5 times the loop's speed on two cores for JPEGs of 96 px, is missed: of each 0.2 ms that such an image
-takes, Pillow's and our own Python hold the interpreter's lock for more than half, so that two threads are no faster
-than one. Processes instead of threads would be.
+takes, Pillow's and our own Python hold the interpreter's lock for so much that two threads are no faster than one.
 
     nice python -m benchmarks.ingest /tmp/ingest --images 113000 --out benchmarks/results/<date>-cpu-ingest.json
 """
