@@ -29,7 +29,7 @@ def project(in_tmp, tracking_uri):
 
 
 def params(*overrides):
-    return select(compose_params(overrides)[0], "baseline")
+    return select(compose_params(["runtime.threads=null", *overrides])[0], "baseline")
 
 
 class Training:
