@@ -30,7 +30,7 @@ HEAVY = {
     "hydra",
     "kubernetes",
 }
-GROUPS = ("kubeflow", "review", "webhook")
+GROUPS = ("label", "kubeflow", "review", "webhook")
 
 
 def commands() -> list[list[str]]:
@@ -82,6 +82,7 @@ def test_the_groups_hold_what_the_design_names():
             f"kubeflow {name}"
             for name in ("compile", "run", "submit", "status", "cancel", "schedule", "schedules", "unschedule")
         ),
+        "label next",
         *(f"review {name}" for name in ("list", "show", "approve", "reject", "withdraw", "rollback", "history")),
         *(f"webhook {name}" for name in ("serve", "add", "list", "remove", "test")),
     }
