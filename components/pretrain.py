@@ -33,12 +33,14 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
 
     Raises:
         UserError: `checkpoints` can't be written, the images do not suit the encoder, there are fewer than two, or
-            no labels for a method that learns from them, the devices can't be used, or the loss is no number.
+            no labels for a method that learns from them, the devices can't be used, `encoder.weights` names no
+            start for this encoder, or the loss is no number.
     """
     start_backend()
     # imported here: Keras, only now that its announcements are muted
     from components.shared.training.devices import on_devices
     from components.shared.training.pretraining import PARTS, Pretraining
+    from components.shared.training.start import start_digest
     from models import methods
 
     data = Dataset(dataset)
@@ -68,6 +70,8 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
             seed=seed,
             method=params.method.name,
             encoder=params.encoder.name,
+            weights=params.encoder.weights,
+            weights_digest=start_digest(params.encoder.weights),
             epochs=params.runtime.epochs,
             images=training.images,
             features=int(training.model.encoder.output_shape[-1]),

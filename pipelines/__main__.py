@@ -24,6 +24,7 @@ from pipelines.review import commands as review
 app = new_group("Compose, run and review pipelines that learn from unlabelled images.", completion=True)
 app.add_typer(commands.app)
 app.add_typer(inference.app)
+app.add_typer(inference.label_app, name="label")
 app.add_typer(kubeflow.app, name="kubeflow")
 app.add_typer(review.app, name="review")
 app.add_typer(registry.app, name="registry")

@@ -19,14 +19,15 @@ from components.shared.params.schema import Params
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("components", "models")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-# They check, explain, track, watch, resume, draw and choose where to compute: what a step learns or decides is not
-# theirs, and a better message must not cost a training.
+# They check, explain, track, watch, resume, draw, fetch what a digest names and choose where to compute: what a
+# step learns or decides is not theirs, and a better message must not cost a training.
 AROUND = tuple(
     f"components/shared/{name}"
     for name in (
         *("code.py", "cost.py", "errors.py", "git.py", "params", "progress.py", "step.py", "steps.py", "tracking"),
         *("plots/grids.py", "plots/probe.py"),
-        *(f"training/{name}.py" for name in ("checkpoints", "devices", "distributed", "monitor", "side_by_side")),
+        *(f"training/{name}.py" for name in ("checkpoints", "devices", "distributed", "monitor")),
+        *(f"training/{name}.py" for name in ("side_by_side", "start")),
     )
 )
 # packages whose modules are found by name → the parameter that names the one that counts; None: all count

@@ -39,6 +39,7 @@ from components.shared.steps import STEPS
 from components.shared.training.backend import start_backend
 from components.shared.training.distributed import is_chief, rank_and_count, require_single
 from components.shared.training.side_by_side import keep_to, side_by_side
+from components.shared.training.start import start_digest
 
 KEPT = Path(".cache/replicates")
 # the step that several processes may do together
@@ -198,7 +199,9 @@ def _of_seed(name: str, folder: Path, seed: int) -> Path:
 def _kept(step: str, inputs: Mapping[str, Path], params: Params, seed: int) -> Path:
     """Where a replicate is kept: named by everything that decides its result, and not by the other seeds."""
     digests = {name: input_digest(_read_by(step, name, folder)) for name, folder in inputs.items()}
-    key = value_digest([params_digest(params), seed, digests, code_digest(step, params), _backend()])
+    # a file may have been replaced under its name
+    start = start_digest(params.encoder.weights) if step == TOGETHER else None
+    key = value_digest([params_digest(params), start, seed, digests, code_digest(step, params), _backend()])
     return KEPT / step / key[:32]
 
 

@@ -1,4 +1,4 @@
-"""The commands that use a model: predict, embed, similar, export."""
+"""The commands that use a model: predict, embed, similar, export, label next."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from pipelines.command_line import new_group
 
 app = new_group("")
+label_app = new_group("Which images to label.")
 
 Images = Annotated[
     list[str], typer.Argument(metavar="IMAGES", help="files, folders, patterns, addresses, Parquet files")
@@ -127,3 +128,27 @@ def export(
     from pipelines.inference.export import export_model
 
     export_model(model, out, kind, features, size, dtype)
+
+
+@label_app.command(name="next")
+def label_next(
+    count: Annotated[int, typer.Argument(metavar="N", min=1, help="images to propose")],
+    dataset: Annotated[Path, typer.Option(metavar="DIR", help="written by the step ingest")] = Path("dataset"),
+    model: Model = None,
+    out: Annotated[Path, typer.Option(help="the table to write, .csv")] = Path("label-next.csv"),
+    seed: Annotated[int, typer.Option(min=0, help="of the clustering")] = 0,
+) -> None:
+    """Propose which unlabelled images to label next: diverse ones, and uncertain.
+
+    $ contrastive label next 100 --dataset dataset --out label-next.csv
+
+    Each stands for many others in the encoder's features, and the labels so
+    far do not tell its class: more is learned from it than from an image
+    chosen at random. The table's columns: path, row (in the dataset's
+    unlabelled images), margin between its two likeliest classes, stands_for
+    (images in its cluster). --model as for embed. Label them, add them to the
+    data, ingest again, and ask again.
+    """
+    from pipelines.inference.label import label_next
+
+    label_next(count, dataset, model, out, seed)

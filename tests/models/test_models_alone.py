@@ -58,7 +58,7 @@ from models.probes import fit_linear_probe
 from models.training import EpochSeed, jit
 
 arrays = np.load(given)
-conv = encoders.options_type("conv")(name="conv", width=16, normalization="none")
+conv = encoders.options_type("conv")(name="conv", width=16, normalization="none", weights=None)
 groups = {"projection": HeadOptions, "optimizer": OptimizerOptions, "augmentation": Augmentation}
 options = {name: groups[name](**value) if name in groups else value for name, value in json.loads(options).items()}
 keras.utils.set_random_seed(0)

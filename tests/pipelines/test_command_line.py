@@ -31,7 +31,7 @@ HEAVY = {
     "kubernetes",
 }
 SCHEDULING = ("schedule", "schedules", "unschedule")
-GROUPS = ("kubeflow", "registry", "review", "webhook")
+GROUPS = ("kubeflow", "label", "registry", "review", "webhook")
 
 
 def commands() -> list[list[str]]:
@@ -81,6 +81,7 @@ def test_the_groups_hold_what_the_design_names():
         *("compose", "experiment", "summary", "resend", "health", "predict", "embed", "similar", "export", *GROUPS),
         *(f"kubeflow {name}" for name in ("compile", "run", "submit", "status", "cancel", "retry", *SCHEDULING)),
         "registry prune",
+        "label next",
         *(f"review {name}" for name in ("list", "show", "approve", "reject", "withdraw", "rollback", "history")),
         *(f"webhook {name}" for name in ("serve", "add", "list", "remove", "test")),
     }

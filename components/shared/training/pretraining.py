@@ -21,6 +21,7 @@ from components.shared.training.curves import Curves
 from components.shared.training.distributed import all_gather, is_chief
 from components.shared.training.inputs import network
 from components.shared.training.monitor import Monitor
+from components.shared.training.start import load_start, start_digest
 from models import encoders, methods, optimizers
 from models.augmentation import augment
 from models.batches import Batches, feed, filled
@@ -42,10 +43,13 @@ class Pretraining:
         keras.utils.set_random_seed(seed)
         try:
             with precision(runtime.precision):
+                encoder = self.network()
+                if params.encoder.weights is not None:
+                    shapes = [tuple(weight.shape) for weight in encoder.weights]
+                    encoder.set_weights(load_start(params.encoder.weights, shapes, data.manifest.image_size))
                 # without labels the online probe has one class, and learns nothing
-                self.model = methods.build(
-                    self.network(), method, max(data.classes, 1), seed, runtime.epochs * self._steps()
-                )
+                classes = max(data.classes, 1)
+                self.model = methods.build(encoder, method, classes, seed, runtime.epochs * self._steps())
         except ValueError as error:
             raise UserError(f"data.image_size = {data.manifest.image_size}: {error}") from None
         self.model.compile(optimizer=self._optimizer(), jit_compile=jit())
@@ -171,8 +175,9 @@ class Pretraining:
 def _key(data: Dataset, params: Params, seed: int) -> str:
     """Digest of everything that decides the result, the code of the training among it."""
     code = code_digest("pretrain", params)
+    start = start_digest(params.encoder.weights)
     return value_digest(
-        [params_digest(params), seed, data.manifest.digest, keras.backend.backend(), keras.version(), code]
+        [params_digest(params), start, seed, data.manifest.digest, keras.backend.backend(), keras.version(), code]
     )
 
 

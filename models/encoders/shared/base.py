@@ -9,11 +9,14 @@ from models.options import options
 
 @options
 class EncoderOptions:
-    """What becomes of the images' values inside the network, before its first convolution.
+    """How every encoder starts, and what becomes of the images' values before its first convolution.
 
-    `normalization`: `none` leaves [0, 1], `symmetric` maps it to [−1, 1], `statistics` subtracts the training
-    images' mean and divides by their standard deviation, channel by channel.
+    `weights`: where pretraining takes the first weights from, a `.keras` file or an address of MLflow; None for
+    random ones. Those of the baseline are random all the same. `normalization`: `none` leaves [0, 1], `symmetric`
+    maps it to [−1, 1], `statistics` subtracts the training images' mean and divides by their standard deviation,
+    channel by channel.
     """
 
     name: str
+    weights: str | None
     normalization: Literal["none", "symmetric", "statistics"]

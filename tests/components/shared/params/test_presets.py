@@ -36,7 +36,7 @@ CONDITIONS = {
     "blur_kernel": lambda found: found["blur_probability"] > 0,
 }
 ADAM = {"name": "adam", "learning_rate": 1e-3, "weight_decay": 0.0, "schedule": "constant", "warmup_epochs": 0}
-CONV = {"name": "conv", "width": 128, "normalization": "none"}
+CONV = {"name": "conv", "width": 128, "normalization": "none", "weights": None}
 LINEAR = {"head": {"hidden": 0, "dropout": 0.0}, "freeze_encoder": False}
 KERAS_SUPERVISED = {"batch_size": 25, "optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0,
                     "schedule": "constant"}  # fmt: skip
@@ -78,7 +78,7 @@ RECIPES = {
     },
     "simclr-jax": {
         "data": STL10,
-        "encoder": {"name": "resnet18", "stem": "large", "normalization": "symmetric"},
+        "encoder": {"name": "resnet18", "stem": "large", "normalization": "symmetric", "weights": None},
         "method": {"name": "simclr", "temperature": 0.07, "negatives": "all"},
         "projection": {"hidden": 4 * 128, "width": 128, "layers": 2, "batch_norm": False, "output_norm": False},
         "optimizer": {"name": "adamw", "learning_rate": 5e-4, "weight_decay": 1e-4, "schedule": "cosine",
@@ -98,7 +98,7 @@ RECIPES = {
     },
     "supcon-keras": {
         "data": {"source": "cifar10", "image_size": 32, "labels_per_class": None},
-        "encoder": {"name": "resnet50v2", "stem": "large", "normalization": "statistics"},
+        "encoder": {"name": "resnet50v2", "stem": "large", "normalization": "statistics", "weights": None},
         "method": {"name": "supcon", "temperature": 0.05, "views": 1, "unlabelled": "leave_out"},
         "projection": {"width": 128, "layers": 1, "output_relu": True, "batch_norm": False, "output_norm": False},
         "optimizer": ADAM,
