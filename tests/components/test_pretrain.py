@@ -95,6 +95,8 @@ def test_it_writes_an_encoder_curves_pictures_and_a_record(finished, dataset):
         "images": 84,
         "features": 8,
         "devices": 1,
+        "weights": None,
+        "weights_digest": None,
     }
     assert record.details == expected
     # nothing is kept of a finished training
