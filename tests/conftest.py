@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+from components.shared.training.side_by_side import cores
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
 
@@ -21,6 +23,15 @@ def seeded():
     keras = sys.modules.get("keras")
     if keras is not None:
         keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def same_cores():
+    """A step that keeps to a few cores does so for its process, which here goes on with other tests."""
+    before = cores()
+    yield
+    if cores() != before:
+        os.sched_setaffinity(0, before)
 
 
 @pytest.fixture(scope="session")

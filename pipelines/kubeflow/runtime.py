@@ -31,6 +31,7 @@ from components.shared.replicates import gather as gather_replicates
 from components.shared.steps import STEPS
 from components.shared.tracking.client import experiment_id
 from components.shared.tracking.run import tracked
+from components.shared.training.side_by_side import keep_to
 from pipelines.kubeflow import CACHE, PAGE, RUN, pages
 from pipelines.kubeflow.versions import NOT_VISIBLE, data_version
 
@@ -144,6 +145,7 @@ def run(
         if seed is not None:
             # KFP hands whole numbers on as fractions
             options["seed"] = int(seed)
+            keep_to(params.runtime.threads, alone=True)
         result = _function(step)(*folders, Path(out.path), params, **options)
     out.metadata.update(pages.facts(Path(out.path)))
     pages.show(step, Path(out.path), folders, **artifacts)

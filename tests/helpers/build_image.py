@@ -317,7 +317,7 @@ def kubeflow(trying: Trial, commit: str, tracked: Mapping[str, str]) -> None:
     printed = trying.expect("its first step", ["python", "-c", KUBEFLOW], SOMEBODY, shows="executor_main")
     if "executor_main" not in printed:
         return
-    values = {"overrides": ["runtime.epochs=3"], "data_version": "", "replicates": "[0, 1, 2]"}
+    values = {"overrides": ["runtime.epochs=3"], "data_version": "", "replicates": "[0, 1, 2, 3, 4]"}
     task = {
         "inputs": {"parameterValues": values},
         "outputs": {"parameters": {"pretrain": {}}, "outputFile": "/tmp/outputs.json"},

@@ -31,19 +31,23 @@ def cores() -> set[int]:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
-# before any process keeps to some of them
-_ALL = cores()
+# those that trainings may be shared out over
+_all = cores()
 
 
-def keep_to(threads: int | None) -> None:
+def keep_to(threads: int | None, alone: bool = False) -> None:
     """Let this process use so many of its cores only, chosen at random; before Keras computes anything.
 
     Args:
         threads: `runtime.threads`; None: all.
+        alone: the others are not its own to start processes on, as in a pod, whose limit the cores do not tell.
     """
+    global _all
     here = cores()
     if threads is not None and len(here) > threads:
-        os.sched_setaffinity(0, random.sample(sorted(here), threads))
+        os.sched_setaffinity(0, random.SystemRandom().sample(sorted(here), threads))
+    if alone and threads is not None:
+        _all = cores()
 
 
 @contextmanager
@@ -60,13 +64,13 @@ def side_by_side(threads: int | None, most: int) -> Iterator[ProcessPoolExecutor
     Raises:
         UserError: a process was killed.
     """
-    count = min(most, MOST, len(_ALL) // threads) if threads is not None else 1
+    count = min(most, MOST, len(_all) // threads) if threads is not None else 1
     if threads is None or count < 2:
         yield None
         return
     context = multiprocessing.get_context("spawn")
     places: SimpleQueue[tuple[int, set[int]]] = context.SimpleQueue()
-    shuffled = random.sample(sorted(_ALL), len(_ALL))
+    shuffled = random.SystemRandom().sample(sorted(_all), len(_all))
     for index in range(count):
         places.put((index, set(shuffled[index * threads : (index + 1) * threads])))
     pool = ProcessPoolExecutor(count, context, _start, (places,))

@@ -51,7 +51,7 @@ def test_what_is_compared_is_the_last_run_that_ended_well(night):
 
 def test_the_state_is_that_of_data_options_and_code(tmp_path):
     def state(*options, data=""):
-        return runtime.state_of(runtime.settings_of_steps(options, data, "[0, 1, 2]"))
+        return runtime.state_of(runtime.settings_of_steps(["runtime=gpu", *options], data, "[0, 1, 2]"))
 
     assert state(data="monday") == state(data="monday") != state(data="tuesday")
     assert state("gate.min_gain=0.05", data="monday") != state(data="monday")

@@ -49,7 +49,7 @@ class Status:
 def composed(tracking_uri):
     """A function that composes options; step → settings."""
 
-    def _composed(*overrides, data="", replicates="[0, 1, 2]"):
+    def _composed(*overrides, data="", replicates="[0, 1, 2, 3, 4]"):
         found = runtime.settings_of_steps(overrides, data, replicates)
         return {step: json.loads(settings) for step, settings in found.items()}
 
@@ -92,7 +92,7 @@ def test_the_state_of_the_data_is_part_of_ingest_alone(composed):
 
 
 def test_more_replicates_change_nothing_of_the_others(composed):
-    more = composed("runtime.replicates=[0,1,2,3,4]", replicates="[0, 1, 2, 3, 4]")
+    more = composed("runtime.replicates=[0,1,2,3,4,5,6]", replicates="[0, 1, 2, 3, 4, 5, 6]")
     # it tells what so many can prove; no training reads what it writes
     assert changed(composed(), more) == {"validate"}
 
