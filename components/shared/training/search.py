@@ -58,11 +58,13 @@ class Trial:
         log_loss: nats; infinite where the training's loss was no number.
         accuracy: fraction.
         probabilities: float32, shape (M, classes); None where there are none.
+        error: why there are none.
     """
 
     log_loss: float
     accuracy: float
     probabilities: np.ndarray | None
+    error: str = ""
 
 
 class HeldOut:
@@ -226,6 +228,8 @@ class Search:
         found = make([point for point, _ in asked], [side for _, side in asked])
         for (point, side), trial in zip(asked, found, strict=True):
             self.trials.setdefault(point, {})[side] = trial
+            if trial.error:
+                print(f"search: {side} at {asdict(point)}: {trial.error}; left out", flush=True)
             shown = {name: value for name, value in asdict(point).items() if name != "augmentation"}
             self._progress.step({**shown, "log_loss": trial.log_loss})
 
@@ -241,8 +245,7 @@ class Search:
                     class_weight=self.options.class_weight,
                 )  # fmt: skip
             except FloatingPointError as error:
-                print(f"search: {side} at {asdict(point)}: {error}; left out", flush=True)
-                return Trial(float("inf"), 0.0, None)
+                return Trial(float("inf"), 0.0, None, str(error))
             answers[answered] = trainer.probabilities(held_out.images[answered])
         right = answers.argmax(axis=1) == held_out.labels
         return Trial(log_loss(answers, held_out.labels), float(right.mean()), answers)

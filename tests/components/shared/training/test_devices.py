@@ -303,6 +303,8 @@ def test_processes_that_cannot_meet_are_told_why(monkeypatch, values, message):
     monkeypatch.setattr(keras.backend, "backend", lambda: values.get("KERAS", "tensorflow"))
     for name, value in values.items():
         monkeypatch.setenv(name, value)
+    # another test may have joined already
+    processes.initialize.cache_clear()
     with pytest.raises(UserError) as error:
         processes.initialize()
     assert str(error.value) == message
