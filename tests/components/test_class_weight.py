@@ -18,7 +18,7 @@ from models.probes import fit_linear_probe, fit_minibatch_probe, fit_probe
 from tests.helpers.datasets import make_dataset
 from tests.helpers.device_steps import write_search
 
-SMALL = ("encoder=fast", "encoder.width=8", "runtime.epochs=0", "supervised.batch_size=12")
+SMALL = ("encoder=fast", "encoder.width=8", "runtime.epochs=0", "supervised.batch_size=12", "runtime.threads=null")
 
 
 class Stop(Exception):  # noqa: N818

@@ -71,15 +71,16 @@ def distribution(requirement):
 def test_what_is_imported_is_declared_and_what_is_declared_is_needed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {distribution(line) for line in project["dependencies"]}
-    # backends of Keras that a module imports only if it is the one in use
-    backends = {distribution(line) for name in ("cpu", "gpu") for line in project["optional-dependencies"][name]}
+    # backends of Keras, and formats of exports, that a module imports only if they are asked for
+    extras = project["optional-dependencies"]
+    optional = {distribution(line) for name in ("cpu", "gpu", "export") for line in extras[name]}
     providers = packages_distributions()
     used, undeclared = set(), set()
     for path in sources("models", "components", "pipelines"):
         for name in imports(path) - sys.stdlib_module_names - {"models", "components", "pipelines"}:
             found = {distribution(provider) for provider in providers.get(name, [])}
             used |= found
-            if not found & (declared | backends):
+            if not found & (declared | optional):
                 undeclared.add(f"{path.relative_to(ROOT)}: {name}")
     assert undeclared == set()
     assert declared - used == set(NEEDED)

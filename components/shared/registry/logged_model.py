@@ -53,7 +53,11 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
     start_backend()
     import keras
 
-    features = classifier_features(keras.saving.load_model(path, compile=False), data)
+    try:
+        features = classifier_features(keras.saving.load_model(path, compile=False), data)
+    except (ValueError, OSError):
+        # a fresh process is asked later, and says what is wrong with the file
+        features = {}
     example = np.array(data.images("train")[:1])
     # without names: MLflow hands named tensors to the model as a dictionary, which it does not take
     answer = pd.DataFrame(np.zeros((1, data.classes), np.float32), columns=data.manifest.class_names)

@@ -75,7 +75,7 @@ def test_addresses_are_files_folders_and_patterns(memory, capsys):
     images = Images(["memory://bucket"])
     found = dict(images.read(SIZE))
     assert list(found) == ["memory:///bucket/b.png", "memory:///bucket/broken.png", "memory:///bucket/deep/a.PNG"]
-    assert "not a JPEG, PNG or WebP" in str(found["memory:///bucket/broken.png"])
+    assert "not a JPEG, PNG, WebP" in str(found["memory:///bucket/broken.png"])
     assert images.finish() == 0
     assert "left alone: 1" in capsys.readouterr().err
     expected = picture("bucket/b.png", 20)
