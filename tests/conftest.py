@@ -8,11 +8,15 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from components.shared.training.side_by_side import cores
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
+# the same examples in each run: a test that fails once must fail again
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)
