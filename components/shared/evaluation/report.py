@@ -247,8 +247,10 @@ def _artefact(findings: Findings) -> str:
     found, winner = findings.blessing.artefact, findings.winner
     if found is None or winner is None:
         return ""
+    # where all labels were trained on, the search's answers stand for those of every replicate
+    chosen = "of the first seed" if winner.result.details.get("answers_of_search") else "best on held-out images"
     return (
-        f"What ships is one of them: the {TITLES[winner.name]} that was best on held-out images. It answers "
+        f"What ships is one of them: the {TITLES[winner.name]} {chosen}. It answers "
         f"{found.accuracy:.1%} of the test images right ({100 * findings.blessing.confidence:.3g} % interval "
         f"{100 * found.low:.1f} to {100 * found.high:.1f}, over test images)."
     )

@@ -129,8 +129,16 @@ def test_models_have_mean_and_spread_with_n_minus_1_and_the_file_its_own_accurac
         values = 100 * findings.scores[name].accuracy
         assert f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" in text
     own = findings.blessing.artefact
-    assert f"It answers {own.accuracy:.1%} of the test images right" in text
+    assert f"best on held-out images. It answers {own.accuracy:.1%} of the test images right" in text
     assert "fine-tuned as published (not gated) 50.0 ± 0.0" in text
+
+
+def test_what_ships_is_called_the_best_only_where_something_was_held_out_to_choose_by(truth, tmp_path):
+    candidates = make_three(truth)
+    for candidate in candidates.values():
+        candidate.result.details["answers_of_search"] = True
+    _, text = told(tmp_path, make_findings(write_extras(tmp_path, truth), truth, candidates))
+    assert "What ships is one of them: the fine-tuned model of the first seed. It answers" in text
 
 
 def test_both_grids_stand_side_by_side_with_the_choice_and_the_cap(judged):

@@ -129,7 +129,7 @@ def test_the_card_answers_what_a_reviewer_asks():
     assert "`data/textures.zip`" in said["Data"]
     assert "`conv`, pretrained with `nnclr`" in said["Method"]
     assert "learning rate 0.001" in said["Method"]
-    assert "Of 3 replicates, whole trainings with seeds of their own, this is the one" in said["Method"]
+    assert "Of 3 replicates, whole trainings with seeds of their own, this is the best" in said["Method"]
     assert ["58.1 ± 0.2 %", "55.0 to 61.0", "fine-tuned model"] in rows(said["Numbers"])
     assert ["50.0 ± 0.0 %", "47.0 to 53.0", "baseline, from scratch"] in rows(said["Numbers"])
     assert ["58.1 %", "55.0 to 61.0", "this file alone, a fine-tuned model"] in rows(said["Numbers"])
