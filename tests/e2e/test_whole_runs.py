@@ -154,7 +154,8 @@ def test_a_refused_run_ends_well_and_says_why(project, kubeflow):
 
 def test_it_ends_with_the_table_that_dvc_ends_with(project, kubeflow):
     table = project.run("python", "-m", "pipelines", "summary")
-    assert table.partition("\ndetails")[0] in kubeflow
+    # but for what it cost
+    assert table.partition("\ncost")[0] in kubeflow
     named = kubeflow.splitlines()[-1].split()[-1]
     assert (project.root / named).read_text().startswith("<!doctype html>")
 
@@ -187,7 +188,9 @@ def test_each_step_got_the_parameters_that_dvc_gives_it(project, kubeflow):
 
 def test_the_page_is_told_the_numbers_the_confusion_and_the_report(project, kubeflow):
     metrics = json.loads((project.root / "evaluation" / "metrics.json").read_text())
-    assert metadata(project, "evaluate", "metrics") == metrics
+    told = metadata(project, "evaluate", "metrics")
+    assert {name: value for name, value in told.items() if not name.startswith("cost_")} == metrics
+    assert told["cost_cpu_seconds"] > 0
     for task in ("evaluate", *(f"gather-{step}" for step in GATHERED), *(f"{step}-0" for step in EACH)):
         # there is nothing to choose by on test
         assert not [name for name in metadata(project, task, "metrics") if "test" in name]

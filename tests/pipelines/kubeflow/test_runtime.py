@@ -328,3 +328,8 @@ def test_the_end_of_a_run_with_wrong_options_is_kept_too(tracking_uri, in_tmp):
 
 def test_settings_of_a_cluster_are_no_parameters():
     assert "cluster" not in yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def test_expectations_are_asked_in_the_order_of_their_file(composed):
+    found = composed()["validate"]["params"]["validation"]["expectations"]
+    assert list(found) == list(compose_params()[0].validation.expectations)
