@@ -314,7 +314,7 @@ command_line("pretrain", pretrain)
 def test_a_run_killed_several_times_ends_as_if_nothing_had_happened(
     finished, dataset, tracking_uri, in_tmp, capsys, monkeypatch
 ):
-    write_params(composed("runtime.replicates=[0]")[1], in_tmp / "params.yaml")
+    write_params(composed("runtime.replicates=[0]", "runtime.threads=null")[1], in_tmp / "params.yaml")
     state = Checkpoint(_key(Dataset(dataset), params(), 0), in_tmp / FOLDER)
 
     def epochs_kept():
