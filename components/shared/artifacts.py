@@ -184,9 +184,9 @@ def refuse_foreign(out: Path, records: Sequence[str] = RECORDS) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Lock a folder until the block or the process ends; False if another process has it locked."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock a file or folder until the block or the process ends; False if another process has it locked."""
+    descriptor = os.open(path, os.O_RDONLY)
     locked = True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
+from kubernetes.utils.quantity import parse_quantity
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from components.shared import git
@@ -43,22 +44,11 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Seconds = Annotated[int, Field(ge=1, le=2**31 - 1)]
 # they ask no tracking server
 _UNTRACKED = ("compose", "refuse")
-_UNITS = {"": 1.0, "m": 1e-3} | {
-    unit + binary: float(base ** (place + 1))
-    for binary, base in (("", 1000), ("i", 1024))
-    for place, unit in enumerate("KMGTPE")
-}
 # what the image, the container's runtime or KFP's launcher need as it is
 _TAKEN = ("/", "/app", "/opt", "/tmp", "/gcs", "/s3", "/minio", "/dev", "/proc", "/sys", "/etc", "/usr", "/var")
 _SECRET = re.compile(
     r"(^|_)(PASSWORD|PASSWD|SECRET|TOKEN|ACCESS_KEY|API_KEY|PRIVATE_KEY|CREDENTIALS?)(_|$)", re.IGNORECASE
 )
-
-
-def _amount(quantity: str) -> float:
-    """What a quantity of Kubernetes is worth: processors or bytes."""
-    number = quantity.rstrip("mKMGTPEi")
-    return float(number) * _UNITS[quantity.removeprefix(number)]
 
 
 class Resources(Section):
@@ -73,7 +63,7 @@ class Resources(Section):
     def _limits_suffice(self) -> Resources:
         for name in ("cpu", "memory"):
             asked, most = getattr(self, name), getattr(self, f"{name}_limit")
-            if most is not None and _amount(most) < _amount(asked):
+            if most is not None and parse_quantity(most) < parse_quantity(asked):
                 raise ValueError(f"{name}_limit = {most}: below {name} = {asked}, which no pod gets; raise it")
         return self
 
@@ -208,9 +198,11 @@ class Cluster(Section):
     @model_validator(mode="after")
     def _memory_holds_what_is_shared(self) -> Cluster:
         shared = self.gpu.shared_memory
-        for task in ON_GPU if self.gpu.count else ():
+        if shared is None or not self.gpu.count:
+            return self
+        for task in ON_GPU:
             most = self.resources_of(task).memory_limit
-            if most is not None and shared is not None and _amount(shared) >= _amount(most):
+            if most is not None and parse_quantity(shared) >= parse_quantity(most):
                 raise ValueError(
                     f"gpu.shared_memory = {shared}: is part of resources.{task}.memory_limit = {most}; lower it"
                 )

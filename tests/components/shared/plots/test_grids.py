@@ -44,7 +44,10 @@ def data(tmp_path_factory):
 
 def test_a_name_is_shown_as_it_is_written():
     """Matplotlib takes text between dollars for mathematics, and stops at what is none."""
-    draw_rows([("$\\frac{$", [image(9)])]).draw_without_rendering()
+    figure = draw_rows([("$\\frac{$", [image(9)])])
+    figure.draw_without_rendering()
+    label = figure.axes[0].yaxis.label
+    assert (label.get_text(), label.get_parse_math()) == ("$\\frac{$", False)
 
 
 def test_each_class_shows_an_image_and_its_nearest_others(data):
