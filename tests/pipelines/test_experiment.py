@@ -116,7 +116,8 @@ def test_the_test_set_is_opened_only_on_request(repository):
     done = experiment(repository, "runtime.epochs=7")
     assert not opened()
     assert "the same command with --judge" in done.stdout
-    assert experiment(repository, "runtime.epochs=7", "--judge").returncode == 0
+    done = experiment(repository, "runtime.epochs=7", "--judge")
+    assert done.returncode == 0, done.stderr
     assert opened()
     refused = experiment(repository, "gate.open_test=true")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
