@@ -229,7 +229,7 @@ def _read_images(
             file.write(bytes(start))
             for index, found in enumerate(source.images(split)):
                 if isinstance(found, Picture):
-                    file.write(found.pixels.tobytes())
+                    file.write(np.ascontiguousarray(found.pixels))
                     about.append(tuple(getattr(found, name) for name in ABOUT))
                 else:
                     kept[split][index] = False

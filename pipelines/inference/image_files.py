@@ -13,8 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from components.shared.errors import UserError
+from components.shared.sources.decoding import in_threads
 from components.shared.sources.kinds import HEAD, USUAL_ENDINGS, is_junk, kind_of
-from components.shared.sources.pixels import decode, in_threads
+from components.shared.sources.pixels import decode
 from pipelines.command_line import printable
 
 LARGEST_FILE = 256 * 2**20  # bytes; far above any photograph, and what a few threads can hold at a time

@@ -21,8 +21,9 @@ from pyarrow import parquet
 from tqdm import tqdm
 
 from components.shared.errors import UserError, first_line, redacted
+from components.shared.sources.decoding import in_threads
 from components.shared.sources.kinds import HEAD, USUAL_ENDINGS, is_junk, kind_of
-from components.shared.sources.pixels import decode, in_threads
+from components.shared.sources.pixels import decode
 from pipelines.command_line import printable
 from pipelines.inference.image_files import LARGEST_FILE, ImageFiles, read_images
 

@@ -21,8 +21,13 @@ def picture(name: str, size: int | tuple[int, int] = 12) -> np.ndarray:
 
 def encode(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
     """An image file's content."""
+    return saved(Image.fromarray(pixels), kind, **options)
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    """The content of the file of an image of any mode."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 

@@ -19,9 +19,10 @@ from components.shared.artifacts import UNLABELLED
 from components.shared.errors import UserError
 from components.shared.params.schema import DataParams
 from components.shared.sources import SPLIT_NAMES, Source
+from components.shared.sources.decoding import ImageFile, decode_all
 from components.shared.sources.files import Files
 from components.shared.sources.kinds import USUAL_ENDINGS, ending, kind_of
-from components.shared.sources.pixels import MEMORY, BadImageError, ImageFile, Limits, Picture, decode_all
+from components.shared.sources.pixels import MEMORY, BadImageError, Limits, Picture
 
 PUBLISHED = False
 _LAST_NUMBER = re.compile(r"[\W_]*\d+\W*$")

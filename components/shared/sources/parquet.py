@@ -28,7 +28,8 @@ from components.shared.digests import files_digest
 from components.shared.errors import UserError, first_line
 from components.shared.params.schema import DataParams
 from components.shared.sources import SPLIT_NAMES, Source
-from components.shared.sources.pixels import MEMORY, BadImageError, ImageFile, Limits, Picture, decode_all
+from components.shared.sources.decoding import ImageFile, decode_all
+from components.shared.sources.pixels import MEMORY, BadImageError, Limits, Picture
 from components.shared.sources.splitting import MOST_CLASSES
 
 PUBLISHED = False

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from threading import Condition
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -20,14 +16,12 @@ from PIL import Image, ImageOps
 from components.shared.errors import UserError
 from components.shared.sources.kinds import HEAD, READ, kind_of
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-CHUNK = 8  # images that a thread decodes before it asks for more
 MEMORY = 512  # MiB that decoding may take where nothing else is said
 # their decoders scale values of any range to 16 bits
 SCALED = ("PNM", "JPEG 2000")
 # the ranges of values that cameras and scanners store in 16 bits
 RANGES = (8, 10, 12, 14, 16)
+_UNIT = 1 << 20  # bytes by which memory is shared out
 _STRIP = 1 << 20  # pixels that are converted at a time
 # a limit in bytes takes the place of Pillow's in pixels, which would warn about what fits
 Image.MAX_IMAGE_PIXELS = None
@@ -44,33 +38,40 @@ class BadImageError(UserError):
     """
 
     def __init__(self, name: str, path: str, kind: str, reason: str):
-        self.path, self.kind, self.reason = path, kind, " ".join(reason.split())
+        self.name, self.path, self.kind, self.reason = name, path, kind, " ".join(reason.split())
         super().__init__(f"{name}: can't be read as an image: {self.reason}; repair or remove it")
+
+    def __reduce__(self) -> tuple[type[BadImageError], tuple[str, str, str, str]]:
+        # for its way between processes
+        return BadImageError, (self.name, self.path, self.kind, self.reason)
 
 
 class Budget:
-    """Memory that threads share: one that needs some waits until the others have given enough back.
+    """Memory that threads or processes share: one that needs some waits until the others have given enough back.
 
     Args:
         total: in bytes.
+        context: what makes locks and semaphores: `threading`, or a context of `multiprocessing`.
     """
 
-    def __init__(self, total: int):
-        self.total = self._free = total
-        self._changed = Condition()
+    def __init__(self, total: int, context: Any = threading):
+        self.total = total
+        self._units = max(1, total // _UNIT)
+        # one at a time takes them, else two could each wait for what the other one holds
+        self._turn, self._free = context.Lock(), context.Semaphore(self._units)
 
     @contextmanager
     def taken(self, amount: int) -> Iterator[None]:
         """Hold so many bytes, at most `total`, during the block."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._free >= amount)
-            self._free -= amount
+        units = min(-(-amount // _UNIT), self._units)
+        with self._turn:
+            for _ in range(units):
+                self._free.acquire()
         try:
             yield
         finally:
-            with self._changed:
-                self._free += amount
-                self._changed.notify_all()
+            for _ in range(units):
+                self._free.release()
 
 
 class Limits:
@@ -79,12 +80,17 @@ class Limits:
     Args:
         memory: in MiB.
         parameter: that sets it, for messages; "" for none.
+        context: see `Budget`.
     """
 
-    def __init__(self, memory: int = MEMORY, parameter: str = "data.memory"):
+    def __init__(self, memory: int = MEMORY, parameter: str = "data.memory", context: Any = threading):
         self.memory, self.parameter = memory, parameter
-        self.files = Budget((memory << 20) // 4)
-        self.pixels = Budget((memory << 20) - self.files.total)
+        self.files = Budget((memory << 20) // 4, context)
+        self.pixels = Budget((memory << 20) - self.files.total, context)
+
+    def among(self, context: Any) -> Limits:
+        """The same ones for processes to share."""
+        return Limits(self.memory, self.parameter, context)
 
     def advice(self, needed: int, budget: Budget) -> str:
         """How much is needed, how much there is, and how to get more."""
@@ -217,65 +223,6 @@ def fit(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image)
 
 
-class ImageFile(NamedTuple):
-    """An image file still to be read: its length in bytes, what reads it, and the rest as in `decode`."""
-
-    length: int
-    read: Callable[[], bytes]
-    name: str
-    path: str
-    group: str | None = None
-
-    @classmethod
-    def of(cls, content: bytes, name: str, path: str) -> ImageFile:
-        """One that has been read."""
-        return cls(len(content), lambda: content, name, path)
-
-
-def decode_all(
-    files: Iterable[ImageFile], size: int, bits: int | None = None, limits: Limits = LIMITS
-) -> Iterator[Picture | BadImageError]:
-    """Read and decode files on all processors, in order, holding only a few at a time; see `decode`.
-
-    Returns:
-        The picture of each file, or why it can't be read.
-    """
-
-    def one(file: ImageFile) -> Picture | BadImageError:
-        name, path = file.name, file.path
-        try:
-            if file.length > limits.files.total:
-                return BadImageError(name, path, "", f"a file that {limits.advice(file.length, limits.files)}")
-            with limits.files.taken(file.length):
-                return decode(file.read(), size, name, path, file.group, bits, limits)
-        except BadImageError as error:
-            return error
-        except UserError as error:
-            return BadImageError(
-                name, path, "", str(error).removeprefix(f"{name}: ").removeprefix("can't be read: ")
-            )
-
-    return in_threads(one, files)
-
-
-def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Do `work` for each item on all processors; yields the results in order, holding only a few at a time."""
-    workers = os.cpu_count() or 1
-    source = iter(items)
-    pending: deque[Future[list[Result]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            while True:
-                # one more than are at work: none waits for its next ones
-                while len(pending) <= workers and (batch := list(islice(source, CHUNK))):
-                    pending.append(pool.submit(lambda items: [work(item) for item in items], batch))
-                if not pending:
-                    return
-                yield from pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
 def in_mib(count: int) -> str:
     """A number of bytes for people."""
     return f"{-(-count >> 20):,} MiB"
@@ -328,7 +275,7 @@ def _rgb(image: Image.Image, kind: str, bits: int | None) -> tuple[Image.Image, 
     if image.has_transparency_data:
         # what lies under a transparent part is arbitrary, often black with bright edges
         return _in_strips(image, _on_white), None
-    return image.convert("RGB"), None
+    return image if image.mode == "RGB" else image.convert("RGB"), None
 
 
 def _from_16_bits(image: Image.Image, bits: int | None) -> tuple[Image.Image, int]:

@@ -33,7 +33,8 @@ from components.shared.errors import UserError, first_line
 from components.shared.params.explain import did_you_mean
 from components.shared.params.schema import DataParams
 from components.shared.sources import SPLIT_NAMES, Source
-from components.shared.sources.pixels import BadImageError, ImageFile, Picture, decode_all
+from components.shared.sources.decoding import ImageFile, decode_all
+from components.shared.sources.pixels import BadImageError, Picture
 
 PUBLISHED = True
 CACHE = ".cache/tensorflow_datasets"

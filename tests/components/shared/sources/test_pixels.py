@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import struct
-import threading
-import time
 import zlib
 
 import numpy as np
@@ -15,26 +12,10 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from components.shared.errors import UserError
-from components.shared.sources.pixels import (
-    CHUNK,
-    BadImageError,
-    ImageFile,
-    Limits,
-    Picture,
-    content_digest,
-    decode,
-    decode_all,
-    fit,
-)
-from tests.helpers.image_trees import encode, picture
+from components.shared.sources.pixels import BadImageError, Limits, content_digest, decode, fit
+from tests.helpers.image_trees import encode, picture, saved
 
 SIZE = 16
-
-
-def saved(image, kind="PNG", **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
@@ -265,51 +246,6 @@ def test_a_damaged_file_is_named_in_one_line(data):
     message = str(caught.value)
     assert message.startswith("photos/cat/7.jpg: can't be read as an image: ")
     assert "\n" not in message
-
-
-def test_many_images_come_in_order_and_are_read_only_as_needed():
-    read = []
-
-    def files():
-        for index in range(2000):
-            read.append(index)
-            yield ImageFile.of(encode(np.full((SIZE, SIZE, 3), index % 251, np.uint8)), str(index), "")
-
-    decoded = decode_all(files(), SIZE)
-    first = next(decoded)
-    assert len(read) <= CHUNK * (2 * (os.cpu_count() or 1) + 1)
-    assert [int(image.pixels[0, 0, 0]) for image in (first, *decoded)] == [i % 251 for i in range(2000)]
-
-
-def test_damaged_files_among_many_are_named_and_the_others_read():
-    good = encode(picture("a", SIZE))
-    files = [ImageFile.of(good if index not in (3, 70) else b"?", str(index), "") for index in range(90)]
-    found = list(decode_all(files, SIZE))
-    assert [index for index, image in enumerate(found) if isinstance(image, BadImageError)] == [3, 70]
-    assert str(found[70]).startswith("70: can't be read as an image: not a JPEG, PNG, ")
-    assert sum(isinstance(image, Picture) for image in found) == 88
-
-
-def test_files_and_pixels_together_stay_within_the_limits():
-    """Each thread counts what it holds; more than the limits allow never is held at once."""
-    limits, lock = Limits(64), threading.Lock()
-    held, most = 0, 0
-    content = saved(Image.new("RGB", (2000, 1500)))
-
-    def read():
-        nonlocal held, most
-        with lock:
-            held += 1
-            most = max(most, held)
-        time.sleep(0.01)
-        with lock:
-            held -= 1
-        return content
-
-    # as if each file were as long as all files together may be
-    files = [ImageFile(limits.files.total, read, "", "") for _ in range(40)]
-    assert all(isinstance(image, Picture) for image in decode_all(files, SIZE, limits=limits))
-    assert most == 1
 
 
 def test_a_digest_is_of_the_whole_image_whatever_its_name_format_and_size_asked_for():
