@@ -36,8 +36,9 @@ def experiment(
     overrides: Overrides = None,
     name: Annotated[str | None, typer.Option(help="of the experiment; DVC makes one up without it")] = None,
     judge: Annotated[bool, typer.Option("--judge", help="open the test set; this counts as a look")] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="leave it to `dvc queue start`")] = False,
 ) -> int:
-    """Check options, then run them as a DVC experiment.
+    """Check options, then run them as a DVC experiment, or as several.
 
     $ contrastive experiment data=cifar10 runtime.epochs=200
 
@@ -45,12 +46,16 @@ def experiment(
     or value is told in one line before DVC touches params.yaml, and whatever
     fails later leaves params.yaml and the stages' folders as they were.
 
+    $ contrastive experiment method=simclr,byol runtime.epochs=50,100
+
+    runs each combination, one after the other.
+
     The test set stays closed unless asked with --judge: each look at it makes
     the next one worth less.
     """
     from pipelines.experiment import run_experiment
 
-    return run_experiment(overrides or [], name, judge)
+    return run_experiment(overrides or [], name, judge, queue)
 
 
 @app.command()

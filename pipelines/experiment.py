@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from hydra.errors import HydraException
 
 from components.shared.artifacts import replace_file
 from components.shared.errors import UserError
@@ -37,15 +38,19 @@ def write_composed(overrides: Sequence[str], out: Path | None = None) -> None:
     print(f"{out}: composed from {' '.join(overrides) or 'the defaults'}")
 
 
-def run_experiment(overrides: Sequence[str], name: str | None = None, judge: bool = False) -> int:
-    """Check the options and hand them to DVC; returns DVC's exit status.
+def run_experiment(
+    overrides: Sequence[str], name: str | None = None, judge: bool = False, queue: bool = False
+) -> int:
+    """Check the options and hand them to DVC, one experiment after the other; returns DVC's exit status.
 
-    An experiment that fails or is stopped leaves params.yaml, dvc.lock and the folders of the stages as they were.
+    An experiment that fails or is stopped leaves params.yaml, dvc.lock and the folders of the stages as they were,
+    and ends the sweep.
 
     Args:
-        overrides: such as `data=cifar10` or `runtime.epochs=200`.
-        name: of the experiment; None lets DVC make one up.
+        overrides: such as `data=cifar10`, or `method=simclr,byol` for an experiment with each.
+        name: of the experiment, of several with -1, -2, … behind; None lets DVC make one up.
         judge: open the test set, which counts as a look; otherwise validation numbers are all there is.
+        queue: leave them to `dvc queue start`.
 
     Raises:
         UserError: an override is not allowed.
@@ -53,17 +58,38 @@ def run_experiment(overrides: Sequence[str], name: str | None = None, judge: boo
     root = find_root()
     if any(_OPEN_TEST in override for override in overrides):
         raise UserError(f"{_OPEN_TEST}: an experiment opens the test set with --judge, and only so")
-    overrides = [*overrides, f"{_OPEN_TEST}={str(judge).lower()}"]
-    compose_params(overrides, root / "conf")
-    named = ["--name", name] if name else []
-    chosen = [part for override in overrides for part in ("-S", override)]
-    before = _Workspace(root)
-    status = _dvc(root, "exp", "run", *named, *chosen)
-    if status:
-        before.restore()
+    experiments = [[*one, f"{_OPEN_TEST}={str(judge).lower()}"] for one in _spelled_out(overrides)]
+    for one in experiments:
+        compose_params(one, root / "conf")
+    options = ["--queue"] if queue else []
+    for number, one in enumerate(experiments, 1):
+        if len(experiments) > 1:
+            print(f"experiment {number} of {len(experiments)}: {' '.join(one[:-1])}", flush=True)
+        several = f"-{number}" if len(experiments) > 1 else ""
+        named = ["--name", name + several] if name else []
+        before = _Workspace(root)
+        status = _dvc(root, "exp", "run", *options, *named, *(part for value in one for part in ("-S", value)))
+        if status:
+            before.restore()
+            return status
+    if queue:
+        print(f"queued: {len(experiments)}; `dvc queue start` runs them, `dvc queue status` tells how they are")
     elif not judge:
         print("not judged: the test set stayed closed; the same command with --judge opens it and counts as a look")
-    return status
+    return 0
+
+
+def _spelled_out(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each experiment of a sweep, as DVC itself spells it out."""
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import get_hydra_sweeps
+
+    try:
+        sweeps = [sweep[""] for sweep in get_hydra_sweeps({"": overrides})]
+    except (HydraException, DvcException):
+        # composing tells what is wrong with it
+        sweeps = []
+    return sweeps if len(sweeps) > 1 else [list(overrides)]
 
 
 class _Workspace:

@@ -122,3 +122,45 @@ def test_the_test_set_is_opened_only_on_request(repository):
     refused = experiment(repository, "gate.open_test=true")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "with --judge, and only so" in refused.stderr
+
+
+def names(repository):
+    return subprocess.run(
+        [sys.executable, "-m", "dvc", "exp", "list", "--name-only"], cwd=repository, capture_output=True, text=True
+    ).stdout.split()
+
+
+def test_a_sweep_is_an_experiment_for_each_combination(repository):
+    done = experiment(repository, "method=simclr,byol", "runtime.epochs=8", "--name", "short")
+    assert done.returncode == 0, done.stderr
+    assert "experiment 1 of 2: method=simclr runtime.epochs=8" in done.stdout
+    assert sorted(names(repository)) == ["short-1", "short-2"]
+    written = yaml.safe_load((repository / "params.yaml").read_text())
+    assert written["method"]["name"] == "byol" and written["runtime"]["epochs"] == 8
+
+
+def test_a_wrong_value_of_a_sweep_starts_none_of_it(repository):
+    before = (repository / "params.yaml").read_text()
+    done = experiment(repository, "method=simclr,byoll")
+    assert done.returncode == 2
+    assert "did you mean byol?" in done.stderr and done.stderr.count("\n") == 1
+    assert (repository / "params.yaml").read_text() == before
+
+
+def test_a_sweep_ends_with_the_experiment_that_fails(repository):
+    before = (repository / "params.yaml").read_text()
+    done = experiment(repository, "runtime.epochs=13,8")
+    assert done.returncode != 0
+    assert "experiment 2" not in done.stdout
+    assert (repository / "params.yaml").read_text() == before
+
+
+def test_a_queued_experiment_waits(repository):
+    done = experiment(repository, "runtime.epochs=7,8", "--queue")
+    assert done.returncode == 0, done.stderr
+    assert "queued: 2; `dvc queue start` runs them" in done.stdout
+    assert not (repository / "shown.txt").exists()
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "queue", "status"], cwd=repository, capture_output=True, text=True
+    )
+    assert status.stdout.count("Queued") == 2
