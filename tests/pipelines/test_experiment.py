@@ -130,6 +130,7 @@ def names(repository):
     ).stdout.split()
 
 
+@pytest.mark.slow
 def test_a_sweep_is_an_experiment_for_each_combination(repository):
     done = experiment(repository, "method=simclr,byol", "runtime.epochs=8", "--name", "short")
     assert done.returncode == 0, done.stderr
@@ -147,6 +148,7 @@ def test_a_wrong_value_of_a_sweep_starts_none_of_it(repository):
     assert (repository / "params.yaml").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_the_experiment_that_fails(repository):
     before = (repository / "params.yaml").read_text()
     done = experiment(repository, "runtime.epochs=13,8")
@@ -155,6 +157,7 @@ def test_a_sweep_ends_with_the_experiment_that_fails(repository):
     assert (repository / "params.yaml").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_queued_experiment_waits(repository):
     done = experiment(repository, "runtime.epochs=7,8", "--queue")
     assert done.returncode == 0, done.stderr
