@@ -1,9 +1,9 @@
 """Does pretraining pay on the built-in sample against the fair rival, and does the gate refuse where it does not?
 
-Each run has three seeds and a search of its own, and a ledger of its own unless told otherwise. Four variants: the
+Each run has seeds (as many as `params.yaml` has) and a search of its own, and a ledger of its own unless told otherwise. Four variants: the
 default settings; without pretraining (0 epochs); with shuffled labels; with the views' colour changes off.
 Pretraining sees no label, so a run with shuffled ones takes over the encoders of the default run of the same seeds.
-Prints tables, and writes all numbers as JSON.
+Prints tables, and writes all numbers as JSON; runs that stand there already are not made again.
 
     python -m benchmarks.sample --runs 10 --out sample.json
     python -m benchmarks.sample --runs 30 --one-ledger --variants "0 epochs of pretraining" --out month.json
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.whole_runs import adopt, run
+from components.shared.params.composing import compose_params
 
 COLOUR_OFF = [f"method.augmentation.{name}=0" for name in ("brightness", "contrast", "saturation", "hue")]
 DEFAULT, SHUFFLED = "default", "labels shuffled"
@@ -64,7 +65,7 @@ def measure(
             run(overrides, place, until="ingest")
             dataset = place / "dataset"
             given = {"dataset": dataset, "encoder": adopt(encoders, dataset, place / "encoder")}
-        return {"variant": variant, "seeds": seeds, **run(overrides, place, given)}
+        return {"variant": variant, "seeds": seeds, "set": extra, **run(overrides, place, given)}
 
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
@@ -114,7 +115,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10, help="of each variant; default: 10")
     parser.add_argument("--first", type=int, default=0, help="number of the first run; default: 0")
-    parser.add_argument("--replicates", type=int, default=3, help="of each side in a run; default: 3")
+    usual = len(compose_params([])[0].runtime.replicates)
+    parser.add_argument("--replicates", type=int, default=usual, help=f"of each side in a run; default: {usual}")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--set", nargs="*", default=[], help="further overrides, such as runtime.epochs=20")
     parser.add_argument(
@@ -123,11 +125,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the rows here as JSON")
     parser.add_argument("--verbose", action="store_true", help="show the steps' own lines")
     options = parser.parse_args()
-    rows = []
+    rows = json.loads(options.out.read_text()) if options.out and options.out.exists() else []
+    made = {(row["variant"], row["seeds"][0], *row["set"]) for row in rows}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.first, options.first + options.runs):
             encoders = None
             for variant in options.variants:
+                if (variant, options.replicates * number, *options.set) in made:
+                    continue
                 night = "" if options.one_ledger else f"-{number}"
                 place = Path(folder) / f"{variant.replace(' ', '-')}{night}"
                 rows.append(
