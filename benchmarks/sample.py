@@ -1,9 +1,9 @@
 """Does pretraining pay on the built-in sample against the fair rival, and does the gate refuse where it does not?
 
-Each run has seeds (as many as `params.yaml` has) and a search of its own, and a ledger of its own unless told otherwise. Four variants: the
-default settings; without pretraining (0 epochs); with shuffled labels; with the views' colour changes off.
-Pretraining sees no label, so a run with shuffled ones takes over the encoders of the default run of the same seeds.
-Prints tables, and writes all numbers as JSON; runs that stand there already are not made again.
+Each run has seeds of its own (as many as `params.yaml`), a search, and, unless told otherwise, a ledger of looks. Four
+variants: the default settings; without pretraining (0 epochs); with shuffled labels; with the views' colour changes
+off. Pretraining sees no label, so a run with shuffled ones takes over the encoders of the default run of the same
+seeds. Prints tables, and writes all numbers as JSON; runs that stand there already are not made again.
 
     python -m benchmarks.sample --runs 10 --out sample.json
     python -m benchmarks.sample --runs 30 --one-ledger --variants "0 epochs of pretraining" --out month.json
@@ -125,7 +125,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the rows here as JSON")
     parser.add_argument("--verbose", action="store_true", help="show the steps' own lines")
     options = parser.parse_args()
-    rows = json.loads(options.out.read_text()) if options.out and options.out.exists() else []
+    # a ledger ends with the command, and so do the nights that share it
+    goes_on = options.out and options.out.exists() and not options.one_ledger
+    rows = json.loads(options.out.read_text()) if goes_on else []
     made = {(row["variant"], row["seeds"][0], *row["set"]) for row in rows}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.first, options.first + options.runs):
