@@ -1,9 +1,9 @@
 """Does pretraining pay on the built-in sample against the fair rival, and does the gate refuse where it does not?
 
-Each run has seeds of its own (as many as `params.yaml`), a search, and, unless told otherwise, a ledger of looks. Four
-variants: the default settings; without pretraining (0 epochs); with shuffled labels; with the views' colour changes
-off. Pretraining sees no label, so a run with shuffled ones takes over the encoders of the default run of the same
-seeds. Prints tables, and writes all numbers as JSON; runs that stand there already are not made again.
+Each run has seeds of its own (as many as `params.yaml`), a search, and, unless told otherwise, a ledger of looks.
+Four variants: the default settings; without pretraining (0 epochs); with shuffled labels; with the views' colour
+changes off. Pretraining sees no label, so a run with shuffled ones takes over the encoders of the default run of
+the same seeds. Prints tables, and writes all numbers as JSON; runs that stand there already are not made again.
 
     python -m benchmarks.sample --runs 10 --out sample.json
     python -m benchmarks.sample --runs 30 --one-ledger --variants "0 epochs of pretraining" --out month.json
