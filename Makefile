@@ -79,16 +79,9 @@ lock: env  ## Compile the locks anew from pyproject.toml
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --no-annotate -c requirements.lock - -o mlflow/requirements.lock
 
-.PHONY: image
-image:  ## Build the image of the last commit, tagged with it (IMAGE=registry/name, GPU=1, TAG=…, ENGINE=podman)
-	@commit=$$(git rev-parse HEAD); tag="$(TAG)"; \
-	changed=$$(git status --porcelain -- $(IN_IMAGE)); \
-	if test -n "$$changed" && test -z "$$tag"; then \
-	  echo "error: not committed, so that the commit would not tell what is in the image:" >&2; \
-	  echo "$$changed" >&2; echo "commit it, or name the image yourself with TAG=…" >&2; exit 2; fi; \
-	test -z "$$changed" || commit="$$commit-dirty"; \
-	tag="$${tag:-$${commit:0:12}}$(if $(GPU),-gpu)"; \
-	engine="$(ENGINE)"; test -n "$$engine" || { \
+# the engine, and `more`: the index, certificates and proxy of this machine
+define prepare_build
+engine="$(ENGINE)"; test -n "$$engine" || { \
 	  echo "error: no container engine: install docker or podman, or name one with ENGINE=…" >&2; exit 2; }; \
 	"$$engine" info >/dev/null 2>&1 || { \
 	  echo "error: $$engine is here but can't be used; \`$$engine info\` tells why (is its service running?)" >&2; exit 2; }; \
@@ -103,10 +96,30 @@ image:  ## Build the image of the last commit, tagged with it (IMAGE=registry/na
 	  more+=(--secret "id=certificates,src=$$certificates"); fi; \
 	test ! -f "$$settings/packages" || more+=(--secret "id=packages,src=$$settings/packages"); \
 	for name in {HTTP,HTTPS,NO}_PROXY {http,https,no}_proxy; do \
-	  test -z "$${!name:-}" || more+=(--build-arg "$$name"); done; \
+	  test -z "$${!name:-}" || more+=(--build-arg "$$name"); done
+endef
+
+.PHONY: image
+image:  ## Build the image of the last commit, tagged with it (IMAGE=registry/name, GPU=1, TAG=…, ENGINE=podman)
+	@commit=$$(git rev-parse HEAD); tag="$(TAG)"; \
+	changed=$$(git status --porcelain -- $(IN_IMAGE)); \
+	if test -n "$$changed" && test -z "$$tag"; then \
+	  echo "error: not committed, so that the commit would not tell what is in the image:" >&2; \
+	  echo "$$changed" >&2; echo "commit it, or name the image yourself with TAG=…" >&2; exit 2; fi; \
+	test -z "$$changed" || commit="$$commit-dirty"; \
+	tag="$${tag:-$${commit:0:12}}$(if $(GPU),-gpu)"; \
+	$(prepare_build); \
 	"$$engine" build --platform linux/amd64 --build-arg LOCK=$(if $(GPU),requirements-gpu.lock,requirements-cpu.lock) \
 	  "$${more[@]}" --build-arg COMMIT="$$commit" --build-arg CREATED="$$(git log -1 --format=%cI)" \
 	  $(if $(BASE),--build-arg BASE=$(BASE)) --tag "$(IMAGE):$$tag" . && echo "$(IMAGE):$$tag"
+
+.PHONY: server-image
+server-image: name = $(if $(filter file,$(origin IMAGE)),mlflow-server,$(IMAGE))
+server-image:  ## Build the tracking server's image, tagged with MLflow's version (IMAGE=…, TAG=…, ENGINE=podman)
+	@version=$$(sed -n 's/^mlflow==\([0-9.]*\).*/\1/p' mlflow/requirements.lock); tag="$(TAG)"; tag="$${tag:-$$version}"; \
+	$(prepare_build); \
+	"$$engine" build --platform linux/amd64 "$${more[@]}" --build-arg COMMIT="$$(git rev-parse HEAD)" \
+	  $(if $(BASE),--build-arg BASE=$(BASE)) --tag "$(name):$$tag" mlflow && echo "$(name):$$tag"
 
 .PHONY: env
 env:  ## Create .venv from requirements.lock, with `contrastive` in it, unless it is there (LOCK=requirements-gpu.lock for CUDA)

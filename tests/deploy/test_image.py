@@ -175,6 +175,8 @@ def repository(tmp_path):
     (folder / "components").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", folder)
     (folder / "components" / "a.py").write_text("")
+    (folder / "mlflow").mkdir()
+    shutil.copy(ROOT / "mlflow" / "requirements.lock", folder / "mlflow")
     identity = ["-c", "user.name=n", "-c", "user.email=e@x"]
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
@@ -187,8 +189,8 @@ def repository(tmp_path):
     )
     engine.chmod(0o755)
 
-    def make(*settings, path=None, **more):
-        command = ["make", "image", *(settings or [f"ENGINE={engine}"])]
+    def make(*settings, path=None, target="image", **more):
+        command = ["make", target, *(settings or [f"ENGINE={engine}"])]
         # no settings of this machine
         nothing = {"PIP_CONFIG_FILE": os.devnull}
         environment = {"PATH": path or "/usr/bin:/bin", "HOME": str(tmp_path), **nothing, **more}
@@ -242,11 +244,31 @@ def test_make_image_hands_on_index_proxy_and_certificates(repository, tmp_path):
 
 
 def test_each_install_takes_the_secrets_and_git_is_not_missed():
-    installs = [run for stage in stages(TEXT) for run in stage.named("RUN") if "pip install" in run.text]
+    server = (ROOT / "mlflow" / "Dockerfile").read_text()
+    runs = [run for text in (TEXT, server) for stage in stages(text) for run in stage.named("RUN")]
+    installs = [run for run in runs if "pip install" in run.text or "install.sh" in run.text]
+    assert len(installs) == 3
     for install in installs:
         assert install.text.startswith("--mount=type=secret,id=packages --mount=type=secret,id=certificates ")
         assert ". /run/secrets/packages" in install.line_to_run()
     assert stages(TEXT)[-1].environment()["GIT_PYTHON_REFRESH"] == "quiet"
+
+
+def test_make_server_image_tags_it_with_the_version_and_hands_the_index_on(repository):
+    plain = repository(target="server-image")
+    version = pins("mlflow/requirements.lock")["mlflow"].pop()
+    built, name = plain.stdout.splitlines()
+    assert name == f"mlflow-server:{version}" and built.endswith(f"--tag {name} mlflow")
+    assert "--secret" not in built and f"COMMIT={repository.commit}" in built
+    done = repository(
+        repository.engine,
+        "IMAGE=r.example.org/m",
+        target="server-image",
+        PIP_INDEX_URL="https://packages.example.org/",
+    )
+    built, name = done.stdout.splitlines()
+    assert name == f"r.example.org/m:{version}" and "--secret id=packages,src=" in built
+    assert "packages.example.org" in repository.secret.read_text()
 
 
 def test_make_image_for_cards_under_another_name(repository):
