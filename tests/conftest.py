@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from components.shared.training import side_by_side
 from components.shared.training.side_by_side import cores
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -30,9 +31,10 @@ def seeded():
 
 
 @pytest.fixture(autouse=True)
-def same_cores():
+def same_cores(monkeypatch):
     """A step that keeps to a few cores does so for its process, which here goes on with other tests."""
     before = cores()
+    monkeypatch.setattr(side_by_side, "_all", before)
     yield
     if cores() != before:
         os.sched_setaffinity(0, before)

@@ -6,13 +6,14 @@ beside it.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -53,7 +54,8 @@ def connect() -> str:
     told = False
     while True:
         try:
-            mlflow.search_experiments(max_results=1)
+            with _alone(uri):
+                mlflow.search_experiments(max_results=1)
             return uri
         except Exception as error:
             left = until - time.monotonic()
@@ -63,6 +65,23 @@ def connect() -> str:
             print(f"{redacted(uri)} does not answer; it is waited for, {left:.0f} s at most", file=sys.stderr)
         told = True
         time.sleep(min(_PAUSE, left))
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Let no other process connect to a SQLite file meanwhile: two that make its tables at once both fail."""
+    file = sqlite_file(uri)
+    if file is None:
+        yield
+        return
+    descriptor = os.open(nearest_existing(file.absolute().parent), os.O_RDONLY)
+    try:
+        # some network drives can't lock a folder
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def patience(default: float) -> float:

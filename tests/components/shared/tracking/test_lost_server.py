@@ -178,8 +178,10 @@ def test_a_training_loses_nothing_when_the_server_comes_back(story):
     log = (story.place / "training.log").read_text()
     assert story.training_went_on
     assert story.training_status == 0, log
-    assert log.count("MLflow no longer answers") == 1
-    assert log.count("MLflow answers again and has got all that was logged meanwhile") == 1
+    # each process that trains tells it: two side by side, one where there is one core
+    told = log.count("MLflow no longer answers")
+    assert 1 <= told <= 2
+    assert log.count("MLflow answers again and has got all that was logged meanwhile") == told
     assert story.training.info.status == "FINISHED"
     # the last one twice: at the end of the curve, and as the result
     assert [point.step for point in story.curve] == [*range(1, EPOCHS + 1), EPOCHS]

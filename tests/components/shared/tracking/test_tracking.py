@@ -294,3 +294,20 @@ def test_a_server_that_refuses_is_not_waited_for(tracking_uri, monkeypatch, said
 def test_secrets_are_redacted(monkeypatch, said, shown):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2")
     assert redacted(said) == shown
+
+
+@pytest.mark.slow
+def test_processes_that_begin_a_new_file_at_once_all_find_it_whole(tmp_path):
+    program = "import sys; from components.shared.tracking.client import connect; sys.stdin.read(1); connect()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    pipe = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=tmp_path, **pipe) for _ in range(4)
+    ]
+    for process in started:
+        process.stdin.write("g")
+        process.stdin.flush()
+    said = [process.communicate()[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0, 0], said
+    # and nothing lies beside it
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
