@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+from dataclasses import fields
 from itertools import chain, islice
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 import loky
@@ -95,6 +96,9 @@ def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterato
 
 # of a batch each file's content (or why it can't be read), name, path and group
 _Batch = list[tuple[bytes | BadImageError, str, str, str | None]]
+# what a picture tells besides its pixels, in the order of its fields
+_Found = tuple[Any, ...] | BadImageError
+_about = attrgetter(*(field.name for field in fields(Picture)[1:]))
 
 
 def _in_processes(
@@ -106,7 +110,7 @@ def _in_processes(
     # one more than are at work, and the one whose pictures are being taken
     shape = (workers + 2, count, size, size, 3)
     context = loky.backend.get_context("loky")
-    free, pending = list(range(shape[0])), deque[tuple[int, int, Future[list[Picture | BadImageError]]]]()
+    free, pending = list(range(shape[0])), deque[tuple[int, int, Future[list[_Found]]]]()
     room, batches = limits.files.total, _Batches(files, count, limits)
     with tempfile.NamedTemporaryFile() as file:
         file.truncate(math.prod(shape))
@@ -122,7 +126,7 @@ def _in_processes(
                     return
                 slot, held, future = pending.popleft()
                 for found, pixels in zip(future.result(), slots[slot], strict=False):
-                    yield replace(found, pixels=pixels.copy()) if isinstance(found, Picture) else found
+                    yield found if isinstance(found, BadImageError) else Picture(pixels.copy(), *found)
                 room += held
                 free.append(slot)
         except BrokenProcessPool:
@@ -188,8 +192,6 @@ def _decoded(content: bytes, size: int, name: str, *more: Any) -> Picture | BadI
 _slots: np.ndarray
 _bits: int | None
 _limits: Limits
-# in place of pixels that lie in `_slots`
-_ELSEWHERE = np.zeros(0, np.uint8)
 
 
 def _start(parent: int, path: str, shape: tuple[int, ...], bits: int | None, limits: Limits) -> None:
@@ -208,9 +210,9 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _decode_batch(slot: int, batch: _Batch) -> list[Picture | BadImageError]:
+def _decode_batch(slot: int, batch: _Batch) -> list[_Found]:
     """Decode files, and put the pixels of each into its place in `_slots`."""
-    found: list[Picture | BadImageError] = []
+    found: list[_Found] = []
     for place, (content, name, path, group) in zip(_slots[slot], batch, strict=False):
         if isinstance(content, bytes):
             one = _decoded(content, place.shape[0], name, path, group, _bits, _limits)
@@ -218,6 +220,7 @@ def _decode_batch(slot: int, batch: _Batch) -> list[Picture | BadImageError]:
             one = content
         if isinstance(one, Picture):
             place[...] = one.pixels
-            one = replace(one, pixels=_ELSEWHERE)
-        found.append(one)
+            found.append(_about(one))
+        else:
+            found.append(one)
     return found

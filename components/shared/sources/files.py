@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from components.shared.digests import file_digest, value_digest
@@ -50,11 +50,11 @@ SAMPLE = ("data", "sample")
 
 
 class Member(NamedTuple):
-    """One file of a tree: its length in bytes, what reads so many bytes of its beginning, and its place, if any."""
+    """One file of a tree: its length in bytes, what reads so many bytes of it, and its place, "" for none."""
 
     length: int
     read: Callable[[int], bytes]
-    place: Path | None = None
+    place: str = ""
 
 
 # of an entry of an archive: its name, whether it is a folder, why it is refused (or ""), and the file
@@ -86,6 +86,7 @@ class Files:
         self._digests: dict[str, str] = {}
         self._open = ExitStack()
         self._is_directory = path.is_dir()
+        self._before = str(path / "_")[:-1] if self._is_directory else f"{path}: "
         try:
             if self._is_directory:
                 self._walk(path, "", (path.resolve(),))
@@ -105,7 +106,7 @@ class Files:
 
     def where(self, name: str) -> str:
         """The name of an entry as a user would look for it."""
-        return str(self.path / name) if self._is_directory else f"{self.path}: {name}"
+        return self._before + name
 
     def length(self, name: str) -> int:
         """Bytes of one file, unpacked."""
@@ -137,7 +138,7 @@ class Files:
         return value_digest([[name, self._digests.get(name) or self._digest(name)] for name in self.names])
 
     def _digest(self, name: str) -> str:
-        place = self._members[name].place or self.path / name
+        place = Path(self._members[name].place or self.path / name)
         try:
             return file_digest(place)
         except OSError as error:
@@ -160,13 +161,14 @@ class Files:
             for entry in entries:
                 if is_junk(entry.name):
                     continue
-                name, child = prefix + entry.name, Path(entry.path)
+                # as text: a hundred thousand paths take a second to be parsed
+                name, child = prefix + entry.name, entry.path
                 if entry.is_dir():
-                    real = child.resolve()
+                    real = Path(child).resolve()
                     if real in above:
                         raise UserError(f"{child}: links to a folder that holds it; remove the link")
                     self._add(name, True, Member(0, partial(_read_place, child), child))
-                    self._walk(child, f"{name}/", (*above, real))
+                    self._walk(Path(child), f"{name}/", (*above, real))
                 elif entry.is_file():
                     self._add(name, False, Member(entry.stat().st_size, partial(_read_place, child), child))
                 elif entry.is_symlink():
@@ -189,10 +191,10 @@ class Files:
             raw_name.encode()
         except UnicodeEncodeError:
             raise UserError(f"{self.path}: the name {raw_name!a} is not UTF-8; rename it") from None
-        path = PurePosixPath(unicodedata.normalize("NFC", raw_name))
-        name = str(path)
-        if not path.parts or any(map(is_junk, path.parts)):
+        parts = [part for part in unicodedata.normalize("NFC", raw_name).split("/") if part not in ("", ".")]
+        if not parts or any(map(is_junk, parts)):
             return
+        name = "/".join(parts)
         if name in self._members:
             raise UserError(f"{self.where(name)}: there twice; remove one of the two")
         if is_folder:
@@ -201,7 +203,7 @@ class Files:
             self._members[name] = member
         # where the nearest is known, those above it are
         if name.rpartition("/")[0] not in self.folders:
-            self.folders.update(str(parent) for parent in path.parents if parent.parts)
+            self.folders.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
 
 
 def _zip_entries(path: Path, stack: ExitStack) -> Iterator[Entry]:
@@ -232,9 +234,13 @@ def _tar_entries(path: Path, stack: ExitStack) -> Iterator[Entry]:
         yield entry.name, entry.isdir(), refusal, member
 
 
-def _read_place(path: Path, count: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(count)
+def _read_place(path: str, count: int) -> bytes:
+    # without a buffer, which costs more than a small file's content
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        content = file.read(count)
+        while 0 < len(content) < count and (more := file.read(count - len(content))):
+            content += more
+        return content
 
 
 def _read_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, count: int) -> bytes:

@@ -126,7 +126,7 @@ def _sorted_out(files: Files) -> tuple[list[str], list[tuple[str, str]]]:
     """Names of the images, of whatever kind, and of the other files with their kinds."""
     images, others = [], []
     for name in files.names:
-        usual = PurePosixPath(name).suffix.lower() in USUAL_ENDINGS
+        usual = name[name.rfind(".") :].lower() in USUAL_ENDINGS
         if usual or kind_of(files.head(name), name):
             images.append(name)
         else:
