@@ -335,7 +335,7 @@ def test_the_baseline_is_trained_with_fewer_labels_too_and_what_is_judged_does_n
         assert budgets["labels_per_class"].tolist() == [1, 2, 8]
         predicted = budgets["predicted"]
     assert predicted.shape == (3, 1, 30)
-    assert 0 <= predicted.min() and predicted.max() < 3
+    assert predicted.min() >= 0 and predicted.max() < 3
     own = predictions(finished["baseline"][1])["test_probabilities"]
     np.testing.assert_array_equal(predicted[-1], own.argmax(axis=2))
     assert not (finished["finetune"][1] / "budgets.npz").exists()
