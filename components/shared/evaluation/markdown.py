@@ -7,6 +7,10 @@ from html.parser import HTMLParser
 
 # what is folded away in the page, or only draws it
 _LEFT_OUT = ("style", "title", "nav", "svg", "details")
+# elements with text of their own, and what stands before it
+_BLOCKS = {"h1": "# ", "h2": "## ", "h3": "### "} | dict.fromkeys(
+    ("p", "li", "ul", "table", "tr", "figure", "figcaption", "pre", "div"), ""
+)
 _MARKS = {"strong": "**", "em": "*", "code": "`"}
 
 
@@ -18,10 +22,7 @@ def to_markdown(page: str) -> str:
     """
     writer = _Writer()
     writer.feed(page)
-    text = "\n\n".join(part for part in writer.parts if part)
-    # items of a list, and rows of a table, belong together
-    text = re.sub(r"(?m)^([-|] ?)(.*)\n\n(?=\1)", r"\1\2\n", text)
-    return f"{text}\n"
+    return "\n\n".join(writer.parts) + "\n"
 
 
 def excerpt(text: str, most: int = 7500) -> str:
@@ -40,14 +41,16 @@ def excerpt(text: str, most: int = 7500) -> str:
 
 
 class _Writer(HTMLParser):
-    """Collects the parts of the text, each a paragraph, an item of a list, or a row of a table."""
+    """Collects the parts of the text, each a heading, a paragraph, a list, a table or a picture."""
 
     def __init__(self) -> None:
         super().__init__()
         self.parts: list[str] = []
         self._text = ""
+        # of the list or table that is read: its lines, the cells of a row, whether the table has a head
+        self._lines: list[str] = []
         self._row: list[str] = []
-        self._first = self._head = False
+        self._head = False
         self._left_out = 0
         self._code = False
 
@@ -57,10 +60,9 @@ class _Writer(HTMLParser):
             self._left_out += 1
         elif self._left_out:
             return
-        elif tag in ("h1", "h2", "h3", "p", "li", "table", "figure", "tr", "pre", "div"):
+        elif tag in _BLOCKS:
             self._end()
-            self._text = {"h1": "# ", "h2": "## ", "h3": "### ", "li": "- ", "pre": "```sh\n"}.get(tag, "")
-            self._code, self._first = tag == "pre", self._first or tag == "table"
+            self._code = tag == "pre"
             if tag == "figure" and known.get("data-file"):
                 self.parts.append(f"![{known.get('data-alt') or ''}]({known['data-file']})")
         elif tag == "br":
@@ -79,11 +81,17 @@ class _Writer(HTMLParser):
             self._text = ""
         elif tag == "tr":
             self._end_row()
+        elif tag == "li":
+            self._lines.append(f"- {_one_line(self._text)}")
+            self._text = ""
+        elif tag in ("table", "ul"):
+            self.parts.append("\n".join(self._lines))
+            self._lines, self._head = [], False
         elif tag == "pre":
-            self.parts.append(f"{self._text.rstrip()}\n```")
+            self.parts.append(f"```sh\n{self._text.strip()}\n```")
             self._text, self._code = "", False
-        elif tag in ("h1", "h2", "h3", "p", "li", "ul", "figcaption", "table", "div"):
-            self._end()
+        elif tag in _BLOCKS:
+            self._end(_BLOCKS[tag])
         elif tag in _MARKS and not self._code:
             self._text += _MARKS[tag]
 
@@ -94,16 +102,16 @@ class _Writer(HTMLParser):
 
     def _end_row(self) -> None:
         rows = [self._row]
-        if self._first:
+        if not self._lines:
             # a table without a head has an empty one
             rows = [self._row if self._head else [""] * len(self._row), ["---"] * len(self._row)]
             rows += [] if self._head else [self._row]
-        self.parts += [f"| {' | '.join(row)} |" for row in rows]
-        self._row, self._first, self._head = [], False, False
+        self._lines += [f"| {' | '.join(row)} |" for row in rows]
+        self._row = []
 
-    def _end(self) -> None:
-        text = _one_line(self._text)
-        self.parts.append("" if text in ("-", "#", "##", "###") else text)
+    def _end(self, mark: str = "") -> None:
+        if text := _one_line(self._text):
+            self.parts.append(f"{mark}{text}")
         self._text = ""
 
 
