@@ -451,6 +451,9 @@ def _surest(findings: Findings) -> str:
 
 def _runs(findings: Findings) -> list[dict[str, str]]:
     runs = [("ingest", findings.manifest.mlflow_run_id, findings.manifest.params)]
+    if "probe" in findings.candidates:
+        pretrained = findings.candidates["probe"].result.details.get("pretraining_runs") or []
+        runs += [("pretrain", " ".join(map(str, pretrained)), {})] if pretrained else []
     if findings.search is not None:
         runs.append(("search", findings.search.mlflow_run_id, findings.search.params))
     for name, candidate in findings.candidates.items():

@@ -95,7 +95,9 @@ def judged(truth, tmp_path_factory):
     """A second look, with a champion, an unknown slice and a weaker gate: findings, page and text."""
     ledger = MemoryLedger()
     ledger.claim("another", truth.images, {})
-    candidates = make_three(truth, temperature=1.31, temperature_why="from 800 images", replicates=5)
+    candidates = make_three(
+        truth, temperature=1.31, temperature_why="from 800 images", replicates=5, pretraining_runs=["1" * 32]
+    )
     right = np.random.default_rng(0).random(800) < 0.7
     folder = tmp_path_factory.mktemp("judged")
     findings = make_findings(
@@ -264,6 +266,14 @@ def test_few_labels_are_told_with_the_baseline_beside_them(judged):
     assert (
         f"baseline, from scratch: 25.0% with 5, {rival:.1%} with 10; linear probe: 25.0% with 1, 75.0% with" in page
     )
+
+
+def test_each_run_is_named_that_of_the_pretraining_too(judged):
+    *_, text = judged
+    part = text[text.rindex("Lineage") :]
+    steps = re.findall(r"MLflow run of (\w+) [0-9a-f]{32}", part)
+    assert steps == ["ingest", "pretrain", "search", "baseline", "probe", "finetune", "evaluate"]
+    assert f"MLflow run of pretrain {'1' * 32}" in part
 
 
 def test_classes_come_most_changed_first_with_both_recalls(judged):
