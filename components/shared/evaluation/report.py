@@ -162,7 +162,7 @@ def _figures(findings: Findings) -> Iterator[tuple[str, Figure, str, str]]:
     caption = f"Recall per class, mean over replicates: {title} against the baseline; the worst change first."
     yield "recall", draw.draw_recall(winner.name, findings.scores, names), caption, ""
     heading = f"Confusion of the {title} that ships"
-    figure = draw.draw_confusion(confusion(predicted, labels, len(names)), names, heading)
+    figure = draw.draw_confusion(confusion(predicted, labels, len(names)), names, heading, winner.name)
     yield "confusion", figure, f"{heading}, on test: a row per actual class, a column per predicted one.", ""
     answers = {name: findings.candidates[name].exported_answers() for name in (winner.name, "baseline")}
     bins = {name: reliability(found, labels) for name, found in answers.items()}
@@ -195,7 +195,9 @@ def _figures(findings: Findings) -> Iterator[tuple[str, Figure, str, str]]:
 
 def _ends_of_curves(curves: Sequence[Curve], kind: str) -> str:
     ends = [(curve.model, curve.means[name].dropna()) for curve in curves if (name := curve.measure_to_draw(kind))]
-    return "At the end: " + ", ".join(f"{TITLES[model]} {values.iloc[-1]:.3g}" for model, values in ends) + "."
+    scale, unit = (100, "%") if kind == "accuracy" else (1, "nats")
+    said = (f"{TITLES[model]} {scale * values.iloc[-1]:.3g} {unit}" for model, values in ends)
+    return f"At the end: {', '.join(said)}."
 
 
 def _budgets(findings: Findings) -> dict[str, dict[int, np.ndarray]]:

@@ -18,7 +18,6 @@ from components.shared.training.curves import Curve
 _MAX_NAMES = 40
 # a page has no place for the names of more
 _MAX_LEGEND = 20
-_BLUE = to_rgb("#0072B2")
 # of classes: mostly Tol's muted ones, since those of models mean a model everywhere; shapes say it again
 _CLASS_COLORS = ("#88CCEE", "#CC6677", "#B5A03C", "#44AA99", "#AA4499", "#6F7FD8", "#8A8A8A", "#B06A2C")
 _CLASS_MARKERS = "osD^vPX*"
@@ -103,13 +102,14 @@ def draw_recall(model: str, scores: Mapping[str, Scores], class_names: Sequence[
     return figure
 
 
-def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str, model: str) -> Figure:
     """Confusion matrix in per cent of each actual class.
 
     Args:
         counts: int, shape (classes, classes); row = actual, column = predicted.
         class_names: in the order of rows and columns.
         title: above the picture.
+        model: whose colour it has.
     """
     classes = len(counts)
     sums = counts.sum(axis=1)
@@ -118,7 +118,8 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str) -
     side = 2.2 + 0.28 * classes if named else WIDTH
     figure, axes = make_figure(side, side + 0.3)
     # paler by being see-through, so that an empty cell is as dark as its page
-    shades = LinearSegmentedColormap.from_list("share", [(*_BLUE, 0), (*_BLUE, 1)])
+    color = to_rgb(COLORS[model])
+    shades = LinearSegmentedColormap.from_list("share", [(*color, 0), (*color, 1)])
     image = axes.imshow(share, cmap=shades, vmin=0, vmax=100)
     axes.grid(visible=False)
     ticks = range(classes) if named else []
@@ -127,9 +128,9 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str) -
     axes.set_yticks(ticks, names)
     if classes <= 20:
         for row, column in np.argwhere(np.rint(share) > 0):
-            color = "white" if share[row, column] > 45 else "black"
+            letters = "white" if share[row, column] > 80 else "black"
             text = axes.text(
-                column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=color, fontsize=9
+                column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=letters, fontsize=9
             )
             tip(text, f"{class_names[row]} taken for {class_names[column]}: {counts[row, column]} of {sums[row]}")
     axes.set_title(title)

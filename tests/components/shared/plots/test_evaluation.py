@@ -133,7 +133,7 @@ def test_the_surest_few_are_left_out_of_the_coverage():
 
 
 def test_many_classes_are_drawn_without_names_in_the_width_of_a_page():
-    wide, narrow = (draw_confusion(np.eye(n, dtype=int), ["x"] * n, "t").get_figwidth() for n in (40, 41))
+    wide, narrow = (draw_confusion(np.eye(n, dtype=int), ["x"] * n, "t", "probe").get_figwidth() for n in (40, 41))
     assert wide > narrow
 
 
@@ -141,7 +141,7 @@ def test_names_of_classes_and_models_are_drawn_as_written():
     name = "US$_and_$2"
     scores = {model: SimpleNamespace(recall=np.ones((2, 2))) for model in ("baseline", "finetune")}
     rows = [("finetune", name, np.array([0.7, 0.8]), (0.6, 0.9))]
-    confusion = draw_confusion(np.eye(2, dtype=int), [name, "b"], name)
+    confusion = draw_confusion(np.eye(2, dtype=int), [name, "b"], name, "probe")
     for figure in (confusion, draw_recall("finetune", scores, [name, "b"]), draw_accuracies(rows)):
         figure.savefig(io.BytesIO())
         assert name in {text.get_text() for text in figure.findobj(Text)}
