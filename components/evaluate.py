@@ -14,7 +14,9 @@ from components.shared.cost import Cost, read_cost
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, read_champion
 from components.shared.evaluation.evidence import Rivals
+from components.shared.evaluation.examples import Examples, find_examples
 from components.shared.evaluation.gate import BLESSING, Blessing, decide, held_out, score
+from components.shared.evaluation.markdown import excerpt
 from components.shared.evaluation.measured import MEASURED, Measured, measure
 from components.shared.evaluation.predictions import (
     CANDIDATES,
@@ -51,9 +53,9 @@ def evaluate(
     """Compare the probe and the fine-tuned model with the baseline, and the winner with the champion.
 
     Writes into `out`: `blessing.json` (the verdict and its reasons), `metrics.json` (held-out numbers and the
-    verdict, to choose by), `curves.csv`, `confusion.csv`, pictures, `report.html`, `result.json` and, only if the
-    test set was opened, `test.json` (what was measured there). A model that is missing, damaged or about other
-    images makes the verdict "not blessed"; it does not stop the step.
+    verdict, to choose by), `curves.csv`, `confusion.csv`, pictures, `report.html` and the same as `report.md`,
+    `result.json` and, only if the test set was opened, `test.json` (what was measured there). A model that is
+    missing, damaged or about other images makes the verdict "not blessed"; it does not stop the step.
 
     Args:
         dataset: folder of `ingest`.
@@ -100,9 +102,11 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
 
     blessing = decide(candidates, unreadable, search, truth, gate, RegistryLedger(), rivals, find_slices(data))
     scores = score(candidates, truth) if blessing.judged else {}
-    measured = Measured()
-    if scores:
+    measured, examples = Measured(), Examples()
+    if scores and blessing.winner is not None:
         measured = measure(blessing, candidates, scores, truth, folders, twins_of_test(data))
+        before, after = (candidates[name].exported_answers() for name in ("baseline", blessing.winner))
+        examples = find_examples(data, before, after, folders["probe"])
     picture = folders["probe"] / "suspects.png"
     return Findings(
         manifest=data.manifest,
@@ -121,6 +125,7 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
         rivals=asked[0] if asked else Rivals(no_drift="the champion was not asked"),
         suspects=read_suspects(folders["probe"]),
         suspects_picture=picture if picture.exists() else None,
+        examples=examples,
     )
 
 
@@ -170,6 +175,8 @@ def _write(work: Work, findings: Findings) -> None:
     if findings.search is not None:
         records = {"search": findings.search, **records}
     tags = {"verdict": blessing.verdict, "blessed": str(blessing.blessed).lower()}
+    # MLflow's page shows it as the run's description
+    tags["mlflow.note.content"] = excerpt((work.out / "report.md").read_text(encoding="utf-8"))
     work.run.tags({**tags, "winner": blessing.winner or "none"})
     work.finish(
         findings.manifest.digest,

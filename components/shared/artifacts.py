@@ -31,6 +31,8 @@ NEAR_COPIES = "near_copies.parquet"
 LEFT_OUT_FILES = "left_out.parquet"
 # of `probe`: labels that may be wrong
 LABEL_SUSPECTS = "label_suspects.csv"
+# of `probe`: features of some test images
+FEATURES = "features.npz"
 CHAMPION_RECORD = "champion.json"
 # a finished folder holds one of them
 RECORDS = ("manifest.json", "result.json", CHAMPION_RECORD)

@@ -20,6 +20,7 @@ import pandas as pd
 
 from components.shared import progress
 from components.shared.artifacts import (
+    FEATURES,
     LABEL_SUSPECTS,
     Dataset,
     Result,
@@ -53,7 +54,7 @@ _ANSWERS = {
     "budgets.npz": {"predicted": 1, "knn_predicted": 0},
 }
 # of pictures, and of what they draw, the first replicate's
-_PICTURES = ("views.png", "neighbours.png", "suspects.png", LABEL_SUSPECTS)
+_PICTURES = ("views.png", "neighbours.png", "suspects.png", LABEL_SUSPECTS, FEATURES)
 EXPORTED = "classifier.keras"
 # details that each replicate has its own of
 _OWN = ("seed", "pretraining_run", "pretraining_cost")

@@ -12,15 +12,25 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG within a page: its content as a `data:` address, and what to write below it."""
+    """A PNG within a page.
+
+    Attributes:
+        address: its content as a `data:` address.
+        caption: what to write below it.
+        alt: what it shows, for who does not see it; empty: the caption says it.
+        svg: the same as an `<svg>` element; empty where there is none.
+    """
 
     address: str
     caption: str
+    alt: str = ""
+    svg: str = ""
 
     @classmethod
-    def read(cls, path: Path, caption: str) -> Picture:
+    def read(cls, path: Path, caption: str, alt: str = "", svg: str = "") -> Picture:
         """Read the file."""
-        return cls(f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}", caption)
+        address = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        return cls(address, caption, alt or caption, svg)
 
 
 def render(template: Path, **values: Any) -> str:

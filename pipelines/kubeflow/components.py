@@ -275,6 +275,7 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
+    text: dsl.Output[dsl.Markdown],
 ) -> str:
     """Judge the probe and the fine-tuned model against the baseline.
 
@@ -292,13 +293,14 @@ def evaluate(
         metrics: Accuracies and gain on validation images, and the verdict as 0 or 1.
         confusion: Confusion matrix of the exported model on the test images, if they were opened.
         report: The page for a reviewer: verdict, reasons, numbers and pictures.
+        text: The same as Markdown, without the pictures.
         Output: The verdict, blessed or refused.
     """
     from pipelines.kubeflow import runtime
 
     inputs = [dataset, search, probe, baseline, finetune]
     blessing = runtime.evaluate(
-        settings, inputs, champion, evaluation, metrics=metrics, confusion=confusion, page=report
+        settings, inputs, champion, evaluation, metrics=metrics, confusion=confusion, page=report, text=text
     )
     return "blessed" if blessing.blessed else "refused"
 

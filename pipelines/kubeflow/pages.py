@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.artifacts import SPLITS, Manifest, Record, Result, read_record
+from components.shared.evaluation.markdown import excerpt
 from components.shared.templates import Picture, render
 from pipelines.summary import table
 
@@ -42,7 +43,13 @@ def facts(folder: Path) -> dict[str, Any]:
 
 
 def show(
-    step: str, folder: Path, inputs: Sequence[Path], metrics: Any = None, page: Any = None, confusion: Any = None
+    step: str,
+    folder: Path,
+    inputs: Sequence[Path],
+    metrics: Any = None,
+    page: Any = None,
+    confusion: Any = None,
+    text: Any = None,
 ) -> None:
     """Fill the artifacts that the page shows.
 
@@ -53,6 +60,7 @@ def show(
         metrics: KFP artifact for single numbers.
         page: KFP artifact for HTML or Markdown.
         confusion: KFP artifact for the confusion matrix.
+        text: KFP artifact for the report as Markdown.
     """
     if metrics is not None:
         numbers = _numbers(step, folder)
@@ -63,6 +71,8 @@ def show(
     if page is not None:
         # register reads the dataset and the evaluation
         _write(page.path, outcome(inputs[1], folder) if step == "register" else _page(step, folder))
+    if text is not None:
+        _write(text.path, excerpt((folder / "report.md").read_text(encoding="utf-8"), 10**6))
     if confusion is not None:
         names, counts = confusion_counts(folder / "confusion.csv", read_record(inputs[0], Manifest).class_names)
         if counts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -28,9 +29,10 @@ from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
 from tests.helpers.trained import write_all, write_trained
 
-PICTURES = {f"{name}.png" for name in ("accuracies", "curves", "recall", "confusion", "reliability", "coverage")}
+CURVES = {"curves.png", "losses.png"}
+PICTURES = CURVES | {f"{name}.png" for name in ("accuracies", "recall", "confusion", "reliability", "coverage")}
 INPUTS = ("dataset", "search", "probe", "baseline", "finetune", "champion")
-FILES = {"blessing.json", "metrics.json", "curves.csv", "confusion.csv", "report.html", "result.json"}
+FILES = {"blessing.json", "metrics.json", "curves.csv", "confusion.csv", "report.html", "report.md", "result.json"}
 VALIDATION = {"baseline_validation_accuracy", "probe_validation_accuracy", "finetune_validation_accuracy"}
 
 
@@ -121,7 +123,7 @@ def test_tables_for_dvc(run, do_evaluate):
 
     with (run / "evaluation" / "curves.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["model", "epoch", "accuracy", "validation_accuracy", "loss"]
+    assert list(rows[0]) == ["model", "epoch", "accuracy", "validation_accuracy", "loss", "validation_loss"]
     epochs = {model: [r["epoch"] for r in rows if r["model"] == model] for model in {r["model"] for r in rows}}
     assert {model: len(at) for model, at in epochs.items()} == {
         "baseline": 10,
@@ -150,12 +152,74 @@ def test_the_report_stands_alone_and_leads_with_the_verdict(run, do_evaluate):
     assert "<script" not in text
     assert "http:" not in text
     assert "https:" not in text
-    assert text.count('src="data:image/png;base64,') == len(PICTURES)
-    assert text.count("<img") == len(PICTURES)
+    assert text.count("<svg ") == len(PICTURES)
+    # small pictures of single test images
+    assert text.count("<img") == text.count('<img src="data:image/webp;base64,') > 0
     body = text[text.index("<body>") :]
     assert body.index("Not blessed") < body.index("<table")
     assert "50.0 points are asked for" in body
     assert Dataset(run / "dataset").manifest.digest in body
+
+
+def write_features(run, probe="probe"):
+    """Features of 400 of the test images; those of the first two classes can't be told apart."""
+    labels = Dataset(run / "dataset").labels("test")
+    rows = np.arange(0, 600, 1.5).astype(np.int64)
+    noise = 0.01 * np.random.default_rng(0).standard_normal((400, 8))
+    features = np.eye(8)[np.maximum(labels[rows], 1)] + noise
+    np.savez(run / probe / "features.npz", rows=rows, features=features.astype(np.float16))
+    return rows
+
+
+def test_changed_images_the_surest_mistakes_and_neighbours_are_shown_by_their_files(run, do_evaluate):
+    rows = write_features(run)
+    do_evaluate()
+    text = (run / "evaluation" / "report.html").read_text()
+    data = Dataset(run / "dataset")
+    labels, paths = data.labels("test"), data.files("test")["path"]
+    answers = {
+        name: np.load(run / name / "predictions.npz")["test_probabilities"][1] for name in ("baseline", "finetune")
+    }
+    before, after = (answers[name].argmax(axis=1) for name in answers)
+    repaired, broken = (before != labels) & (after == labels), (before == labels) & (after != labels)
+    wrong = np.flatnonzero(after != labels)
+    surest = wrong[np.argsort(-answers["finetune"].max(axis=1)[wrong], kind="stable")][:20]
+    said = f"600 test images {repaired.sum()} went from wrong\nto right, and {broken.sum()} from right to wrong"
+    assert said in text
+    parts = re.split(
+        r"From wrong to right|From right to wrong|The surest mistakes</h2>|Nearest neighbours</h2>", text
+    )
+    for part, of in zip(parts[-4:-1], (repaired, broken, after != labels), strict=True):
+        shown = re.findall(r'title="([^"]+)"', part)
+        assert len(shown) == min(20, of.sum())
+        assert set(shown) <= set(paths[of])
+    assert re.findall(r'title="([^"]+)"', parts[-2]) == list(paths[surest])
+    # classes take turns
+    first = [labels[list(paths).index(path)] for path in re.findall(r'title="([^"]+)"', parts[-4])[:3]]
+    assert sorted(first) == [0, 1, 2]
+    # 400 images, a third of them of the third class, whose neighbours are all right
+    marks = re.findall(r", (right|wrong)\"", parts[-1])
+    assert len(marks) == 3 * 7 and set(marks[14:]) == {"right"} and "wrong" in marks[:14]
+    assert "A map of the features" in text and f"{len(rows)} test images in the features" in text
+    assert (run / "evaluation" / "map.png").exists()
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"rows": np.arange(5), "features": np.ones((5, 4))},
+        {"rows": np.arange(600) + 1, "features": np.ones((600, 4))},
+        {"rows": np.arange(600), "features": np.full((600, 4), np.nan)},
+        {"rows": np.arange(600), "features": np.ones((599, 4))},
+        {"rows": np.arange(600)},
+    ],
+    ids=["few", "others", "nan", "misfit", "none"],
+)
+def test_features_that_do_not_fit_are_not_drawn(run, do_evaluate, arrays):
+    np.savez(run / "probe" / "features.npz", **arrays)
+    assert do_evaluate().blessed
+    assert "Nearest neighbours" not in (run / "evaluation" / "report.html").read_text()
+    assert "Images that changed" in (run / "evaluation" / "report.html").read_text()
 
 
 def test_text_from_data_can_not_become_markup(run, do_evaluate):
@@ -183,6 +247,10 @@ def test_the_mlflow_run_holds_verdict_pictures_and_lineage(run, do_evaluate):
     assert tracked.data.tags["winner"] == "finetune"
     assert tracked.data.tags["input.dataset"] == Dataset(run / "dataset").manifest.digest
     assert tracked.data.tags["verdict"] == "blessed"
+    described = tracked.data.tags["mlflow.note.content"]
+    assert described.startswith("# Evaluation of tiny\n\n**✓ Blessed: fit to be put up for review.**")
+    assert "## The models" in described and "![" not in described
+    assert len(described) < 8000
     told = {name for name in tracked.data.metrics if not name.startswith("cost.")}
     assert told == {*VALIDATION, "validation_gain", "judged", "blessed"}
     assert tracked.data.params["gate.min_gain"] == "0.02"
@@ -218,6 +286,7 @@ def write_shown_answers(run):
     neighbours = predicted[1].copy()
     neighbours[:, :60] = -1
     np.savez(run / "probe" / "budgets.npz", labels_per_class=[1, 5], predicted=predicted, knn_predicted=neighbours)
+    np.savez(run / "baseline" / "budgets.npz", labels_per_class=[1], predicted=predicted[:1, :, ::-1])
     published = np.eye(3)[np.where(np.arange(len(labels)) < 450, labels, (labels + 1) % 3)][None].repeat(3, axis=0)
     np.savez(run / "finetune" / "published.npz", test_probabilities=published, test_labels=labels)
 
@@ -229,17 +298,20 @@ def test_budgets_neighbours_and_the_published_training_are_scored_where_the_test
     do_evaluate()
     measured = read_measured(run / "evaluation")
     assert measured.budgets == {1: pytest.approx([0.25] * 3), 5: pytest.approx([0.5] * 3)}
+    assert set(measured.baseline_budgets) == {1} and len(measured.baseline_budgets[1]) == 3
     assert measured.knn == pytest.approx([0.4] * 3)
+    assert "Fewer labels" in (run / "evaluation" / "report.html").read_text()
     assert measured.published == pytest.approx([0.75] * 3)
 
 
-@pytest.mark.parametrize("name", ["probe/budgets.npz", "finetune/published.npz"])
+@pytest.mark.parametrize("name", ["probe/budgets.npz", "baseline/budgets.npz", "finetune/published.npz"])
 def test_answers_that_decide_nothing_are_left_out_where_they_are_damaged(run, do_evaluate, name):
     write_shown_answers(run)
     (run / name).write_bytes((run / name).read_bytes()[:200])
     assert do_evaluate().blessed
     measured = read_measured(run / "evaluation")
     assert (measured.budgets == {}) == (name == "probe/budgets.npz")
+    assert (measured.baseline_budgets == {}) == (name == "baseline/budgets.npz")
     assert (measured.published == []) == (name == "finetune/published.npz")
 
 
@@ -251,7 +323,7 @@ def check_closed(run, blessing):
     assert (blessing.verdict, blessing.judged, blessing.blessed) == ("not judged", False, False)
     known = blessing.model_dump()
     assert {known[name] for name in ("gain", "interval", "artefact", "champion", "standard_error")} == {None}
-    assert names(run / "evaluation") == FILES | {"curves.png"}
+    assert names(run / "evaluation") == FILES | CURVES
     assert (run / "evaluation" / "confusion.csv").read_text() == "actual,predicted\n"
     metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
     assert set(metrics) == {*VALIDATION, "validation_gain", "judged", "blessed"}

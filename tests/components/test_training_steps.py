@@ -20,6 +20,7 @@ from components.shared.artifacts import SPLITS, Dataset, Manifest, Result, read_
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import params_digest, select
+from components.shared.training.inputs import fewer_labels
 from tests.helpers.datasets import make_arrays, make_dataset, write_dataset
 
 SMALL = (
@@ -189,7 +190,8 @@ def rows_of(path):
 def test_each_step_leaves_a_model_predictions_curves_and_a_record(finished, dataset, encoder, step):
     record, folder = finished[step]
     names = {"classifier.keras", "predictions.npz", "curves.csv", "result.json"}
-    more = {"budgets.npz", "neighbours.png", "label_suspects.csv"} if step == "probe" else set()
+    more = {"budgets.npz", "features.npz", "neighbours.png", "label_suspects.csv"} if step == "probe" else set()
+    more |= {"budgets.npz"} if step == "baseline" else set()
     # only where there are any
     assert {path.name for path in folder.iterdir()} - {"suspects.png"} == names | more
     assert read_record(folder, Result) == record
@@ -251,7 +253,9 @@ def test_mlflow_has_the_final_numbers_and_the_files(finished, tracking_uri, step
     files = {file.path for place in ("", "pictures") for file in client.list_artifacts(record.mlflow_run_id, place)}
     expected = {"classifier.keras", "predictions.npz", "curves.csv", "result.json"}
     if step == "probe":
-        expected |= {"budgets.npz", "label_suspects.csv", "pictures/neighbours.png"}
+        expected |= {"budgets.npz", "features.npz", "label_suspects.csv", "pictures/neighbours.png"}
+    if step == "baseline":
+        expected.add("budgets.npz")
     assert expected <= files
     assert tracked.inputs.dataset_inputs[0].dataset.name == "training"
 
@@ -303,13 +307,57 @@ def test_the_probe_keeps_its_budgets_and_the_pretraining_curve(finished, encoder
     pretraining = rows_of(encoder / "curves.csv")
     for kept, row in zip(rows_of(folder / "curves.csv"), pretraining, strict=True):
         assert kept["epoch"] == row["epoch"]
-        assert kept["probe_accuracy"] == row["probe_accuracy"]
+        for name in ("probe_accuracy", "validation_probe_accuracy", "probe_loss", "validation_probe_loss"):
+            assert kept[name] == row[name] != ""
     assert record.details["method"] == "simclr"
     assert record.details["pretraining_run"] == read_record(encoder, Result).mlflow_run_id
     assert record.details["l2"] in (1e-3, 1e-1)
     assert 0 <= record.metrics["knn_validation_accuracy"] <= 1
     with Image.open(folder / "neighbours.png") as picture:
         assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+
+
+def test_the_probe_keeps_features_of_test_images_in_half_precision(finished, dataset, encoder):
+    with np.load(finished["probe"][1] / "features.npz") as file:
+        rows, features = file["rows"], file["features"]
+    assert rows.tolist() == list(range(30))
+    network = keras.saving.load_model(encoder / "encoder.keras", compile=False)
+    expected = np.asarray(network(np.asarray(Dataset(dataset).images("test"))))
+    assert features.dtype == np.float16
+    np.testing.assert_allclose(features, expected, rtol=2e-3, atol=1e-3)
+
+
+def test_the_baseline_is_trained_with_fewer_labels_too_and_what_is_judged_does_not_change(
+    finished, dataset, encoder, searched, tmp_path
+):
+    with np.load(finished["baseline"][1] / "budgets.npz") as budgets:
+        # up to half of the eight there are, and all
+        assert budgets["labels_per_class"].tolist() == [1, 2, 8]
+        predicted = budgets["predicted"]
+    assert predicted.shape == (3, 1, 30)
+    assert predicted.min() >= 0 and predicted.max() < 3
+    own = predictions(finished["baseline"][1])["test_probabilities"]
+    np.testing.assert_array_equal(predicted[-1], own.argmax(axis=2))
+    assert not (finished["finetune"][1] / "budgets.npz").exists()
+    # the search hands the budgets on
+    shutil.copytree(searched, tmp_path / "search")
+    choice = json.loads((searched / "baseline.json").read_text())
+    assert choice["budgets"] == [1, 2, 100]
+    (tmp_path / "search" / "baseline.json").write_text(json.dumps({**choice, "budgets": []}))
+    run("baseline", dataset, encoder, tmp_path / "search", tmp_path / "baseline", OWN)
+    assert not (tmp_path / "baseline" / "budgets.npz").exists()
+    np.testing.assert_array_equal(predictions(tmp_path / "baseline")["test_probabilities"], own)
+
+
+def test_fewer_labels_are_the_same_for_probe_and_baseline_and_differ_by_seed():
+    labels = np.array([0, 1, 2] * 10 + [0] * 5)
+    found = fewer_labels(labels, [2, 4, 11], seed=0)
+    assert {budget: len(rows) for budget, rows in found.items()} == {2: 6, 4: 12, 10: 30}
+    for budget, rows in found.items():
+        assert np.bincount(labels[rows]).tolist() == [budget] * 3 and len(set(rows)) == len(rows)
+    again, other = (fewer_labels(labels, [2], seed=seed) for seed in (0, 1))
+    np.testing.assert_array_equal(again[2], found[2])
+    assert not np.array_equal(other[2], found[2])
 
 
 def test_the_probe_lists_labels_that_neighbours_speak_against_by_their_files(dataset, encoder, searched, tmp_path):

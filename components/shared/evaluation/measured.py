@@ -28,6 +28,7 @@ class Measured(BaseModel):
         recall: model → mean over replicates of each class, None without images of it.
         published: accuracies of the published training, one a replicate; empty where there is none.
         budgets: labels per class → accuracies of the linear probe, one a replicate.
+        baseline_budgets: likewise of the baseline.
         knn: accuracies of the nearest neighbours, one a replicate; empty where they were not asked.
         calibration: model → `ece`, `log_loss` and `brier` of the training that is exported.
         twins: how many test images have a near-copy that was learned from.
@@ -42,6 +43,7 @@ class Measured(BaseModel):
     recall: dict[str, list[FiniteFloat | None]] = {}
     published: list[FiniteFloat] = []
     budgets: dict[int, list[FiniteFloat]] = {}
+    baseline_budgets: dict[int, list[FiniteFloat]] = {}
     knn: list[FiniteFloat] = []
     calibration: dict[str, dict[str, FiniteFloat]] = {}
     twins: int = 0
@@ -73,12 +75,13 @@ def measure(
         candidates: the models.
         scores: of those that are sound.
         truth: the labels.
-        folders: of probe and finetune, for what they predicted besides.
+        folders: of probe, baseline and finetune, for what they predicted besides.
         twins: which test images have a near-copy that was learned from, bool, shape (N,); None: none has.
     """
     alpha = (1 - blessing.confidence) / 2
     answers, labels = {name: candidates[name].exported_answers() for name in scores}, truth.labels[TEST]
     budgets, knn = read_budgets(folders["probe"], truth)
+    rivals, _ = read_budgets(folders["baseline"], truth)
     return Measured(
         confidence=blessing.confidence,
         accuracies={name: found.accuracy.tolist() for name, found in scores.items()},
@@ -86,6 +89,7 @@ def measure(
         recall={name: mean_recall(found) for name, found in scores.items()},
         published=_accuracies(read_published(folders["finetune"], truth)),
         budgets={number: _accuracies(right) for number, right in budgets.items()},
+        baseline_budgets={number: _accuracies(right) for number, right in rivals.items()},
         knn=_accuracies(knn),
         calibration={
             name: {

@@ -142,25 +142,28 @@ def read_candidate(name: str, folder: Path) -> Candidate:
     return Candidate(name, result, probabilities, labels)
 
 
-def read_budgets(probe: Path, truth: Truth) -> tuple[dict[int, np.ndarray], np.ndarray | None]:
-    """What the probe answers on test with fewer labels, and its nearest neighbours; nothing where it can't be read.
+def read_budgets(folder: Path, truth: Truth) -> tuple[dict[int, np.ndarray], np.ndarray | None]:
+    """What probe or baseline answer on test with fewer labels, and the probe's nearest neighbours.
 
     Returns:
-        Labels per class → right answers, bool, shape (replicates, N); and those of the neighbours, or None.
+        Labels per class → right answers, bool, shape (replicates, N), nothing where they can't be read; and those
+        of the neighbours, or None.
     """
-    found = _read_optional(probe / "budgets.npz", ("labels_per_class", "predicted", "knn_predicted"))
     labels = truth.labels[TEST]
-    if found is None or found[1].shape[-1:] != labels.shape or found[2].shape[-1:] != labels.shape:
+    found = read_arrays(folder / "budgets.npz", ("labels_per_class", "predicted"))
+    if found is None or found[1].shape[-1:] != labels.shape:
         return {}, None
-    sizes, predicted, neighbours = found
-    return {
-        int(size): answers == labels for size, answers in zip(sizes, predicted, strict=False)
-    }, neighbours == labels
+    neighbours = read_arrays(folder / "budgets.npz", ("knn_predicted",))
+    known = neighbours is not None and neighbours[0].shape[-1:] == labels.shape
+    return (
+        {int(size): answers == labels for size, answers in zip(*found, strict=False)},
+        neighbours[0] == labels if neighbours is not None and known else None,
+    )
 
 
 def read_published(finetune: Path, truth: Truth) -> np.ndarray | None:
     """Right answers on test of the published training, bool, shape (replicates, N); None where there is none."""
-    found = _read_optional(finetune / "published.npz", ("test_probabilities",))
+    found = read_arrays(finetune / "published.npz", ("test_probabilities",))
     shape = (len(truth.labels[TEST]), len(truth.class_names))
     if found is None or found[0].ndim != 3 or found[0].shape[1:] != shape:
         return None
@@ -176,7 +179,7 @@ def read_suspects(probe: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
 
 
-def _read_optional(path: Path, names: Sequence[str]) -> list[np.ndarray] | None:
+def read_arrays(path: Path, names: Sequence[str]) -> list[np.ndarray] | None:
     """Arrays that are shown and decide nothing; None where the file is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -7,6 +7,7 @@ of a test set that stayed closed.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +25,16 @@ from components.shared.evaluation.calibration import (
     reliability,
 )
 from components.shared.evaluation.evidence import Rivals, Scores
+from components.shared.evaluation.examples import Examples
 from components.shared.evaluation.fairness import RIVALS
 from components.shared.evaluation.gate import NOT_ASKED, Blessing
+from components.shared.evaluation.markdown import to_markdown
 from components.shared.evaluation.measured import Measured
 from components.shared.evaluation.predictions import HELD_OUT, TEST, Candidate, Truth
 from components.shared.evaluation.statistics import confusion
 from components.shared.evaluation.wording import (
     TITLES,
+    check_in_words,
     gain_in_words,
     look_in_words,
     mean_and_spread,
@@ -38,6 +42,7 @@ from components.shared.evaluation.wording import (
     provable_in_words,
 )
 from components.shared.plots import evaluation as draw
+from components.shared.plots.svg import inline_svg
 from components.shared.templates import Picture, render
 from components.shared.tracking.run import flatten
 from components.shared.training.curves import Curve
@@ -71,6 +76,7 @@ class Findings:
         rivals: the champions, with how far the images have moved in the features of the one that reigns.
         suspects: labels that may be wrong, see `read_suspects`.
         suspects_picture: of the first ones; None where there is none.
+        examples: single test images.
     """
 
     manifest: Manifest
@@ -89,6 +95,7 @@ class Findings:
     rivals: Rivals = field(default_factory=Rivals)
     suspects: pd.DataFrame = field(default_factory=pd.DataFrame)
     suspects_picture: Path | None = None
+    examples: Examples = field(default_factory=Examples)
 
     @property
     def drift(self) -> list[str]:
@@ -121,47 +128,113 @@ class Findings:
 
 
 def write_report(out: Path, findings: Findings) -> None:
-    """Write the pictures and `report.html` into a folder that is there."""
+    """Write the pictures, `report.html` and `report.md` into a folder that is there."""
     pictures = {}
-    for name, caption, figure in _figures(findings):
-        figure.savefig(out / f"{name}.png")
-        pictures[name] = Picture.read(out / f"{name}.png", caption)
+    for name, figure, caption, alt in _figures(findings):
+        path = out / f"{name}.png"
+        figure.savefig(path)
+        pictures[name] = Picture.read(path, caption, alt, inline_svg(figure, name, alt or caption))
     if findings.suspects_picture is not None:
         caption = "Each of the first ones, and the nearest images of the label that its neighbours give it."
         pictures["suspects"] = Picture.read(findings.suspects_picture, caption)
-    (out / "report.html").write_text(render_report(findings, pictures), encoding="utf-8")
+    page = render_report(findings, pictures)
+    (out / "report.html").write_text(page, encoding="utf-8")
+    (out / "report.md").write_text(to_markdown(page), encoding="utf-8")
 
 
-def _figures(findings: Findings) -> Iterator[tuple[str, str, Figure]]:
-    """What there are numbers for: name, caption, picture."""
+def _figures(findings: Findings) -> Iterator[tuple[str, Figure, str, str]]:
+    """What there are numbers for: name, picture, caption, and what the picture shows in words where these don't."""
     blessing, names = findings.blessing, findings.truth.class_names
-    curves = draw.draw_curves(findings.curves)
-    if curves is not None:
-        yield "curves", "How the models learned: mean over replicates, band from lowest to highest.", curves
+    for name, kind in (("curves", "accuracy"), ("losses", "loss")):
+        figure = draw.draw_curves(findings.curves, kind)
+        if figure is not None:
+            caption = f"{kind.capitalize()} over the training: mean over replicates, band from lowest to highest."
+            yield name, figure, caption, f"{caption} {_ends_of_curves(findings.curves, kind)}"
     winner, predicted = findings.winner, findings.predicted()
     if winner is None or predicted is None:
         return
     spans = findings.measured.intervals
     rows = [(name, TITLES[name], score.accuracy, spans[name]) for name, score in findings.scores.items()]
     caption = f"Accuracy on test: mean and {100 * blessing.confidence:.3g} % interval; ticks are replicates."
-    yield "accuracies", caption, draw.draw_accuracies(rows)
+    means = ", ".join(f"{title} {100 * values.mean():.1f} %" for _, title, values, _ in rows)
+    yield "accuracies", draw.draw_accuracies(rows), caption, f"{caption} {means}."
     title, labels = TITLES[winner.name], findings.truth.labels[TEST]
     caption = f"Recall per class, mean over replicates: {title} against the baseline; the worst change first."
-    yield "recall", caption, draw.draw_recall(winner.name, findings.scores, names)
+    yield "recall", draw.draw_recall(winner.name, findings.scores, names), caption, ""
     heading = f"Confusion of the {title} that ships"
-    figure = draw.draw_confusion(confusion(predicted, labels, len(names)), names, heading)
-    yield "confusion", f"{heading}, on test: a row per actual class, a column per predicted one.", figure
+    figure = draw.draw_confusion(confusion(predicted, labels, len(names)), names, heading, winner.name)
+    yield "confusion", figure, f"{heading}, on test: a row per actual class, a column per predicted one.", ""
     answers = {name: findings.candidates[name].exported_answers() for name in (winner.name, "baseline")}
     bins = {name: reliability(found, labels) for name, found in answers.items()}
     caption = "How often answers of a confidence are right. On the diagonal, confidence means what it says."
-    yield "reliability", caption, draw.draw_reliability(bins)
+    yield "reliability", draw.draw_reliability(bins), caption, ""
     shares = {name: coverage(found, labels, WANTED) for name, found in answers.items()}
     caption = "How often a model is right on the images that it is surest of."
-    yield "coverage", caption, draw.draw_coverage(shares, WANTED)
-    if findings.measured.budgets:
-        accuracies = {number: np.array(values) for number, values in findings.measured.budgets.items()}
-        baseline = findings.scores["baseline"].accuracy
-        yield "budgets", "The frozen encoder with fewer labels.", draw.draw_budgets(accuracies, baseline)
+    yield "coverage", draw.draw_coverage(shares, WANTED), caption, ""
+    budgets = _budgets(findings)
+    if budgets:
+        caption = (
+            "Accuracy on test over labels per class: mean, and range over replicates. Both are given the same "
+            "labels. The baseline passes over its images as often as it does over all. Dotted: with all of them."
+        )
+        said = "; ".join(
+            f"{TITLES[name]}: "
+            + ", ".join(f"{values.mean():.1%} with {label:,}" for label, values in sorted(known.items()))
+            for name, known in budgets.items()
+        )
+        yield "budgets", draw.draw_budgets(budgets), caption, f"{caption} {said}."
+    shown = findings.examples
+    if shown.points is not None and shown.rows is not None:
+        caption = (
+            f"{len(shown.rows):,} test images in the features of the first encoder, by t-SNE: what is near, the "
+            "encoder holds to be alike; distances between groups mean little. "
+            f"Rings: the {title} that ships is wrong."
+        )
+        yield "map", draw.draw_map(shown.points, labels[shown.rows], predicted[shown.rows], names), caption, ""
+
+
+def _ends_of_curves(curves: Sequence[Curve], kind: str) -> str:
+    ends = [(curve.model, curve.means[name].dropna()) for curve in curves if (name := curve.measure_to_draw(kind))]
+    scale, unit = (100, "%") if kind == "accuracy" else (1, "nats")
+    said = (f"{TITLES[model]} {scale * values.iloc[-1]:.3g} {unit}" for model, values in ends)
+    return f"At the end: {', '.join(said)}."
+
+
+def _budgets(findings: Findings) -> dict[str, dict[int, np.ndarray]]:
+    """Model → labels per class → accuracies (replicates,), the baseline first.
+
+    What was trained with all labels alone, as the fine-tuned model, is a point.
+    """
+    known = findings.measured
+    found = {
+        name: {number: np.array(values) for number, values in budgets.items()}
+        for name, budgets in (("baseline", known.baseline_budgets), ("probe", known.budgets))
+    }
+    if not found["probe"]:
+        return {}
+    every = max(found["probe"])
+    for name, score in findings.scores.items():
+        found.setdefault(name, {}).setdefault(every, score.accuracy)
+    return found
+
+
+def _fewer_labels(findings: Findings) -> str:
+    """How few labels the encoder needs to be as good as the baseline is with all."""
+    budgets = _budgets(findings)
+    if not budgets:
+        return ""
+    every = max(budgets["baseline"])
+    rival = budgets["baseline"][every].mean()
+    enough = [number for number, values in sorted(budgets["probe"].items()) if values.mean() >= rival]
+    if not enough:
+        return f"With all {every:,} labels per class the linear probe stays below the baseline's {rival:.1%}."
+    fewest = enough[0]
+    ours, theirs = budgets["probe"][fewest].mean(), budgets["baseline"].get(fewest)
+    beside = "" if theirs is None or fewest == every else f", the baseline {theirs.mean():.1%}"
+    return (
+        f"With {fewest:,} label{'s' if fewest > 1 else ''} per class the linear probe answers {ours:.1%} right"
+        f"{beside}; the baseline with all {every:,} answers {rival:.1%}."
+    )
 
 
 def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
@@ -174,7 +247,7 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
     blessing, probe = findings.blessing, findings.candidates.get("probe")
     slices = sorted(blessing.slices, key=lambda part: (part.unknown, -(part.drop if part.drop is not None else -1)))
     known = [part for part in slices if not part.unknown]
-    return render(
+    page = render(
         TEMPLATES / "report.html.j2",
         title=f"Evaluation of {findings.manifest.name}",
         not_asked=NOT_ASKED,
@@ -205,7 +278,34 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         runs=_runs(findings),
         costs={**findings.costs, "all": total(findings.costs.values())} if findings.costs else {},
         points=points,
+        measured_by=check_in_words,
+        changes=_changes(findings),
+        fewer_labels=_fewer_labels(findings),
+        examples=findings.examples,
+        shipped=TITLES[blessing.winner] if blessing.winner else "",
     )
+    headings = re.findall(r'<h2 id="([^"]+)">([^<]+)</h2>', page)
+    links = "\n".join(f'<a href="#{anchor}">{title}</a>' for anchor, title in headings)
+    return page.replace("<nav></nav>", f"<nav>{links}</nav>")
+
+
+def _changes(findings: Findings) -> list[dict[str, Any]]:
+    """Recall per class of baseline and winner, in per cent, means over replicates; the most changed first."""
+    if findings.winner is None:
+        return []
+    recall = findings.measured.recall
+    rows = [
+        {"name": name, "before": 100 * before, "after": 100 * after, "images": images}
+        for name, before, after, images in zip(
+            findings.truth.class_names,
+            recall["baseline"],
+            recall[findings.winner.name],
+            np.bincount(findings.truth.labels[TEST], minlength=len(findings.truth.class_names)),
+            strict=True,
+        )
+        if before is not None and after is not None
+    ]
+    return sorted(rows, key=lambda row: -abs(row["after"] - row["before"]))[:_SHOWN_SLICES]
 
 
 def _summary(findings: Findings) -> str:
@@ -353,6 +453,9 @@ def _surest(findings: Findings) -> str:
 
 def _runs(findings: Findings) -> list[dict[str, str]]:
     runs = [("ingest", findings.manifest.mlflow_run_id, findings.manifest.params)]
+    if "probe" in findings.candidates:
+        pretrained = findings.candidates["probe"].result.details.get("pretraining_runs") or []
+        runs += [("pretrain", " ".join(map(str, pretrained)), {})] if pretrained else []
     if findings.search is not None:
         runs.append(("search", findings.search.mlflow_run_id, findings.search.params))
     for name, candidate in findings.candidates.items():

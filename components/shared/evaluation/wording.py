@@ -23,6 +23,20 @@ def points(fraction: float, sign: str = "") -> str:
     return f"{100 * fraction + 0.0:{sign}.1f} points"
 
 
+def check_in_words(name: str, value: float | None) -> str:
+    """What a check of the gate measured, or its threshold: points and per cent; empty where there was nothing."""
+    if value is None:
+        return ""
+    if name == "inputs":
+        return f"{value:.0f} faults"
+    if name == "floor":
+        return f"{100 * value:.1f} %"
+    if value == 0:
+        return "0 points"
+    # of slices the gate keeps the fall
+    return points(-value if name == "slices" else value, "+")
+
+
 def interval_in_words(interval: tuple[float, float], confidence: float | None) -> str:
     """Such as "95 % interval +6.1 to +10.0", of a difference of accuracies."""
     low, high = interval

@@ -5,34 +5,54 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
 from components.shared.evaluation.calibration import Coverage, Reliability
 from components.shared.evaluation.evidence import Scores
 from components.shared.evaluation.wording import TITLES
 from components.shared.plots.style import COLORS, DASHES, MARKERS, WIDTH, make_figure
+from components.shared.plots.svg import tip
 from components.shared.training.curves import Curve
 
 _MAX_NAMES = 40
+# a page has no place for the names of more
+_MAX_LEGEND = 20
+# of classes: mostly Tol's muted ones, since those of models mean a model everywhere; shapes say it again
+_CLASS_COLORS = ("#88CCEE", "#CC6677", "#B5A03C", "#44AA99", "#AA4499", "#6F7FD8", "#8A8A8A", "#B06A2C")
+_CLASS_MARKERS = "osD^vPX*"
 
 
-def draw_curves(curves: Sequence[Curve]) -> Figure | None:
-    """Accuracy over epochs of every model in one plot, mean and range over replicates; None without any curve."""
-    drawable = [(curve, measure) for curve in curves if (measure := curve.measure_to_draw()) is not None]
+def draw_curves(curves: Sequence[Curve], kind: str = "accuracy") -> Figure | None:
+    """Accuracy or loss of every model in one plot, mean and range over replicates; None without any curve.
+
+    Trainings of 14 and of 600 epochs stand side by side: they are drawn over the share of their own length.
+
+    Args:
+        curves: of the models.
+        kind: "accuracy", or "loss" in nats.
+    """
+    drawable = [(curve, measure) for curve in curves if (measure := curve.measure_to_draw(kind)) is not None]
     if not drawable:
         return None
-    figure, axes = make_figure(3.6)
+    figure, axes = make_figure(3.7)
+    scale, mixed = 100 if kind == "accuracy" else 1, any(measure == kind for _, measure in drawable)
     for curve, measure in drawable:
-        name, means = curve.model, 100 * curve.means[measure]
-        title = TITLES[name] + ("" if measure == "validation_accuracy" else " (on training batches)")
+        name, means = curve.model, scale * curve.means[measure].dropna()
+        epochs = f"{curve.means.index.max():,.0f} epochs"
+        where = " (on training batches)" if measure == kind else " (on validation)"
+        title = f"{TITLES[name]}, {epochs}" + (where if mixed else "")
+        share = 100 * means.index / curve.means.index.max()
         marker = MARKERS[name] if len(means) == 1 else None
-        axes.plot(means.index, means, DASHES[name], color=COLORS[name], label=title, linewidth=2, marker=marker)
-        low, high = 100 * curve.lows[measure], 100 * curve.highs[measure]
-        axes.fill_between(means.index, low, high, color=COLORS[name], alpha=0.15, linewidth=0)
-    axes.set_xlabel("epoch")
-    on_validation = all(measure == "validation_accuracy" for _, measure in drawable)
-    axes.set_ylabel("accuracy on validation (%)" if on_validation else "accuracy (%)")
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+        (line,) = axes.plot(share, means, DASHES[name], color=COLORS[name], label=title, linewidth=2, marker=marker)
+        tip(line, f"{title}: {means.iloc[-1]:.3g} at the end")
+        low, high = (scale * found[measure].reindex(means.index) for found in (curve.lows, curve.highs))
+        axes.fill_between(share, low, high, color=COLORS[name], alpha=0.15, linewidth=0)
+    axes.set_xlabel("training done (%)")
+    where = "" if mixed else " on validation"
+    axes.set_ylabel(f"accuracy{where} (%)" if kind == "accuracy" else f"cross-entropy{where} (nats)")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.1, 1.0), fontsize=9)
     return figure
 
 
@@ -43,12 +63,13 @@ def draw_accuracies(rows: Sequence[tuple[str, str, np.ndarray, tuple[float, floa
         rows: at least one: name for the look, title, accuracies (replicates,), interval; fractions.
     """
     figure, axes = make_figure(0.9 + 0.6 * len(rows))
-    for row, (name, _, values, interval) in enumerate(rows):
+    for row, (name, title, values, interval) in enumerate(rows):
         low, high = (100 * end for end in interval)
         axes.plot([low, high], [row, row], color=COLORS[name], linewidth=3, alpha=0.45, solid_capstyle="butt")
-        axes.plot(100 * values, np.full(len(values), row), "|", color="#333333", markersize=12)
+        axes.plot(100 * values, np.full(len(values), row), "|", color="black", markersize=12)
         mean = 100 * values.mean()
-        axes.plot(mean, row, MARKERS[name], color=COLORS[name], markersize=9)
+        (dot,) = axes.plot(mean, row, MARKERS[name], color=COLORS[name], markersize=9)
+        tip(dot, f"{title}: {mean:.1f} %, {low:.1f} to {high:.1f}")
         axes.annotate(f"{mean:.1f}", (mean, row), (0, 9), textcoords="offset points", ha="center", fontsize=9)
     axes.set_yticks(range(len(rows)), [title for _, title, *_ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.7)
@@ -70,7 +91,10 @@ def draw_recall(model: str, scores: Mapping[str, Scores], class_names: Sequence[
     rows = np.arange(len(order))
     axes.hlines(rows, before[order], after[order], color="#999999", linewidth=2)
     for name, values in (("baseline", before), (model, after)):
-        axes.plot(values[order], rows, MARKERS[name], color=COLORS[name], markersize=8, label=TITLES[name])
+        axes.plot([], [], MARKERS[name], color=COLORS[name], markersize=8, label=TITLES[name])
+        for row, index in zip(rows, order, strict=True):
+            (dot,) = axes.plot(values[index], row, MARKERS[name], color=COLORS[name], markersize=8)
+            tip(dot, f"{class_names[index]}: {TITLES[name]} {values[index]:.1f} %")
     axes.set_yticks(rows, [_short(class_names[index]) for index in order])
     axes.set_xlabel("recall on test (%)")
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -78,20 +102,25 @@ def draw_recall(model: str, scores: Mapping[str, Scores], class_names: Sequence[
     return figure
 
 
-def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str, model: str) -> Figure:
     """Confusion matrix in per cent of each actual class.
 
     Args:
         counts: int, shape (classes, classes); row = actual, column = predicted.
         class_names: in the order of rows and columns.
         title: above the picture.
+        model: whose colour it has.
     """
     classes = len(counts)
-    share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    sums = counts.sum(axis=1)
+    share = 100 * counts / np.maximum(sums[:, None], 1)
     named = classes <= _MAX_NAMES
     side = 2.2 + 0.28 * classes if named else WIDTH
     figure, axes = make_figure(side, side + 0.3)
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    # paler by being see-through, so that an empty cell is as dark as its page
+    color = to_rgb(COLORS[model])
+    shades = LinearSegmentedColormap.from_list("share", [(*color, 0), (*color, 1)])
+    image = axes.imshow(share, cmap=shades, vmin=0, vmax=100)
     axes.grid(visible=False)
     ticks = range(classes) if named else []
     names = [_short(name) for name in class_names] if named else []
@@ -99,8 +128,11 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str) -
     axes.set_yticks(ticks, names)
     if classes <= 20:
         for row, column in np.argwhere(np.rint(share) > 0):
-            color = "white" if share[row, column] > 55 else "#333333"
-            axes.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=color, fontsize=9)
+            letters = "white" if share[row, column] > 80 else "black"
+            text = axes.text(
+                column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=letters, fontsize=9
+            )
+            tip(text, f"{class_names[row]} taken for {class_names[column]}: {counts[row, column]} of {sums[row]}")
     axes.set_title(title)
     figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="% of the actual class")
     return figure
@@ -112,7 +144,7 @@ def draw_reliability(bins: Mapping[str, Reliability]) -> Figure:
     axes.plot([0, 100], [0, 100], color="#777777", linewidth=1, label="as it should be")
     for name, found in bins.items():
         known = found.images > 0
-        look = {"color": COLORS[name], "marker": MARKERS[name], "linestyle": DASHES.get(name, "-")}
+        look = {"color": COLORS[name], "marker": MARKERS[name], "linestyle": DASHES[name]}
         axes.plot(100 * found.confidence[known], 100 * found.accuracy[known], label=TITLES[name], **look)
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
@@ -127,7 +159,7 @@ def draw_coverage(curves: Mapping[str, Coverage], wanted: float) -> Figure:
     """Accuracy on the share of images that a model is surest of, and the accuracy that is wanted."""
     figure, axes = make_figure(4.2, 4.2)
     for name, found in curves.items():
-        look = {"color": COLORS[name], "linestyle": DASHES.get(name, "-")}
+        look = {"color": COLORS[name], "linestyle": DASHES[name]}
         # of the surest few, one wrong answer is a cliff
         shown = found.coverage >= 0.02
         axes.plot(100 * found.coverage[shown], 100 * found.accuracy[shown], label=TITLES[name], linewidth=2, **look)
@@ -140,28 +172,69 @@ def draw_coverage(curves: Mapping[str, Coverage], wanted: float) -> Figure:
     return figure
 
 
-def draw_budgets(budgets: Mapping[int, np.ndarray], baseline: np.ndarray) -> Figure:
-    """Test accuracy of the linear probe over labels per class: mean, and range over replicates.
+def draw_budgets(budgets: Mapping[str, Mapping[int, np.ndarray]]) -> Figure:
+    """Test accuracy over labels per class: mean, and range over replicates, of each model.
 
     Args:
-        budgets: labels per class → accuracies (replicates,).
-        baseline: accuracies of the baseline, which has all labels, (replicates,).
+        budgets: model → labels per class → accuracies (replicates,). The baseline's with all labels is drawn
+            through the whole picture, to see how few of them another model needs for it.
     """
-    figure, axes = make_figure(3.4)
-    labels = sorted(budgets)
-    values = 100 * np.stack([budgets[label] for label in labels])
-    means = values.mean(axis=1)
-    reach = np.maximum(np.stack([means - values.min(axis=1), values.max(axis=1) - means]), 0)
-    look = {"marker": MARKERS["probe"], "color": COLORS["probe"]}
-    axes.errorbar(labels, means, yerr=reach, capsize=3, label=TITLES["probe"], **look)
-    line = {"color": COLORS["baseline"], "linestyle": DASHES["baseline"]}
-    axes.axhline(100 * baseline.mean(), label=f"{TITLES['baseline']}, all labels", **line)
+    figure, axes = make_figure(3.6)
+    all_labels = max(label for known in budgets.values() for label in known)
+    for name, known in budgets.items():
+        labels = sorted(known)
+        lows, means, highs = (
+            100 * np.array([found(known[label]) for label in labels]) for found in (np.min, np.mean, np.max)
+        )
+        reach = np.maximum(np.stack([means - lows, highs - means]), 0)
+        look = {"color": COLORS[name], "marker": MARKERS[name], "linestyle": DASHES[name]}
+        axes.errorbar(labels, means, yerr=reach, capsize=3, label=TITLES[name], **look)
+        for label, mean in zip(labels, means, strict=True):
+            (dot,) = axes.plot(label, mean, MARKERS[name], color=COLORS[name])
+            tip(dot, f"{TITLES[name]}, {label:,} labels per class: {mean:.1f} %")
+    if all_labels in budgets.get("baseline", {}):
+        rival = 100 * budgets["baseline"][all_labels].mean()
+        axes.axhline(rival, color=COLORS["baseline"], linestyle=":", linewidth=1)
+    ticks = sorted({label for known in budgets.values() for label in known})
     axes.set_xscale("log")
-    axes.set_xticks(labels, [f"{label:g}" for label in labels])
+    axes.set_xticks(ticks, [f"{label:g}" for label in ticks])
     axes.minorticks_off()
     axes.set_xlabel("labels per class")
     axes.set_ylabel("accuracy on test (%)")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.1, 1.0), ncols=2, fontsize=9, columnspacing=1)
+    return figure
+
+
+def draw_map(points: np.ndarray, labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Images as points in a plane, a colour and a shape per class, with a ring around what is taken for another.
+
+    Args:
+        points: float, shape (N, 2).
+        labels: true classes, int, shape (N,).
+        predicted: the model's, likewise.
+        class_names: in the order of the labels.
+    """
+    named = len(class_names) <= _MAX_LEGEND
+    figure, axes = make_figure(4.6 + 0.25 * named * -(-len(class_names) // 3))
+    for label in np.unique(labels):
+        own = points[labels == label]
+        color = _CLASS_COLORS[label % len(_CLASS_COLORS)]
+        # the shape moves on faster than the colour, so that no two of 64 classes look alike
+        marker = _CLASS_MARKERS[(label + label // len(_CLASS_COLORS)) % len(_CLASS_MARKERS)]
+        (dots,) = axes.plot(*own.T, marker, color=color, markersize=4, alpha=0.8, markeredgewidth=0)
+        tip(dots, class_names[label])
+        axes.plot([], [], marker, color=color, label=_short(class_names[label]))
+    for row in np.flatnonzero(labels != predicted):
+        (ring,) = axes.plot(*points[row], "o", color="none", markeredgecolor="black", markersize=6.5)
+        tip(ring, f"{class_names[labels[row]]}, taken for {class_names[predicted[row]]}")
+    axes.plot([], [], "o", color="none", markeredgecolor="black", markersize=6.5, label="answered wrong")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    if named:
+        axes.legend(
+            frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, fontsize=9, columnspacing=1
+        )
     return figure
 
 

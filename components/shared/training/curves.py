@@ -14,11 +14,12 @@ import pandas as pd
 if TYPE_CHECKING:
     from components.shared.tracking.run import Run
 
-# probe/ keeps the curve of the linear probe that was trained beside the encoder; there, accuracy has a prefix
+# probe/ keeps the curve of the linear probe that was trained beside the encoder; there, names have a prefix
 _COLUMNS = {
     "accuracy": ("accuracy", "probe_accuracy"),
     "validation_accuracy": ("validation_accuracy", "validation_probe_accuracy", "probe_validation_accuracy"),
-    "loss": ("loss",),
+    "loss": ("probe_loss", "loss"),
+    "validation_loss": ("validation_loss", "validation_probe_loss"),
 }
 
 
@@ -65,10 +66,10 @@ class Curve:
     lows: pd.DataFrame
     highs: pd.DataFrame
 
-    def measure_to_draw(self) -> str | None:
-        """The accuracy to draw: on validation if it was measured, else in training; None if neither was."""
-        measured = (name for name in ("validation_accuracy", "accuracy") if self.means[name].notna().any())
-        return next(measured, None)
+    def measure_to_draw(self, kind: str = "accuracy") -> str | None:
+        """The accuracy or loss to draw: on validation if it was measured, else in training; None if neither."""
+        known = (name for name in (f"validation_{kind}", kind) if name in self.means)
+        return next((name for name in known if self.means[name].notna().any()), None)
 
 
 def read_curve(model: str, path: Path) -> Curve | None:
@@ -89,7 +90,7 @@ def read_curve(model: str, path: Path) -> Curve | None:
 
 
 def write_curves(path: Path, curves: Sequence[Curve]) -> None:
-    """Write the means as a tidy CSV: model, epoch, accuracy, validation_accuracy, loss; empty = not measured."""
+    """Write the means as a tidy CSV: model, epoch, and a column per measure; empty = not measured."""
     columns = ["model", "epoch", *_COLUMNS]
     tables = [curve.means.reset_index().assign(model=curve.model) for curve in curves]
     table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +31,28 @@ def labelled(data: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
     except ValueError as error:
         raise UserError(f"{data.folder / split}.labels.npy: {error}; run the ingest step again") from None
     return data.images(split), labels
+
+
+def fewer_labels(labels: np.ndarray, budgets: Sequence[int], seed: int) -> dict[int, np.ndarray]:
+    """Labels per class → which images keep theirs: for budgets that each class can fill, and the smallest class's.
+
+    Args:
+        labels: int64, shape (N,).
+        budgets: numbers of labels per class.
+        seed: with the budget, it decides which; so that probe and baseline are given the same ones.
+    """
+    smallest = int(np.unique(labels, return_counts=True)[1].min())
+    return {
+        budget: _subset(labels, budget, seed)
+        for budget in sorted({known for known in budgets if known <= smallest} | {smallest})
+    }
+
+
+def _subset(labels: np.ndarray, budget: int, seed: int) -> np.ndarray:
+    """Rows of `budget` images of each class."""
+    rng = np.random.default_rng((seed, budget))
+    chosen = [rng.choice(np.flatnonzero(labels == c), budget, replace=False) for c in np.unique(labels)]
+    return np.sort(np.concatenate(chosen))
 
 
 def network(options: EncoderOptions, data: Dataset) -> Callable[[], keras.Model]:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from components.shared.artifacts import LABEL_SUSPECTS, Dataset, Result, read_record, save_predictions
+from components.shared.artifacts import FEATURES, LABEL_SUSPECTS, Dataset, Result, read_record, save_predictions
 from components.shared.errors import UserError
 from components.shared.evaluation.calibration import rescale
 from components.shared.params.schema import Params
@@ -17,7 +17,7 @@ from components.shared.plots.probe import nearest_rows, suspect_rows
 from components.shared.progress import Progress
 from components.shared.step import Work
 from components.shared.training.choice import Chosen, calibrate, validation_metrics
-from components.shared.training.inputs import labelled
+from components.shared.training.inputs import fewer_labels, labelled
 from models.classifier import predict, softmax_head
 from models.knn import knn_probabilities
 from models.label_errors import FEWEST, find_suspects
@@ -25,6 +25,8 @@ from models.probes import LinearProbe, fit_probe
 
 Features = dict[str, np.ndarray]
 SUSPECTS_DRAWN = 10
+# a map of more is a blot
+FEATURES_KEPT = 1000
 
 
 class Probing:
@@ -76,7 +78,8 @@ class Probing:
         draw_rows(rows, titles=titles).savefig(out / "neighbours.png", dpi=100)
         self.work.run.file(out / "neighbours.png", "pictures")
         suspects = self._save_suspects()
-        for name in ("classifier.keras", "predictions.npz", "budgets.npz", "curves.csv", LABEL_SUSPECTS):
+        self._save_features()
+        for name in ("classifier.keras", "predictions.npz", "budgets.npz", FEATURES, "curves.csv", LABEL_SUSPECTS):
             self.work.run.file(out / name)
         pretraining = read_record(self.encoder, Result)
         return self.work.finish(
@@ -110,15 +113,20 @@ class Probing:
 
         Budgets beyond the labels there are, are left out. The penalty is that of all labels.
         """
-        smallest = int(np.unique(self.known_labels, return_counts=True)[1].min())
-        budgets = sorted({b for b in self.options.label_budgets if b <= smallest} | {smallest})
-        subsets = [_subset(self.known_labels, budget, self.seed) for budget in budgets]
-        answers = [self._fit(rows).probabilities(self.features["test"]).argmax(axis=1) for rows in subsets]
+        budgets = fewer_labels(self.known_labels, self.options.label_budgets, self.seed)
+        answers = [self._fit(rows).probabilities(self.features["test"]).argmax(axis=1) for rows in budgets.values()]
         np.savez_compressed(
             self.work.out / "budgets.npz",
-            labels_per_class=np.array(budgets, np.int64),
+            labels_per_class=np.array(list(budgets), np.int64),
             predicted=np.stack(answers)[:, None].astype(np.int32),
             knn_predicted=self._knn("test")[None].astype(np.int32),
+        )
+
+    def _save_features(self) -> None:
+        """Features of some test images, evenly spaced, to be drawn where the test set is opened."""
+        rows = np.unique(np.linspace(0, len(self.labels["test"]) - 1, FEATURES_KEPT).astype(np.int64))
+        np.savez_compressed(
+            self.work.out / FEATURES, rows=rows, features=self.features["test"][rows].astype(np.float16)
         )
 
     def _save_suspects(self) -> int:
@@ -168,8 +176,11 @@ class Probing:
         return float((self._knn("validation") == self.labels["validation"]).mean())
 
     def _write_curves(self) -> None:
-        """The online probe's accuracy during pretraining, for the plot that compares all trainings."""
-        columns = ["epoch", "probe_accuracy", "validation_probe_accuracy"]
+        """The online probe's accuracy and loss during pretraining, for the plots that compare all trainings."""
+        columns = [
+            "epoch",
+            *(f"{split}probe_{kind}" for kind in ("accuracy", "loss") for split in ("", "validation_")),
+        ]
         path = self.encoder / "curves.csv"
         try:
             rows = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -177,10 +188,3 @@ class Probing:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{path}: can't be read: {reason}; run the pretrain step again") from None
         rows.reindex(columns=columns, fill_value="").to_csv(self.work.out / "curves.csv", index=False)
-
-
-def _subset(labels: np.ndarray, budget: int, seed: int) -> np.ndarray:
-    """Rows of `budget` images of each class."""
-    rng = np.random.default_rng((seed, budget))
-    chosen = [rng.choice(np.flatnonzero(labels == c), budget, replace=False) for c in np.unique(labels)]
-    return np.sort(np.concatenate(chosen))

@@ -409,7 +409,8 @@ def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params
     common = {"refit": refit, "held_out": held_out.name}
     chosen = {side: search.chosen(side) for side in SIDES}
     for side, point in chosen.items():
-        choice = Choice(recipe=search.recipe(point), capped=search.capped(side), **common)
+        budgets = params.probe.label_budgets if side == "baseline" else ()
+        choice = Choice(recipe=search.recipe(point), capped=search.capped(side), budgets=budgets, **common)
         write_choice(work.out, side, choice, search.answers(side), held_out.labels)
     write_choice(work.out, "probe", Choice(l2=probed.l2, **common), probed.probabilities, held_out.labels)
     for path in sorted(work.out.iterdir()):

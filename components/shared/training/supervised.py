@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from components.shared.step import Work
 from components.shared.training.choice import Chosen, calibrate, validation_metrics
 from components.shared.training.curves import Curves
 from components.shared.training.devices import on_devices
-from components.shared.training.inputs import labelled, network
+from components.shared.training.inputs import fewer_labels, labelled, network
 from models.classifier import Recipe, SupervisedTrainer, predict
 
 
@@ -25,8 +26,8 @@ def train_supervised(
 ) -> Result:
     """Train one replicate as the search chose, and once more as published where the options say how.
 
-    Writes `classifier.keras`, `predictions.npz`, `curves.csv`, the record, and `published.npz`: the answers of the
-    published training on test.
+    Writes `classifier.keras`, `predictions.npz`, `curves.csv`, the record, and, where they are asked for,
+    `budgets.npz` (answers on test with fewer labels) and `published.npz` (those of the published training).
 
     Args:
         data: the dataset.
@@ -80,6 +81,9 @@ class _Training:
         save_predictions(out / "predictions.npz", splits)
         self.curves.write(out / "curves.csv")
         files = ["classifier.keras", "predictions.npz", "curves.csv"]
+        if self.chosen.choice.budgets:
+            self._train_with_fewer(trainer, recipe, train, splits["test"][0])
+            files.append("budgets.npz")
         if self.params.supervised.published is not None:
             self._train_published(self.params.supervised.published, train)
             files.append("published.npz")
@@ -139,6 +143,45 @@ class _Training:
             ) from None
         progress.close()
         return steps
+
+    def _train_with_fewer(
+        self, trainer: SupervisedTrainer, recipe: Recipe, train: tuple[np.ndarray, np.ndarray], answers: np.ndarray
+    ) -> None:
+        """Answers on test with fewer labels, to be drawn beside the probe's; they decide nothing.
+
+        Each is the same training, with as many passes, on the images whose labels the probe is left too. Only up to
+        half of the labels: what lies closer to all of them costs most and tells least.
+
+        Args:
+            trainer: as compiled for the training with all labels.
+            recipe: of that training.
+            train: its images and labels.
+            answers: its probabilities on test, (1, N, classes).
+        """
+        images, labels = train
+        budgets = fewer_labels(labels, self.chosen.choice.budgets, self.seed)
+        most = max(budgets)
+        predicted = {}
+        for budget in (known for known in budgets if 2 * known <= most):
+            own = budgets[budget]
+            # repeated to fill a batch, so that nothing is compiled anew
+            rows = np.tile(own, -(-recipe.batch_size // len(own)))
+            alike = replace(recipe, epochs=max(1, round(recipe.epochs * len(own) / len(rows))))
+            try:
+                trainer.fit(
+                    alike, self.seed, (images[rows], labels[rows]), self.pretrained,
+                    class_weight=self.params.supervised.class_weight,
+                )  # fmt: skip
+                predicted[budget] = predict(trainer.deployable(), self.data.images("test")).argmax(axis=1)
+            except FloatingPointError:
+                # no answer is right
+                predicted[budget] = np.full(len(answers[0]), -1)
+        predicted[most] = answers[0].argmax(axis=1)
+        np.savez_compressed(
+            self.work.out / "budgets.npz",
+            labels_per_class=np.array(list(predicted), np.int64),
+            predicted=np.stack(list(predicted.values()))[:, None].astype(np.int32),
+        )
 
     def _train_published(self, recipe: Recipe, train: tuple[np.ndarray, np.ndarray]) -> None:
         trainer = self._trainer(recipe)

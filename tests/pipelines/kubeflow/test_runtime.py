@@ -254,6 +254,19 @@ def test_the_confusion_matrix_has_a_row_for_every_class(tmp_path):
     assert pages.confusion_counts(path, ["a"]) == (["a"], [])
 
 
+def test_the_report_is_shown_as_a_page_and_as_markdown_without_files(trained, shown):
+    page, text = shown("report"), shown("text")
+    pages.show("evaluate", Path(trained["evaluation"]), [Path(trained["dataset"])], page=page, text=text)
+    assert Path(page.path).read_text() == (trained["evaluation"] / "report.html").read_text()
+    written = Path(text.path).read_text()
+    assert (
+        written.startswith("# Evaluation of tiny\n")
+        and "## The models" in written
+        and "## The same again" in written
+    )
+    assert "![" not in written
+
+
 def test_a_refusal_is_told_with_its_reasons(trained, shown, capsys):
     page = shown("outcome")
     runtime.refuse(Artifact(trained["evaluation"]), page)
