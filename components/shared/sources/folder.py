@@ -110,6 +110,7 @@ class Folder(Source):
             self._size,
             self.bits,
             self._limits,
+            self.channels,
         )
 
     def digest(self) -> str:
