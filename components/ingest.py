@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -46,12 +47,12 @@ def ingest(out: Path, params: Params) -> Manifest:
     """Read a source of images, split it, and write it as arrays.
 
     Args:
-        out: output folder `dataset/`: `<split>.images.npy` (uint8, N×H×W×3, RGB) and `<split>.labels.npy` (int64,
-            −1 = unlabelled) for unlabelled, train, validation and test, `files.parquet` (a row for each image:
-            split, row, label, path, width, height, mode, bits, bytes, digest, group; see `Picture`),
-            `near_copies.parquet` (what is there twice and what became of it; see `overlap_table`),
-            `left_out.parquet` (files of the source that are in no split; see `LeftOut`) and `manifest.json`. A
-            split that the source does not have and that is not cut from another one is empty.
+        out: output folder `dataset/`: `<split>.images.npy` (uint8, N×H×W×C: grey, RGB or four channels) and
+            `<split>.labels.npy` (int64, −1 = unlabelled) for unlabelled, train, validation and test,
+            `files.parquet` (a row for each image: split, row, label, path, width, height, mode, bits, bytes,
+            digest, group; see `Picture`), `near_copies.parquet` (what is there twice and what became of it; see
+            `overlap_table`), `left_out.parquet` (files of the source that are in no split; see `LeftOut`) and
+            `manifest.json`. A split that the source does not have and that is not cut from another one is empty.
         params: the section `data`; see `components.shared.sources.splitting` for how labels and splits interact.
 
     Returns:
@@ -74,7 +75,8 @@ def ingest(out: Path, params: Params) -> Manifest:
         describe_source(source)
         with working("ingest", out, params, {}, data.name) as work:
             left_out = LeftOut(source, data)
-            with room_for(work.out, out, sum(map(len, labels.values())), len(labels["train"]), data.image_size):
+            length = data.channels * data.image_size**2
+            with room_for(work.out, out, sum(map(len, labels.values())), len(labels["train"]), length):
                 files, overlap = _write_images(work.out, source, labels, data, left_out)
                 files.to_parquet(work.out / FILES, index=False)
                 overlap.to_parquet(work.out / NEAR_COPIES, index=False)
@@ -108,6 +110,7 @@ def ingest(out: Path, params: Params) -> Manifest:
                 left_out=left_out.counts(),
                 bad_images=len(left_out.bad),
                 grey_bits=source.bits,
+                channels=data.channels,
             )
             work.record(manifest)
             dataset = Dataset(work.out)
@@ -120,8 +123,8 @@ def ingest(out: Path, params: Params) -> Manifest:
             work.run.file(work.out / LEFT_OUT_FILES)
     _tell(overlap, out)
     left_out.tell(out / LEFT_OUT_FILES)
-    counts, size = ", ".join(f"{manifest.counts[split]:,} {split}" for split in SPLITS), data.image_size
-    print(f"{out}: {counts} images of {len(manifest.class_names)} classes, {size}×{size} pixels", flush=True)
+    counts = ", ".join(f"{manifest.counts[split]:,} {split}" for split in SPLITS)
+    print(f"{out}: {counts} images of {len(manifest.class_names)} classes, {manifest.pixels}", flush=True)
     return manifest
 
 
@@ -178,31 +181,32 @@ def _write_images(
     Returns:
         What `files.parquet` tells, sorted by split and row, and what `near_copies.parquet` does.
     """
-    size = data.image_size
+    shape = (data.image_size, data.image_size, data.channels)
+    length = math.prod(shape)
     with ExitStack() as stack:
         # not memory maps: with these the process stays small, and a full disk is an error instead of a crash
         files = [stack.enter_context((folder / f"{split}.images.npy").open("w+b")) for split in SPLITS]
-        start = len(_head(0, size))
+        start = len(_head(0, shape))
         files[SPLITS.index("train")].write(bytes(start))
         queue = stack.enter_context(tempfile.TemporaryFile(dir=folder))
         places = dict(zip(SPLITS, ((file, start) for file in files), strict=True)) | {"train": (queue, 0)}
         about, labels = _read_images(source, given, places, left_out)
         if grey_range([row[ABOUT.index("bits")] for row in about], source):
             about, labels = _read_images(source, given, places, left_out)
-        images = {split: StoredImages(*places[split], (size, size, 3), len(labels[split])) for split in SPLITS}
+        images = {split: StoredImages(*places[split], shape, len(labels[split])) for split in SPLITS}
         goes, pairs = plan(images, labels, pd.DataFrame(about, columns=ABOUT), source.class_names, data)
         for split in ("unlabelled", "validation"):
-            remove_images(*places[split], 3 * size**2, goes[split] == LEFT_OUT)
+            remove_images(*places[split], length, goes[split] == LEFT_OUT)
         queue.seek(0)
         for destination in goes["train"]:
-            content = queue.read(3 * size**2)
+            content = queue.read(length)
             if destination != LEFT_OUT:
                 files[destination].write(content)
         counts = np.bincount(np.concatenate(list(goes.values())), minlength=len(SPLITS))
         for file, count in zip(files, counts, strict=False):
             # as long as the first one: NumPy leaves room for any number of images
             file.seek(0)
-            file.write(_head(int(count), size))
+            file.write(_head(int(count), shape))
     own, where = (np.concatenate([of[split] for split in SPLITS]) for of in (labels, goes))
     table = _table(about, own, where)
     kept = table[table["split"] != REMOVED].reset_index(drop=True)
@@ -229,7 +233,7 @@ def _read_images(
             file.write(bytes(start))
             for index, found in enumerate(source.images(split)):
                 if isinstance(found, Picture):
-                    file.write(np.ascontiguousarray(found.pixels))
+                    file.write(np.ascontiguousarray(found.pixels).data)
                     about.append(tuple(getattr(found, name) for name in ABOUT))
                 else:
                     kept[split][index] = False
@@ -243,11 +247,11 @@ def _read_images(
     return about, readable
 
 
-def _head(count: int, size: int) -> bytes:
-    """The beginning of a file that holds an array uint8 (count, size, size, 3); the pixels follow."""
+def _head(count: int, shape: tuple[int, int, int]) -> bytes:
+    """The beginning of a file that holds an array uint8 (count, *shape); the pixels follow."""
     head = io.BytesIO()
-    shape = (count, size, size, 3)
-    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    about = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+    np.lib.format.write_array_header_1_0(head, about)
     return head.getvalue()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.shared.artifacts import Dataset, Result, require_writable
 from components.shared.errors import UserError
-from components.shared.params.schema import Params
+from components.shared.params.schema import Params, check_colors
 from components.shared.step import command_line, working
 from components.shared.training.backend import start_backend
 from components.shared.training.checkpoints import FOLDER
@@ -32,9 +32,9 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
         The record that is written to `result.json`.
 
     Raises:
-        UserError: `checkpoints` can't be written, the images do not suit the encoder, there are fewer than two, or
-            no labels for a method that learns from them, the devices can't be used, `encoder.weights` names no
-            start for this encoder, or the loss is no number.
+        UserError: `checkpoints` can't be written, the images do not suit encoder or augmentation, there are fewer
+            than two, or no labels for a method that learns from them, the devices can't be used, `encoder.weights`
+            names no start for this encoder, or the loss is no number.
     """
     start_backend()
     # imported here: Keras, only now that its announcements are muted
@@ -44,6 +44,7 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
     from models import methods
 
     data = Dataset(dataset)
+    check_colors(params, data.manifest.channels)
     require_writable(checkpoints, "the state of the training")
     images = sum(data.manifest.counts.get(split, 0) for split in PARTS)
     if images < 2:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from components.shared.artifacts import Dataset, Result
-from components.shared.params.schema import Params
+from components.shared.params.schema import Params, check_colors
 from components.shared.step import command_line, working
 from components.shared.training.backend import start_backend
 
@@ -32,7 +32,8 @@ def search(dataset: Path, encoder: Path, out: Path, params: Params, seed: int) -
         The record that is written to `result.json`.
 
     Raises:
-        UserError: an input is not finished or about another dataset, or the loss of a side is never a number.
+        UserError: an input is not finished or about another dataset, the images do not suit an augmentation, or the
+            loss of a side is never a number.
     """
     start_backend()
     # imported here: Keras, only now that its announcements are muted
@@ -40,6 +41,7 @@ def search(dataset: Path, encoder: Path, out: Path, params: Params, seed: int) -
     from components.shared.training.search import run_search
 
     data = Dataset(dataset)
+    check_colors(params, data.manifest.channels)
     pretrained = load_encoder(encoder, data, params.encoder)
     inputs = {"dataset": dataset, "encoder": encoder}
     with working("search", out, params, inputs, data.manifest.name, seed) as work:

@@ -16,7 +16,7 @@ class Batches(keras.utils.PyDataset):
     not divide, each of two parts is at most one image off its share.
 
     Args:
-        parts: pairs of (images uint8 (N, H, W, 3), labels int64 (N,)), memory-mapped or not, taken as one set.
+        parts: pairs of (images uint8 (N, H, W, C), labels int64 (N,)), memory-mapped or not, taken as one set.
         batch_size: rows per batch; the last, smaller batch of an epoch is left out unless it is the only one.
         seed: with the epoch's number it decides the order.
         passes: how often an epoch goes through the images. With few images the work around an epoch (metrics,

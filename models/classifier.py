@@ -83,7 +83,7 @@ class Classifier(keras.Model):
         self.built = True
 
     def call(self, images, training=False):
-        """Logits, float32 (N, classes), of uint8 images (N, H, W, 3); augmented when training."""
+        """Logits, float32 (N, classes), of uint8 images (N, H, W, C); augmented when training."""
         pixels = augment(images, self.policy, self.seed_generator) if training else scale(images)
         x = ops.cast(self.encoder(pixels, training=training and not self.frozen), "float32")
         x = self._drop(x, training)
@@ -253,7 +253,7 @@ class SupervisedTrainer:
         Args:
             recipe: how; its augmentation and optimiser are those that were compiled.
             seed: decides the initial weights, the order of the images, the augmentation and the dropout.
-            train: images uint8 (N, H, W, 3) and labels int64 (N,).
+            train: images uint8 (N, H, W, C) and labels int64 (N,).
             pretrained: weights of the encoder to start from, or None for random ones.
             validation: measured after each epoch, likewise; it changes nothing.
             on_epoch: called with the number of epochs done and the last one's numbers; some 25 times at most.

@@ -69,6 +69,7 @@ class Manifest(Record):
     maps each array's and each table's file to its SHA-256. `left_out` counts by kind the files of the
     source that are not in the dataset, which `left_out.parquet` lists; `bad_images` says how many of them are
     images that can't be read, and `grey_bits` what range the values of 16-bit grey images were taken to have.
+    `channels` are those of each image: 1 grey, 3 RGB, 4 as stored.
     """
 
     name: str
@@ -87,11 +88,18 @@ class Manifest(Record):
     left_out: dict[str, int] = {}
     bad_images: int = 0
     grey_bits: int | None = None
+    channels: Literal[1, 3, 4] = 3
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of each image."""
-        return self.image_size, self.image_size, 3
+        return self.image_size, self.image_size, self.channels
+
+    @property
+    def pixels(self) -> str:
+        """Size and, where they are not RGB, channels of each image, for people."""
+        kind = {1: ", grey", 3: "", 4: ", 4 channels"}[self.channels]
+        return f"{self.image_size}×{self.image_size} pixels{kind}"
 
 
 class Result(Record):
@@ -274,7 +282,7 @@ class Dataset:
             )
 
     def images(self, split: str) -> np.ndarray:
-        """Images of a split: uint8, shape (N, H, W, 3), memory-mapped and read-only."""
+        """Images of a split: uint8, shape (N, H, W, C), memory-mapped and read-only."""
         images = self._load(f"{split}.images.npy", mmap_mode="r")
         shape = self.manifest.image_shape
         if images.dtype != np.uint8 or images.shape[1:] != shape:

@@ -15,17 +15,23 @@ from keras import ops
 from models.augmentation import color, spatial
 from models.options import options, within
 
+# what changes the colours of RGB, and means nothing for other images
+COLORS = ("saturation", "hue", "grey_probability", "affine_jitter")
+
 
 @options
 class Augmentation:
     """What may happen to an image: crop, mirror, rotation, jitter, colour affine, grey, blur, in this order.
+
+    Saturation, hue, grey and `affine_jitter` are for RGB only.
 
     Args:
         crop_area: range of the crop's area as a fraction of the image, within (0, 1]; resized back.
         crop_ratio: range of the crop's width over height, drawn log-uniformly; of `resized` crops only.
         flip: mirror left to right with probability 1/2.
         brightness: factor drawn from [1 − b, 1 + b].
-        contrast: factor drawn from [1 − c, 1 + c], about the image's mean grey.
+        contrast: factor drawn from [1 − c, 1 + c], about the image's mean grey: of images that are not RGB the mean
+            of all channels.
         saturation: factor drawn from [1 − s, 1 + s], about each pixel's grey.
         hue: rotation drawn from [−h, h] turns; 0.5 is any hue.
         jitter_probability: of brightness, contrast, saturation and hue together.
@@ -37,7 +43,7 @@ class Augmentation:
             from [√a, √b] of the image for the area's range [a, b], and moves the crop from the image's centre by
             up to ±(1 − √a)/2 of the image each way; what lies beyond the border is reflected.
         rotation: angle drawn from [−r, r] turns, about the centre; what lies beyond the border is reflected.
-        affine_brightness: colour affine: factor drawn from [1 − b, 1 + b], the same for the three colours …
+        affine_brightness: colour affine: factor drawn from [1 − b, 1 + b], the same for all channels …
         affine_jitter: … plus a 3×3 matrix drawn from [−j, j] that mixes them.
 
     Sources: Chen et al. 2020, arXiv:2002.05709, appendix A; translated crop and colour affine: Béres,
@@ -70,6 +76,16 @@ class Augmentation:
         if self.blur_kernel is not None and self.blur_kernel % 2 == 0:
             raise ValueError(f"blur_kernel = {self.blur_kernel}: must be odd, to have a pixel in its middle")
 
+    def require_channels(self, channels: int) -> None:
+        """Check that images of so many channels can be changed so.
+
+        Raises:
+            ValueError: a change of colour is on, and they are not RGB; it is named.
+        """
+        for name in COLORS if channels != 3 else ():
+            if value := getattr(self, name):
+                raise ValueError(f"{name} = {value}: changes the colours of RGB, which these images are not")
+
     @property
     def jitters(self) -> bool:
         """Whether any colour jitter is on."""
@@ -85,12 +101,15 @@ def augment(images, policy: Augmentation, seed):
     """Augment a batch.
 
     Args:
-        images: uint8 in [0, 255], shape (N, H, W, 3).
+        images: uint8 in [0, 255], shape (N, H, W, C).
         policy: what may happen.
         seed: a `keras.random.SeedGenerator`.
 
     Returns:
-        Float32 in [0, 1], shape (N, H, W, 3).
+        Float32 in [0, 1], shape (N, H, W, C).
+
+    Raises:
+        ValueError: a change of colour is on, and the images are not RGB.
     """
     return apply(scale(images), policy, draw(ops.shape(images)[0], policy, seed))
 
@@ -163,7 +182,9 @@ def _draw_translated(policy, uniform):
 
 
 def apply(images, policy: Augmentation, draws: dict):
-    """Apply drawn numbers to float images in [0, 1]; the result is in [0, 1] again."""
+    """Apply drawn numbers to float images in [0, 1]; the result is in [0, 1] again. Raises as `augment`."""
+    is_rgb = images.shape[-1] == 3
+    policy.require_channels(images.shape[-1])
     box, mirror = (draws["height"], draws["width"]), draws.get("mirror")
     if policy.crop == "translated":
         images = spatial.translate_and_zoom(images, draws["down"], draws["right"], *box, mirror)
@@ -174,12 +195,15 @@ def apply(images, policy: Augmentation, draws: dict):
     if policy.jitters:
         jittered = color.adjust_brightness(images, draws["brightness"])
         jittered = color.adjust_contrast(jittered, draws["contrast"])
-        jittered = color.adjust_saturation(jittered, draws["saturation"])
+        if is_rgb:
+            jittered = color.adjust_saturation(jittered, draws["saturation"])
         if policy.hue:
             jittered = color.rotate_hue(jittered, draws["hue"])
         images = _choose(draws["jitter"], jittered, images)
-    if policy.mixes:
+    if policy.mixes and is_rgb:
         images = color.mix_colors(images, draws["affine_scale"], draws["affine_jitter"])
+    elif policy.mixes:
+        images = color.adjust_brightness(images, draws["affine_scale"])
     if policy.grey_probability:
         images = _choose(draws["grey"], color.drop_color(images), images)
     if policy.blur_probability:

@@ -67,6 +67,9 @@ def drop_color(images):
 
 
 def _grey(images):
+    """Of RGB its luminance, of other images the mean of the channels: (N, H, W, 1)."""
+    if images.shape[-1] != 3:
+        return ops.mean(images, axis=-1, keepdims=True)
     return ops.sum(images * ops.convert_to_tensor(np.array(GREY, "float32")), axis=-1, keepdims=True)
 
 

@@ -11,12 +11,12 @@ def crop_and_resize(images, top, left, height, width, mirror=None):
     """Cut one box from each image and stretch it to the image's size, bilinearly, with pixel centres at half steps.
 
     Args:
-        images: float, shape (N, H, W, 3).
+        images: float, shape (N, H, W, C).
         top, left, height, width: the boxes as fractions of the image, shape (N,).
         mirror: 1 to flip left to right, else 0, shape (N,), or None.
 
     Returns:
-        Float32, shape (N, H, W, 3).
+        Float32, shape (N, H, W, C).
     """
     rows = _interpolation(images.shape[1], top, height)
     columns = _interpolation(images.shape[2], *_mirrored(left, width, mirror))
@@ -30,13 +30,13 @@ def translate_and_zoom(images, down, right, height, width, mirror=None):
     bilinearly, and what the shift brings in is reflected at the border.
 
     Args:
-        images: float, shape (N, H, W, 3).
+        images: float, shape (N, H, W, C).
         down, right: the shift as a fraction of the image, shape (N,).
         height, width: the box as fractions of the image, shape (N,).
         mirror: 1 to flip left to right at last, else 0, shape (N,), or None.
 
     Returns:
-        Float32, shape (N, H, W, 3).
+        Float32, shape (N, H, W, C).
     """
     high, wide = images.shape[1], images.shape[2]
     one = ops.ones_like(down)
@@ -65,13 +65,13 @@ def gaussian_blur(images, sigma, kernel=None):
     """Blur each image with its own standard deviation.
 
     Args:
-        images: float, shape (N, H, W, 3).
+        images: float, shape (N, H, W, C).
         sigma: pixels, shape (N,).
         kernel: pixels to which the Gaussian is cut, odd, or None. Weights that remain within it and within the
             image are rescaled to a sum of 1.
 
     Returns:
-        Float32, shape (N, H, W, 3).
+        Float32, shape (N, H, W, C).
     """
     rows, columns = (_gaussian(size, sigma, kernel) for size in images.shape[1:3])
     return _separable(images, rows, columns)
@@ -103,9 +103,9 @@ def _reflected(position, size):
 
 
 def _sample(images, rows, columns):
-    """Bilinear samples of each image at positions within it, in pixels: (N, H, W) → (N, H, W, 3)."""
+    """Bilinear samples of each image at positions within it, in pixels: (N, H, W) → (N, H, W, C)."""
     high, wide = images.shape[1], images.shape[2]
-    pixels = ops.reshape(images, (-1, 3))
+    pixels = ops.reshape(images, (-1, images.shape[3]))
     first = ops.arange(ops.shape(images)[0])[:, None, None] * (high * wide)
     top, left = ops.floor(rows), ops.floor(columns)
     down, across = (rows - top)[..., None], (columns - left)[..., None]
@@ -131,9 +131,9 @@ def _gaussian(size, sigma, kernel=None):
 
 def _separable(images, rows, columns):
     """Mix rows, then columns, by each image's own matrices: matrix products are what accelerators do best."""
-    height, width = images.shape[1], images.shape[2]
-    mixed = ops.matmul(rows, ops.reshape(images, (-1, height, width * 3)))
-    mixed = ops.reshape(mixed, (-1, height, width, 3))
-    mixed = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, width, height * 3))
-    mixed = ops.reshape(ops.matmul(columns, mixed), (-1, width, height, 3))
+    height, width, channels = images.shape[1:]
+    mixed = ops.matmul(rows, ops.reshape(images, (-1, height, width * channels)))
+    mixed = ops.reshape(mixed, (-1, height, width, channels))
+    mixed = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, width, height * channels))
+    mixed = ops.reshape(ops.matmul(columns, mixed), (-1, width, height, channels))
     return ops.transpose(mixed, (0, 2, 1, 3))

@@ -27,7 +27,9 @@ def options_type(name: str) -> type[EncoderOptions]:
     return found
 
 
-def build(options: EncoderOptions, image_size: int, statistics: PixelStatistics | None = None) -> keras.Model:
+def build(
+    options: EncoderOptions, image_size: int, statistics: PixelStatistics | None = None, channels: int = 3
+) -> keras.Model:
     """Build an encoder with fresh weights.
 
     Args:
@@ -35,14 +37,15 @@ def build(options: EncoderOptions, image_size: int, statistics: PixelStatistics 
         image_size: height and width of the images, pixels.
         statistics: of the training images (`models.encoders.shared.normalization.pixel_statistics`), where the
             normalisation asks for them. They are no weights: who copies weights builds with the same statistics.
+        channels: of the images.
 
     Returns:
-        A model from float images in [0, 1], shape (N, image_size, image_size, 3), to features, shape (N, D).
+        A model from float images in [0, 1], shape (N, image_size, image_size, channels), to features, shape (N, D).
 
     Raises:
         ValueError: the name is unknown, the image is too small for the network, or the statistics are missing.
     """
-    return normalized(_module(options.name).build(options, image_size), options.normalization, statistics)
+    return normalized(_module(options.name).build(options, image_size, channels), options.normalization, statistics)
 
 
 def deployable(encoder: keras.Model, head: keras.Model | None = None) -> keras.Model:
@@ -53,11 +56,11 @@ def deployable(encoder: keras.Model, head: keras.Model | None = None) -> keras.M
         head: optional model from features to class probabilities.
 
     Returns:
-        A model from uint8 images, shape (N, H, W, 3), any size, to features or class probabilities in float32. An
+        A model from uint8 images, shape (N, H, W, C), any size, to features or class probabilities in float32. An
         image of another shape counts by its centre square, resized; one of the encoder's size is left as it is.
     """
-    size = encoder.input_shape[1]
-    images = keras.Input((None, None, 3), dtype="uint8", name="images")
+    _, size, _, channels = encoder.input_shape
+    images = keras.Input((None, None, channels), dtype="uint8", name="images")
     pixels = keras.layers.Rescaling(1 / 255, name="scale")(images)
     # the centre square, bicubic without aliasing: what the images of the dataset went through
     resize = keras.layers.Resizing(

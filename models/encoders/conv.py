@@ -19,15 +19,17 @@ class Options(EncoderOptions):
     width: int = within(ge=4, le=1024)
 
 
-def build(options: Options, image_size: int) -> keras.Model:
+def build(options: Options, image_size: int, channels: int = 3) -> keras.Model:
     """Four 3×3 convolutions with stride 2, then one dense layer, all with ReLU.
 
     Args:
         options: the width.
         image_size: pixels, at least 31 (four unpadded strides leave one pixel).
+        channels: of the images.
 
     Returns:
-        A model from (N, image_size, image_size, 3) to (N, width). 856,064 weights at 96 pixels and width 128.
+        A model from (N, image_size, image_size, channels) to (N, width). 856,064 weights at 96 pixels, RGB and
+            width 128.
 
     Raises:
         ValueError: the image is smaller than 31 pixels.
@@ -38,7 +40,7 @@ def build(options: Options, image_size: int) -> keras.Model:
         raise ValueError(f"the conv encoder needs images of at least 31 pixels, not {image_size}; use resnet18")
     return keras.Sequential(
         [
-            keras.Input((image_size, image_size, 3)),
+            keras.Input((image_size, image_size, channels)),
             *(layers.Conv2D(options.width, 3, strides=2, activation="relu") for _ in range(4)),
             layers.Flatten(),
             layers.Dense(options.width, activation="relu"),

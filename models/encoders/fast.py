@@ -19,7 +19,7 @@ class Options(EncoderOptions):
     width: int = within(ge=4, le=512)
 
 
-def build(options: Options, image_size: int) -> keras.Model:
+def build(options: Options, image_size: int, channels: int = 3) -> keras.Model:
     """A 2×2 convolution, five 3×3 convolutions with batch normalisation and GELU, three poolings, a global average.
 
     Each side is halved by a pooling right after the first convolution of a stage, where the work is.
@@ -27,9 +27,11 @@ def build(options: Options, image_size: int) -> keras.Model:
     Args:
         options: the width.
         image_size: pixels, at least 9, so that each pooling has something to pool.
+        channels: of the images.
 
     Returns:
-        A model from (N, image_size, image_size, 3) to (N, 3 · width). 448,248 weights at width 48, of any size.
+        A model from (N, image_size, image_size, channels) to (N, 3 · width). 448,248 weights at width 48
+            and RGB, of any size.
 
     Raises:
         ValueError: the image is smaller than 9 pixels.
@@ -42,7 +44,7 @@ def build(options: Options, image_size: int) -> keras.Model:
     width = options.width
     return keras.Sequential(
         [
-            keras.Input((image_size, image_size, 3)),
+            keras.Input((image_size, image_size, channels)),
             layers.Conv2D(max(1, width // 2), 2, activation="gelu"),
             *_convolution(width, pool=True),
             *_convolution(2 * width, pool=True),

@@ -18,6 +18,6 @@ class Options(ResidualOptions):
     name: Literal["resnet34"]
 
 
-def build(options: Options, image_size: int) -> keras.Model:
+def build(options: Options, image_size: int, channels: int = 3) -> keras.Model:
     """The network, without normalisation of the images."""
-    return residual(options, image_size, (3, 4, 6, 3), basic)
+    return residual(options, image_size, channels, (3, 4, 6, 3), basic)

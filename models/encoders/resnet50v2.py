@@ -18,7 +18,7 @@ class Options(ResidualOptions):
     name: Literal["resnet50v2"]
 
 
-def build(options: Options, image_size: int) -> keras.Model:
+def build(options: Options, image_size: int, channels: int = 3) -> keras.Model:
     """ResNet-50 V2: bottleneck blocks 3, 4, 6, 3; features are the mean of the last block, 2,048 wide.
 
     With the large stem it is `keras.applications.ResNet50V2` without its classifier, weight by weight: the stride
@@ -28,10 +28,11 @@ def build(options: Options, image_size: int) -> keras.Model:
     Args:
         options: the stem.
         image_size: pixels.
+        channels: of the images.
 
     Source: He et al. 2016, arXiv:1603.05027, figure 4e.
     """
-    images = keras.Input((image_size, image_size, 3))
+    images = keras.Input((image_size, image_size, channels))
     if small_stem(options.stem, image_size):
         x = layers.Conv2D(64, 3, padding="same")(images)
     else:

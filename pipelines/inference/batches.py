@@ -68,7 +68,7 @@ def apply(model: ReadyModel, images: Images, progress: Progress | None = None) -
         UserError: an answer is not a number.
     """
     length = max(1, min(_LARGEST_BATCH, _BATCH_PIXELS // model.size**2, len(images)))
-    reading = images.read(model.size)
+    reading = images.read(model.size, model.channels)
     while batch := list(islice(reading, length)):
         read = [(name, image) for name, image in batch if not isinstance(image, UserError)]
         for _, why in batch:

@@ -119,7 +119,7 @@ def export(
     $ contrastive export --format onnx models:/photos@champion photos.onnx
     $ contrastive export --format tflite --size 480x640 finetune/classifier.keras m.tflite
 
-    It takes raw images (N, height, width, 3), values 0 to 255: scaling and
+    It takes raw images (N, height, width, channels), values 0 to 255: scaling and
     resizing are inside. Files of Keras and SavedModels resize images of any
     size; onnx and tflite take one size, by default the one trained on. The
     result is loaded and asked before it is put in its place. OUT.json beside

@@ -107,11 +107,12 @@ def _sides(size: str | None, kind: str) -> tuple[int, int] | None:
 
 
 def _describe(model: ReadyModel, kind: str, size: tuple[int, int] | None, dtype: str) -> dict[str, object]:
-    shape = [None, *(size or (None, None)), 3]
+    shape = [None, *(size or (None, None)), model.channels]
+    kind_of_values = {1: "grey", 3: "RGB", 4: "four channels"}[model.channels]
     found: dict[str, object] = {
         "model": model.name,
         "format": kind,
-        "takes": {"shape": shape, "dtype": dtype, "values": "RGB, 0 to 255"},
+        "takes": {"shape": shape, "dtype": dtype, "values": f"{kind_of_values}, 0 to 255"},
     }
     if model.gives_probabilities():
         return {**found, "gives": "class probabilities", "class_names": model.labels()}

@@ -24,7 +24,7 @@ def with_input(network: Any, shape: tuple[int | None, int | None], dtype: str) -
     """The same network, its layers shared, for images of another shape or type.
 
     Args:
-        network: from images (N, H, W, 3) with values from 0 to 255.
+        network: from images (N, H, W, C) with values from 0 to 255.
         shape: height and width of the images in pixels; None leaves them free. With fixed ones the layer `Resizing`
             becomes two products with constant matrices: ONNX and LiteRT have no counterpart to its antialiasing.
         dtype: of the images, `uint8` or `float32`.
@@ -39,7 +39,7 @@ def with_input(network: Any, shape: tuple[int | None, int | None], dtype: str) -
             return layer(images, training=False) if None in images.shape[1:] else _resized(layer, images)
         return layer(images, *args, **kwargs)
 
-    images = keras.Input((*shape, 3), dtype=dtype, name="images")
+    images = keras.Input((*shape, network.input_shape[-1]), dtype=dtype, name="images")
     whole = keras.Model(network.inputs[0], network.outputs[0], name=network.name)
     return keras.models.clone_model(
         whole, input_tensors=images, clone_function=lambda layer: layer, call_function=call
@@ -48,7 +48,7 @@ def with_input(network: Any, shape: tuple[int | None, int | None], dtype: str) -
 
 def _resized(layer: Any, images: Any) -> Any:
     """What a layer `Resizing` makes of images of a known shape, by matrix products."""
-    height, width = images.shape[1:3]
+    height, width, channels = images.shape[1:]
     if layer.crop_to_aspect_ratio:
         # as Keras's `resize` cuts out the centre
         high = min(height, int(width * layer.height / layer.width))
@@ -59,8 +59,8 @@ def _resized(layer: Any, images: Any) -> Any:
     if (height, width) == (layer.height, layer.width):
         return images
     rows, columns = _weights(layer, height, 0), _weights(layer, width, 1)
-    images = ops.matmul(rows, ops.reshape(images, (-1, height, width * 3)))
-    return ops.matmul(columns, ops.reshape(images, (-1, layer.height, width, 3)))
+    images = ops.matmul(rows, ops.reshape(images, (-1, height, width * channels)))
+    return ops.matmul(columns, ops.reshape(images, (-1, layer.height, width, channels)))
 
 
 def _weights(layer: Any, length: int, axis: int) -> np.ndarray:
@@ -177,7 +177,7 @@ def check(network: Any, kind: str, path: Path, size: tuple[int, int], dtype: str
     Raises:
         UserError: it does not load, or answers something else.
     """
-    images = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (3, *size, network.input_shape[-1]), np.uint8)
     expected = np.asarray(network.predict_on_batch(images))
     try:
         with _quietly():

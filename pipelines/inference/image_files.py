@@ -102,28 +102,31 @@ def _is_image(path: Path) -> bool:
         return True
 
 
-def read_images(paths: Iterable[Path], size: int) -> Iterator[tuple[Path, np.ndarray | UserError]]:
+def read_images(
+    paths: Iterable[Path], size: int, channels: int = 3
+) -> Iterator[tuple[Path, np.ndarray | UserError]]:
     """Read image files on all processors, in order, holding only a few at a time.
 
     Args:
         paths: of the files.
         size: height and width in pixels.
+        channels: of the result.
 
     Returns:
-        Path, and the image as a dataset would hold it (uint8, shape (size, size, 3); see
+        Path, and the image as a dataset would hold it (uint8, shape (size, size, channels); see
         `components.shared.sources.pixels.decode`) or why it can't be read: one bad file does not end the others.
     """
-    return in_threads(partial(_read_or_refuse, size=size), paths)
+    return in_threads(partial(_read_or_refuse, size=size, channels=channels), paths)
 
 
-def _read_or_refuse(path: Path, size: int) -> tuple[Path, np.ndarray | UserError]:
+def _read_or_refuse(path: Path, size: int, channels: int) -> tuple[Path, np.ndarray | UserError]:
     try:
-        return path, _read(path, size)
+        return path, _read(path, size, channels)
     except UserError as error:
         return path, error
 
 
-def _read(path: Path, size: int) -> np.ndarray:
+def _read(path: Path, size: int, channels: int) -> np.ndarray:
     try:
         status = path.stat()
         # a table, and a terminal, take text
@@ -132,7 +135,7 @@ def _read(path: Path, size: int) -> np.ndarray:
             raise UserError(f"{path}: not a file; remove it")
         if status.st_size > LARGEST_FILE:
             raise UserError(f"{path}: too large: {status.st_size >> 20} MiB, at most {LARGEST_FILE >> 20} are read")
-        return decode(path.read_bytes(), size, str(path)).pixels
+        return decode(path.read_bytes(), size, str(path), channels=channels).pixels
     except UnicodeEncodeError:
         raise UserError(f"{path}: its name is not UTF-8; rename it") from None
     except OSError as error:

@@ -34,7 +34,7 @@ _TABLE = re.compile(r"(.*\.parquet)(?:#(\d+))?", re.IGNORECASE | re.DOTALL)
 
 # name, and the content: read by the thread that decodes it
 Item = tuple[str, Callable[[], bytes]]
-# name, and the image as a dataset would hold it (uint8, shape (size, size, 3)) or why it can't be read
+# name, and the image as a dataset would hold it (uint8, shape (size, size, channels)) or why it can't be read
 Read = tuple[str, "np.ndarray | UserError"]
 
 
@@ -74,17 +74,18 @@ class Images:
         rows = sum(count for _, count in self._tables)
         return (len(self._files.paths) if self._files else 0) + len(self._remote) + rows
 
-    def read(self, size: int) -> Iterator[Read]:
+    def read(self, size: int, channels: int = 3) -> Iterator[Read]:
         """Read them on all processors, in order; one that can't be read does not end the others.
 
         Args:
             size: height and width in pixels; the images are prepared as a dataset's are.
+            channels: likewise.
         """
         if self._files:
-            for path, image in read_images(self._files.paths, size):
+            for path, image in read_images(self._files.paths, size, channels):
                 yield str(path), image
         rows = (item for name, _ in self._tables for item in _rows(name))
-        yield from in_threads(partial(_read_or_refuse, size=size), chain(self._remote, rows))
+        yield from in_threads(partial(_read_or_refuse, size=size, channels=channels), chain(self._remote, rows))
 
     def skip(self, line: str) -> None:
         """Say why an image is not in the result."""
@@ -178,11 +179,11 @@ def _content(files: Any, path: str) -> bytes:
     return data
 
 
-def _read_or_refuse(item: Item, size: int) -> Read:
+def _read_or_refuse(item: Item, size: int, channels: int) -> Read:
     name, load = item
     try:
         with _reaching(name):
-            return name, decode(load(), size, name).pixels
+            return name, decode(load(), size, name, channels=channels).pixels
     except UserError as error:
         return name, error
 

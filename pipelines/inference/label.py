@@ -55,9 +55,15 @@ def label_next(count: int, dataset: Path, address: str | None, out: Path, seed: 
     if count > len(unlabelled):
         raise UserError(f"{count}: {data.folder} has {len(unlabelled):,} unlabelled images; ask for fewer")
     model = load_ready(address or str(in_repository("encoder/encoder.keras"))).encoder()
-    if model.size != data.manifest.image_size:
-        size = data.manifest.image_size
+    manifest = data.manifest
+    if model.size != manifest.image_size:
+        size = manifest.image_size
         raise UserError(f"{model.name}: was trained on {model.size}×{model.size} pixels, {data.folder} has {size}")
+    if model.channels != manifest.channels:
+        raise UserError(
+            f"{model.name}: was trained with data.channels={model.channels}, {data.folder} has "
+            f"{manifest.channels}; choose the encoder that was trained on it"
+        )
     # only here: Keras has started
     from models.classifier import predict
 

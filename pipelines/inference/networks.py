@@ -11,6 +11,7 @@ import mlflow
 import numpy as np
 
 from components.shared.errors import UserError, first_line
+from components.shared.sources.pixels import MODES
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class ReadyModel:
 
     Attributes:
         name: for people, such as "contrastive-sample version 3" or "encoder/encoder.keras".
-        network: a Keras model from uint8 images, shape (N, size, size, 3).
+        network: a Keras model from uint8 images, shape (N, size, size, channels).
         size: height and width of the images it was trained on, in pixels.
         class_names: in the order of its outputs; None where it does not say.
     """
@@ -28,6 +29,12 @@ class ReadyModel:
     network: Any
     size: int
     class_names: list[str] | None
+
+    @property
+    def channels(self) -> int:
+        """Of the images: 1 for grey, 3 for RGB, 4 for those of four channels."""
+        found: int = self.network.input_shape[-1]
+        return found
 
     def classifier(self) -> ReadyModel:
         """The same, checked to give class probabilities, shape (N, classes).
@@ -81,8 +88,8 @@ def load(path: Path, name: str, class_names: list[str] | None) -> ReadyModel:
     except Exception as error:  # the archive, its JSON and its HDF5 each have their own exceptions
         raise UserError(f"{name}: Keras can't load it: {first_line(error)}") from None
     shape = network.input_shape if isinstance(network, keras.Model) else None
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3:
-        raise UserError(f"{name}: takes {shape}, not images (N, size, size, 3); choose another model")
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] not in MODES:
+        raise UserError(f"{name}: takes {shape}, not images (N, size, size, 1, 3 or 4); choose another model")
     sizes = [shape[1:3], *((x.height, x.width) for x in network.layers if isinstance(x, keras.layers.Resizing))]
     height, width = next((size for size in sizes if size != (None, None)), (None, None))
     if height is None or height != width:
@@ -111,7 +118,7 @@ def _without_head(network: Any, size: int, name: str) -> Any:
     if not isinstance(layers[-1], keras.layers.Dense | keras.Sequential):
         raise refusal
     inputs = keras.Input(network.input_shape[1:], dtype=network.inputs[0].dtype)
-    noise = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (2, size, size, network.input_shape[-1]), np.uint8)
     try:
         encoder = keras.Sequential([inputs, *layers[:-1]])
         again = layers[-1](encoder(noise, training=False), training=False)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from components.shared.artifacts import replace_file
 from components.shared.errors import UserError
+from components.shared.plots.grids import as_rgb
 from components.shared.progress import Progress
 from components.shared.repository import in_repository
 from components.shared.templates import render
@@ -67,10 +68,10 @@ def show_similar(query: str, images: Sequence[str], address: str | None, top: in
         raise UserError(f"{printable(', '.join(images))}: holds no image but the query; name others")
     for similarity, name in nearest:
         print(f"{printable(name)}  {similarity:.4f}")
-    tiles = [Tile(printable(name), similarity, _picture(name)) for similarity, name in nearest]
+    tiles = [Tile(printable(name), similarity, _picture(name, model.channels)) for similarity, name in nearest]
     page = render(
         TEMPLATE,
-        query=Tile(printable(query), 1.0, _picture(query)),
+        query=Tile(printable(query), 1.0, _picture(query, model.channels)),
         tiles=tiles,
         searched=len(searched) - searched.skipped,
         model=model.name,
@@ -103,12 +104,12 @@ def _unit(features: np.ndarray) -> np.ndarray:
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
-def _picture(name: str) -> str:
+def _picture(name: str, channels: int) -> str:
     """The centre square of an image, as the encoder sees it but larger: a JPEG within the page."""
-    ((_, pixels),) = Images([name]).read(SIDE)
+    ((_, pixels),) = Images([name]).read(SIDE, channels)
     if isinstance(pixels, UserError):
         # it was there a moment ago
         raise pixels
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=85)
+    Image.fromarray(np.ascontiguousarray(as_rgb(pixels))).save(file, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -19,8 +19,11 @@ from types import SimpleNamespace
 import mlflow
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 
 import components.ingest
 from components.ingest import ingest, sample_grid
@@ -458,3 +461,83 @@ def test_killed_at_any_moment_it_leaves_nothing_that_looks_finished(tmp_path, tr
     after_kills = Dataset(out).manifest
     assert not list(tmp_path.glob(".dataset*"))
     assert after_kills.digest == ingest(tmp_path / "whole", params("images.zip", "data.image_size=64")).digest
+
+
+def four_channels(name):
+    return np.dstack([picture(name, SIZE), picture(f"{name} 4", SIZE)[..., 0]])
+
+
+def write_four(tree):
+    """Make the tree's images ones of four channels."""
+    for file in tree.rglob("*.png"):
+        file.write_bytes(encode(four_channels(str(file.relative_to(tree)))))
+    return tree
+
+
+def as_parquet(tree, folder):
+    """The tree's images as `train.parquet`, class by class."""
+    files = sorted(tree.rglob("*.png"))
+    images = [{"bytes": file.read_bytes(), "path": str(file.relative_to(tree))} for file in files]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    labels = [list(CLASSES).index(file.parent.name) for file in files]
+    folder.mkdir()
+    pq.write_table(pa.table({"image": pa.array(images, kind), "label": pa.array(labels)}), folder / "train.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_every_source_gives_as_many_channels_as_are_asked_for(tree, tmp_path, channels):
+    expected = {}
+    for file in tree.rglob("*.png"):
+        name = str(file.relative_to(tree))
+        image = Image.fromarray(picture(name, SIZE)).convert("L")
+        expected[name] = np.asarray(image)[..., None] if channels == 1 else four_channels(name)
+    if channels == 4:
+        write_four(tree)
+    sources = {
+        "folder": tree,
+        "zip": pack_zip(tree, tmp_path / "images.zip"),
+        "tar": pack_tar(tree, tmp_path / "images.tar.gz", "w:gz"),
+        "parquet": as_parquet(tree, tmp_path / "parquet"),
+    }
+    for kind, path in sources.items():
+        asked = [f"data={'parquet' if kind == 'parquet' else 'folder'}", f"data.path={path}", "data.name=tests"]
+        asked += [f"data.image_size={SIZE}", f"data.channels={channels}", "augmentation=any_channels"]
+        manifest = ingest(Path(f"dataset {kind}"), select(compose_params(asked)[0], "ingest"))
+        dataset = Dataset(Path(f"dataset {kind}"))
+        dataset.check_digests()
+        assert (manifest.channels, manifest.image_shape) == (channels, (SIZE, SIZE, channels))
+        found = [image for split in SPLITS for image in dataset.images(split)]
+        assert sorted(image.tobytes() for image in found) == sorted(image.tobytes() for image in expected.values())
+        if kind != "parquet":
+            for split in SPLITS:
+                for image, path in zip(dataset.images(split), dataset.files(split)["path"], strict=True):
+                    np.testing.assert_array_equal(image, expected[path])
+
+
+def test_the_pixels_of_three_channels_do_not_depend_on_the_option(tree, capsys):
+    arrays = {"train.images.npy", "test.images.npy"}
+    found = [ingest(Path("dataset"), params(tree, *more)).files for more in ((), ("data.channels=3",))]
+    assert {name: found[0][name] for name in arrays} == {name: found[1][name] for name in arrays}
+    assert "12×12 pixels\n" in capsys.readouterr().out
+    grey = ingest(Path("dataset"), params(tree, "data.channels=1", "augmentation=any_channels"))
+    assert grey.files["train.images.npy"] != found[0]["train.images.npy"]
+    assert "12×12 pixels, grey\n" in capsys.readouterr().out
+
+
+def test_a_file_that_lacks_the_fourth_channel_is_a_bad_image(tree):
+    write_four(tree)
+    (tree / "car" / "0003.png").write_bytes(encode(picture("rgb", SIZE)))
+    asked = params(tree, "data.channels=4", "augmentation=any_channels")
+    with pytest.raises(UserError, match=r"1 of 65 images .*car/0003.png: .*it has 3 channels \(RGB\), and four"):
+        ingest(Path("dataset"), asked)
+
+
+def test_a_manifest_without_channels_is_one_of_rgb(ingested, tmp_path):
+    folder = tmp_path / "dataset"
+    shutil.copytree(ingested[1].folder, folder)
+    record = json.loads((folder / "manifest.json").read_text())
+    assert record.pop("channels") == 3
+    (folder / "manifest.json").write_text(json.dumps(record))
+    dataset = Dataset(folder)
+    assert dataset.manifest.image_shape == (SIZE, SIZE, 3) == dataset.images("train").shape[1:]

@@ -208,6 +208,7 @@ def test_a_loss_that_is_no_number_is_told_in_one_line_and_leaves_nothing(dataset
     ("options", "message"),
     [
         ({"image_size": 16}, "data.image_size = 16: the conv encoder needs images of at least 31 pixels"),
+        ({"channels": 1}, r"^method.augmentation.saturation = 0.8: changes the colours of RGB.*data.channels = 1"),
         ({"unlabelled": 0, "train": 1}, "1 images to pretrain on; at least 2 are needed"),
     ],
 )

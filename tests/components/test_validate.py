@@ -353,3 +353,20 @@ def test_a_page_that_did_not_fit_on_the_disk_is_one_line(tmp_path, step, monkeyp
     with pytest.raises(UserError, match="validation: No space left on device; nothing is left; make room"):
         validate(tmp_path / "dataset", tmp_path / "validation", step.params)
     assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels_are_measured_and_shown(step, channels):
+    kind = {1: "grey", 4: "4 channels"}[channels]
+    folder = make_dataset(step.root / kind, image_size=16, channels=channels)
+    out = step.root / f"validation {channels}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(step.root)
+        assert validate(folder, out, step.params).metrics["critical"] == 0
+    assert json.loads((out / "schema.json").read_text())["image"]["shape"] == [16, 16, channels]
+    images = Dataset(folder).images("train")
+    statistics = json.loads((out / "statistics.json").read_text())["train"]
+    assert statistics["mean"] == pytest.approx(images.mean(), abs=1e-3)
+    page = (out / "docs" / "index.html").read_text()
+    assert f"16×16 pixels, {kind}" in page and "data:image/png;base64," in page
+    assert (out / "class_means.png").stat().st_size > 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,9 @@ def texture(pattern: str, size: int, rng: np.random.Generator) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def make_arrays(counts: Mapping[str, int], *, classes: int = 3, image_size: int = 32, seed: int = 0) -> Arrays:
+def make_arrays(
+    counts: Mapping[str, int], *, classes: int = 3, image_size: int = 32, seed: int = 0, channels: int = 3
+) -> Arrays:
     """Images and labels of each split; labelled splits are balanced, the labels of `unlabelled` are −1.
 
     Args:
@@ -48,6 +51,7 @@ def make_arrays(counts: Mapping[str, int], *, classes: int = 3, image_size: int 
         classes: 2 to 10.
         image_size: height and width in pixels.
         seed: of everything random.
+        channels: of each image; a fourth one is the first upside down.
     """
     rng = np.random.default_rng(seed)
     names = list(PATTERNS)[:classes]
@@ -57,12 +61,19 @@ def make_arrays(counts: Mapping[str, int], *, classes: int = 3, image_size: int 
         images = [texture(names[label], image_size, rng) for label in truth]
         labels = np.full(count, UNLABELLED) if split == "unlabelled" else truth
         stacked = np.stack(images) if images else np.zeros((0, image_size, image_size, 3), np.uint8)
-        arrays[split] = (stacked, labels.astype(np.int64))
+        stacked = np.concatenate([stacked, stacked[:, ::-1, :, :1]], axis=3)[..., :channels]
+        arrays[split] = (np.ascontiguousarray(stacked), labels.astype(np.int64))
     return arrays
 
 
 def write_dataset(
-    folder: Path, arrays: Arrays, class_names: list[str], *, name: str = "tiny", seed: int = 0
+    folder: Path,
+    arrays: Arrays,
+    class_names: list[str],
+    *,
+    name: str = "tiny",
+    seed: int = 0,
+    channels: Literal[1, 3, 4] = 3,
 ) -> Path:
     """Write arrays, right or wrong, as the `dataset/` folder that the ingest step would have left."""
     folder.mkdir(parents=True)
@@ -98,6 +109,7 @@ def write_dataset(
                 split: [int(np.sum(labels == label)) for label in classes] for split, (_, labels) in arrays.items()
             },
             image_size=int(arrays["train"][0].shape[1]),
+            channels=channels,
             labels_per_class=None,
             seed=seed,
             cuts_validation=False,
@@ -120,11 +132,12 @@ def make_dataset(
     test: int = 30,
     seed: int = 0,
     name: str = "tiny",
+    channels: Literal[1, 3, 4] = 3,
 ) -> Path:
     """Write a small learnable dataset with all four splits; returns `folder`, which must not exist yet.
 
     Each class is one of `PATTERNS` in random colours, so the label survives cropping, flipping and recolouring.
     """
     counts = dict(zip(SPLITS, (unlabelled, train, validation, test), strict=True))
-    arrays = make_arrays(counts, classes=classes, image_size=image_size, seed=seed)
-    return write_dataset(folder, arrays, list(PATTERNS)[:classes], name=name, seed=seed)
+    arrays = make_arrays(counts, classes=classes, image_size=image_size, seed=seed, channels=channels)
+    return write_dataset(folder, arrays, list(PATTERNS)[:classes], name=name, seed=seed, channels=channels)

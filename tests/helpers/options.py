@@ -18,7 +18,6 @@ from models.probes import MiniBatchOptions
 
 # what changes nothing in an image but the place that it is cropped from, and its side
 COLORS_OFF = dict.fromkeys(("brightness", "contrast", "saturation", "hue", "grey_probability"), 0.0)
-MIDDLE = PixelStatistics((0.5, 0.5, 0.5), (0.06, 0.06, 0.06))
 # so that colours are sometimes left as they are, and heads are plain, whatever the defaults of the sample are
 SOMETIMES = {"jitter_probability": 0.8, "grey_probability": 0.2}
 PLAIN = {"width": 128, "batch_norm": False}
@@ -50,9 +49,10 @@ def encoder(option, **changes):
     return checked(encoders.options_type(values["name"]), values)
 
 
-def network(option, image_size, statistics=None, **changes):
+def network(option, image_size, statistics=None, channels=3, **changes):
     """An encoder with fresh weights; of images in the middle of their range where no statistics are given."""
-    return encoders.build(encoder(option, **changes), image_size, statistics or MIDDLE)
+    middle = PixelStatistics((0.5,) * channels, (0.06,) * channels)
+    return encoders.build(encoder(option, **changes), image_size, statistics or middle, channels)
 
 
 def method(option, policy=None, **changes):

@@ -17,6 +17,7 @@ from components.shared.artifacts import FILES, Dataset
 from components.shared.checks.expectations import Outcome, Table
 from components.shared.checks.image_table import read_images
 from components.shared.errors import UserError, first_line
+from components.shared.plots.grids import as_rgb
 
 SHOWN = 20
 _TWINS_SHOWN, _TWINS_NAMED, _SIDE = 3, 10, 96
@@ -184,7 +185,7 @@ def _paths(table: pd.DataFrame) -> list[str]:
 
 def _address(pixels: np.ndarray) -> str:
     """An image as a `data:` address: grey, or its first three channels, small."""
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] < 3 else np.ascontiguousarray(pixels[..., :3]))
+    image = Image.fromarray(np.ascontiguousarray(as_rgb(pixels)))
     image.thumbnail((_SIDE, _SIDE))
     file = io.BytesIO()
     image.save(file, "PNG")

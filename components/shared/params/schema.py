@@ -64,8 +64,9 @@ class DataParams(Section):
     `class_folder`: which of several folders above an image names its class, the `first` or the `last`; null: there
     must be one only. `on_bad_image`: images that can't be read make the step `fail`, once all are told, or it
     `skip`s and lists them, up to `max_bad_fraction` of all. `grey_bits`: what range the values of 16-bit grey
-    images have; null: the largest that any of them needs. `memory`: what decoding may take, in MiB; a quarter of it
-    limits the size of a file, the rest the pixels of an image.
+    images have; null: the largest that any of them needs. `channels`: 1 reads images as grey, 3 as RGB, 4 takes the
+    four channels that each file must have, such as RGB and near infrared. `memory`: what decoding may take, in MiB;
+    a quarter of it limits the size of a file, the rest the pixels of an image.
 
     `config`: which variant of a set of TensorFlow Datasets that has several; null is its default one. `fold`: which
     of STL-10's ten predefined folds of 1,000 images keeps its labels; null keeps all 5,000. `digest`: SHA-256 that
@@ -84,6 +85,7 @@ class DataParams(Section):
     on_bad_image: Literal["fail", "skip"] = "fail"
     max_bad_fraction: Fraction = 0.1
     grey_bits: Literal[8, 10, 12, 14, 16] | None = None
+    channels: Literal[1, 3, 4] = 3
     memory: Annotated[int, Field(ge=64)] = 512
     seed: Annotated[int, Field(ge=0)]
     config: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
@@ -94,6 +96,15 @@ class DataParams(Section):
     def _has_groups(self) -> DataParams:
         if self.group is not None and self.source not in ("folder", "parquet"):
             raise ValueError(f"group = {self.group}: images of {self.source} have no groups; set null")
+        return self
+
+    @model_validator(mode="after")
+    def _has_channels(self) -> DataParams:
+        if self.channels != 3 and self.source in ("cifar10", "stl10"):
+            raise ValueError(
+                f"channels = {self.channels}: {self.source} is published in RGB; set 3, or write its images into "
+                "folders or Parquet and use data=folder or data=parquet"
+            )
         return self
 
 
@@ -288,6 +299,8 @@ def validate_params(values: Any, where: str = "", sections: Iterable[str] = SECT
                 raise UserError(f"{name}: missing; see conf/ for its values")
         found = Params({name: _checked(name, _type(name, values[name]), values[name]) for name in sections})
         _check_warm_up(found)
+        if hasattr(found, "data"):
+            check_colors(found, found.data.channels)
     except UserError as error:
         raise UserError(f"{prefix}{error}") from None
     return found
@@ -421,6 +434,33 @@ def _checked(name: str, kind: Any, values: Any) -> Any:
         return _adapter(kind).validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise UserError(explain(error, values, [name])) from None
+
+
+def check_colors(params: Params, channels: int) -> None:
+    """Check that no augmentation changes the colours of images that have none.
+
+    Args:
+        params: those of a run, or of a step.
+        channels: of the images.
+
+    Raises:
+        UserError: one line that names the first such change.
+    """
+    policies = {}
+    if hasattr(params, "method"):
+        policies["method.augmentation"] = params.method.augmentation
+    if hasattr(params, "supervised"):
+        policies["supervised.weak"] = params.supervised.weak
+        if params.supervised.published is not None:
+            policies["supervised.published.augmentation"] = params.supervised.published.augmentation
+    for name, policy in policies.items():
+        try:
+            policy.require_channels(channels)
+        except ValueError as error:
+            raise UserError(
+                f"{name}.{error} (data.channels = {channels}); set it to 0, or, without a preset, all such changes "
+                "with augmentation=any_channels"
+            ) from None
 
 
 def _check_warm_up(params: Params) -> None:

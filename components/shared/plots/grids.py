@@ -9,11 +9,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """What a picture can show of an image (H, W, C): grey, or its first three channels; (H, W, 3)."""
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
+
+
 def draw_rows(rows: Sequence[tuple[str, Sequence[np.ndarray]]], titles: Sequence[str] = ()) -> Figure:
     """Draw images row by row.
 
     Args:
-        rows: the row's name and its images, uint8 (H, W, 3) or float in [0, 1]; rows may differ in length.
+        rows: the row's name and its images, uint8 (H, W, C) or float in [0, 1]; rows may differ in length.
         titles: names of the first columns; those beyond the longest row are left out.
 
     Returns:
@@ -30,7 +35,7 @@ def draw_rows(rows: Sequence[tuple[str, Sequence[np.ndarray]]], titles: Sequence
             cell.set_yticks([])
             cell.spines[:].set_visible(False)
             if column < len(images):
-                cell.imshow(images[column])
+                cell.imshow(as_rgb(images[column]))
     for column, title in enumerate(titles[:columns]):
         axes[0, column].set_title(title, fontsize=9)
     return figure

@@ -70,7 +70,7 @@ def served(
 
     Args:
         model_uri: anything `mlflow.pyfunc.load_model` takes.
-        images: uint8, shape (N, H, W, 3).
+        images: uint8, shape (N, H, W, C).
         environment: variables to set for the process, such as the tracking server's absolute address.
         seconds: give up after so long.
 
@@ -125,7 +125,7 @@ def validate_infrastructure(
 
     Args:
         model_uri: of the logged model.
-        images: to ask about: uint8, shape (N, size, size, 3).
+        images: to ask about: uint8, shape (N, size, size, C).
         expected: what it answered in training, shape (N, classes).
         environment: variables that the process needs to reach the tracking server.
 
@@ -190,7 +190,7 @@ def malformed_requests(images: np.ndarray) -> dict[str, bytes]:
     image = images[:1]
     return {
         "images of another size": as_json(image[:, :-1]),
-        "images without colours": as_json(image[..., :1]),
+        "images of more channels": as_json(np.repeat(image, 2, axis=-1)),
         "an image that is no batch": as_json(image[0]),
         "pixels above 255": as_json(image.astype(int) + 256),
         "pixels that are text": as_json(np.full(image.shape, "red")),

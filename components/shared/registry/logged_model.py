@@ -39,7 +39,7 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
     column of probabilities for each class, by its name.
 
     Args:
-        path: `classifier.keras`, from uint8 images (N, H, W, 3) to probabilities (N, classes).
+        path: `classifier.keras`, from uint8 images (N, H, W, C) to probabilities (N, classes).
         data: the dataset it was trained on; the example is its first training image.
         run_id: of the step.
 

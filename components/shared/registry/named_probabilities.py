@@ -15,7 +15,7 @@ class NamedProbabilities:
     """A classifier whose answers name the classes.
 
     Args:
-        network: from uint8 images (N, H, W, 3) to probabilities (N, classes).
+        network: from uint8 images (N, H, W, C) to probabilities (N, classes).
         class_names: in the order of its outputs.
     """
 

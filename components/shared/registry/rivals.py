@@ -144,8 +144,10 @@ def _network(folder: Path, data: Dataset) -> Any:
         raise _NotComparableError("it does not tell its classes and image size as register writes them") from None
     if names != data.manifest.class_names:
         raise _NotComparableError(f"it knows {len(names)} other classes")
-    if tuple(shape) != data.manifest.image_shape:
+    if tuple(shape[:2]) != data.manifest.image_shape[:2]:
         raise _NotComparableError(f"it takes images of {shape[0]}×{shape[1]} pixels")
+    if shape[2] != data.manifest.channels:
+        raise _NotComparableError(f"it was trained with data.channels={shape[2]}")
     start_backend()
     import keras
 

@@ -57,6 +57,7 @@ class Source(AbstractContextManager["Source"]):
         splits: how the source calls the splits that it has, for people to read.
         others: files that are no images: path, and kind, such as its ending.
         bits: the range of 16-bit grey, one of `pixels.RANGES`; None: of each image what it needs. May be set later.
+        channels: of its images, see `pixels.decode`; set by `open_source`.
     """
 
     location: str
@@ -64,6 +65,7 @@ class Source(AbstractContextManager["Source"]):
     splits: Mapping[str, str] = MappingProxyType({})
     others: Sequence[tuple[str, str]] = ()
     bits: int | None = None
+    channels: int = 3
 
     @abstractmethod
     def labels(self, split: str) -> np.ndarray:
@@ -98,6 +100,7 @@ def open_source(data: DataParams) -> Source:
     if is_address(data.path):
         here = data.model_copy(update={"path": str(_module("remote").fetch(data))})
     source: Source = _module(data.source).open_source(here)
+    source.channels = data.channels
     if here is not data:
         source.location = without_account(data.path)
     if data.digest is not None and (found := source.digest()) != data.digest:

@@ -49,7 +49,7 @@ class ImageFile(NamedTuple):
 
 
 def decode_all(
-    files: Iterable[ImageFile], size: int, bits: int | None = None, limits: Limits = LIMITS
+    files: Iterable[ImageFile], size: int, bits: int | None = None, limits: Limits = LIMITS, channels: int = 3
 ) -> Iterator[Picture | BadImageError]:
     """Read and decode files on all processors, in order, holding only a few at a time; see `decode`.
 
@@ -69,11 +69,11 @@ def decode_all(
             content = _content(file, limits)
             if isinstance(content, BadImageError):
                 return content
-            return _decoded(content, size, file.name, file.path, file.group, bits, limits)
+            return _decoded(content, size, file.name, file.path, file.group, bits, limits, channels)
 
     yield from in_threads(one, islice(source, FEW))
     if (after := next(source, None)) is not None:
-        yield from _in_processes(chain([after], source), size, bits, limits)
+        yield from _in_processes(chain([after], source), size, bits, limits, channels)
 
 
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -102,13 +102,13 @@ _about = attrgetter(*(field.name for field in fields(Picture)[1:]))
 
 
 def _in_processes(
-    files: Iterator[ImageFile], size: int, bits: int | None, limits: Limits
+    files: Iterator[ImageFile], size: int, bits: int | None, limits: Limits, channels: int
 ) -> Iterator[Picture | BadImageError]:
     """What `decode_all` does, by processes: this one reads the files, and takes the pixels from a file they map."""
     workers = min(loky.cpu_count(), MOST)
-    count = max(1, min(BATCH, _SLOT // (3 * size**2)))
+    count = max(1, min(BATCH, _SLOT // (channels * size**2)))
     # one more than are at work, and the one whose pictures are being taken
-    shape = (workers + 2, count, size, size, 3)
+    shape = (workers + 2, count, size, size, channels)
     context = loky.backend.get_context("loky")
     free, pending = list(range(shape[0])), deque[tuple[int, int, Future[list[_Found]]]]()
     room, batches = limits.files.total, _Batches(files, count, limits)
@@ -215,7 +215,7 @@ def _decode_batch(slot: int, batch: _Batch) -> list[_Found]:
     found: list[_Found] = []
     for place, (content, name, path, group) in zip(_slots[slot], batch, strict=False):
         if isinstance(content, bytes):
-            one = _decoded(content, place.shape[0], name, path, group, _bits, _limits)
+            one = _decoded(content, place.shape[0], name, path, group, _bits, _limits, place.shape[-1])
         else:
             one = content
         if isinstance(one, Picture):

@@ -111,6 +111,7 @@ class Folder(Source):
             self._size,
             self.bits,
             self._limits,
+            self.channels,
         )
 
     def digest(self) -> str:

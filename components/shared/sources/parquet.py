@@ -89,7 +89,7 @@ class Parquet(Source):
         """Images of a split, in the order of the rows; of one that can't be read, why."""
         files, most = self._files.get(split, []), self._limits.files.total
         rows = (row for file in files for row in _read_images(file, self._group, most))
-        return decode_all(rows, self._size, self.bits, self._limits)
+        return decode_all(rows, self._size, self.bits, self._limits, self.channels)
 
     def digest(self) -> str:
         """SHA-256 over the names and contents of the files."""

@@ -1,4 +1,4 @@
-"""From image files of any kind to square RGB arrays of one size."""
+"""From image files of any kind to square arrays of one size and number of channels."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ SCALED = ("PNM", "JPEG 2000")
 # the ranges of values that cameras and scanners store in 16 bits
 RANGES = (8, 10, 12, 14, 16)
 _UNIT = 1 << 20  # bytes by which memory is shared out
+# channels → the mode in which Pillow holds them. Not RGBA: what lies under a transparent part would be resized away
+MODES = {1: "L", 3: "RGB", 4: "RGBX"}
 _STRIP = 1 << 20  # pixels that are converted at a time
 # a limit in bytes takes the place of Pillow's in pixels, which would warn about what fits
 Image.MAX_IMAGE_PIXELS = None
@@ -108,7 +110,7 @@ class Picture:
     """One image of a source.
 
     Attributes:
-        pixels: the centre square, resized (see `fit`): uint8, shape (size, size, 3).
+        pixels: the centre square, resized (see `fit`): uint8, shape (size, size, channels).
         path: of its file below the source, or what else tells where it is from.
         width: of the whole image, upright, in pixels.
         height: likewise.
@@ -131,7 +133,7 @@ class Picture:
 
     @classmethod
     def of(cls, image: Image.Image, size: int, path: str, group: str | None = None, **about: Any) -> Picture:
-        """From an upright RGB image, to be resized to `size`; `about`: what else it keeps."""
+        """From an upright image in one of `MODES`, to be resized to `size`; `about`: what else it keeps."""
         digest, pixels = _head_of_digest(image.width, image.height), fit(image, size)
         if image.size == (size, size):
             # what is stored is the whole image: it need not be taken from Pillow twice
@@ -145,7 +147,7 @@ class Picture:
 
 
 def content_digest(pixels: np.ndarray) -> str:
-    """SHA-256, hexadecimal, of an image's shape and pixels, uint8 (H, W, 3), whatever its name and format."""
+    """SHA-256, hexadecimal, of an image's shape and pixels, uint8 (H, W, C), whatever its name and format."""
     digest = _head_of_digest(pixels.shape[1], pixels.shape[0])
     digest.update(pixels.tobytes())
     return digest.hexdigest()
@@ -163,12 +165,13 @@ def decode(
     group: str | None = None,
     bits: int | None = None,
     limits: Limits = LIMITS,
+    channels: int = 3,
 ) -> Picture:
     """Decode an image file (see `kinds.READ`), the whole of it, so that its digest does not depend on `size`.
 
     So a large JPEG is not decoded at a fraction of its size either, which would be faster. Turned upright as its
-    EXIF data say; transparent parts become white; the first frame of an animation counts. Of 16-bit grey the range
-    that its values need becomes that of 8 bits.
+    EXIF data say; the first frame of an animation counts. As RGB or as grey, transparent parts become white, and of
+    16-bit grey the range that its values need becomes that of 8 bits. As four channels it is taken as it is stored.
 
     Args:
         data: the file's content.
@@ -178,12 +181,15 @@ def decode(
         group: of the picture.
         bits: the range of 16-bit grey, one of `RANGES`; None: as many as this image needs.
         limits: of the memory that it may take.
+        channels: 1 for grey (the luminance of colours, ITU-R BT.601), 3 for RGB, 4 for the four that the file has:
+            an alpha channel is one of them, whatever it holds.
 
     Returns:
         The picture.
 
     Raises:
-        BadImageError: the file is not such an image, is damaged or too large, or its values are out of range.
+        BadImageError: the file is not such an image, is damaged or too large, has not the four channels that are
+            asked for, or its values are out of range.
     """
     kind = kind_of(data[:HEAD], path or name)
     if kind not in READ:
@@ -191,12 +197,14 @@ def decode(
     try:
         with Image.open(io.BytesIO(data), formats=READ[kind]) as image:
             _refuse_previews(image)
-            needed = _memory(image, kind)
+            if channels == 4:
+                _take_four_channels(image)
+            needed = _memory(image, kind, MODES[channels])
             if needed > limits.pixels.total:
                 raise ValueError(f"{image.width:,}×{image.height:,} pixels: {limits.advice(needed, limits.pixels)}")
             with limits.pixels.taken(needed):
                 mode, deep = image.mode, ";16" in str(image.tile)
-                upright, found = _rgb(image, kind, bits)
+                upright, found = _converted(image, kind, bits, MODES[channels])
                 if deep and found is None:
                     _refuse_dark_16_bits(upright)
                 return Picture.of(upright, size, path, group, mode=mode, bytes=len(data), bits=found)
@@ -212,7 +220,7 @@ def fit(image: Image.Image, size: int) -> np.ndarray:
     Bicubic, which Pillow widens when it shrinks (no aliasing) and which rings less than Lanczos.
 
     Returns:
-        uint8, shape (size, size, 3).
+        uint8, shape (size, size, channels).
     """
     if image.size != (size, size):
         width, height = image.size
@@ -220,7 +228,8 @@ def fit(image: Image.Image, size: int) -> np.ndarray:
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
         image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(image)
+    # of grey Pillow gives no axis of channels
+    return np.asarray(image).reshape(size, size, -1)
 
 
 def in_mib(count: int) -> str:
@@ -242,11 +251,26 @@ def _refuse_previews(image: Image.Image) -> None:
         raise ValueError("camera raw images are not read; develop it to JPEG or PNG")
 
 
-def _memory(image: Image.Image, kind: str) -> int:
-    """Bytes that decoding an opened image takes at most, besides its file."""
+def _take_four_channels(image: Image.Image) -> None:
+    """Refuse an opened image of fewer channels, and let Pillow read all of a TIFF's."""
+    tags: Any = getattr(image, "tag_v2", {})
+    # SamplesPerPixel. One that is not called alpha, such as near infrared, Pillow would leave out
+    if image.mode == "RGB" and tags.get(277) == 4:
+        image._mode = MODES[4]
+    found = image.getbands()
+    if len(found) != 4:
+        channels = f"{len(found)} channel{'s' * (len(found) > 1)} ({image.mode})"
+        raise ValueError(f"it has {channels}, and four are asked for: RGBA, CMYK or a TIFF of four")
+    # ExtraSamples: Pillow would divide the other channels by it
+    if tags.get(338) == (1,):
+        raise ValueError("its fourth channel is premultiplied alpha; store it as unassociated alpha")
+
+
+def _memory(image: Image.Image, kind: str, mode: str) -> int:
+    """Bytes that decoding an opened image into a mode takes at most, besides its file."""
     # Pillow keeps one byte a pixel of these, four of all others
     stored = 1 if image.mode in ("1", "L", "P") else 4
-    each = stored + (0 if image.mode == "RGB" else 4)
+    each = stored + (0 if image.mode == mode else 4)
     # Pillow decodes a PNG to answer `getexif`
     if "exif" in image.info if kind == "PNG" else image.getexif().get(0x0112, 1) != 1:
         each += 4
@@ -264,21 +288,25 @@ def _rows(image: Image.Image) -> int:
     return max(1, _STRIP // image.width)
 
 
-def _rgb(image: Image.Image, kind: str, bits: int | None) -> tuple[Image.Image, int | None]:
-    """The image upright in RGB, and how many bits the values of a 16-bit one need."""
+def _converted(image: Image.Image, kind: str, bits: int | None, mode: str) -> tuple[Image.Image, int | None]:
+    """The image upright in a mode, and how many bits the values of a 16-bit grey one need."""
     ImageOps.exif_transpose(image, in_place=True)
+    if mode == MODES[4]:
+        if image.mode != mode:
+            image = _in_strips(image, lambda strip: Image.merge(mode, strip.split()), mode)
+        return image, None
     if image.mode == "F":
         raise ValueError("it holds floating-point values, of which nobody knows the range; convert it to 8 bits")
     if image.mode.startswith("I"):
-        scaled, needed = _from_16_bits(image, 16 if kind in SCALED else bits)
+        scaled, needed = _from_16_bits(image, 16 if kind in SCALED else bits, mode)
         return scaled, None if kind in SCALED else needed
     if image.has_transparency_data:
         # what lies under a transparent part is arbitrary, often black with bright edges
-        return _in_strips(image, _on_white), None
-    return image if image.mode == "RGB" else image.convert("RGB"), None
+        return _in_strips(image, lambda strip: _on_white(strip).convert(mode), mode), None
+    return image if image.mode == mode else image.convert(mode), None
 
 
-def _from_16_bits(image: Image.Image, bits: int | None) -> tuple[Image.Image, int]:
+def _from_16_bits(image: Image.Image, bits: int | None, mode: str) -> tuple[Image.Image, int]:
     """Grey of at most 16 bits to 8, and how many its values need; Pillow's own conversion clips at 255."""
     transparent = image.info.get("transparency")
     lowest, highest = 0, 0
@@ -300,9 +328,9 @@ def _from_16_bits(image: Image.Image, bits: int | None) -> tuple[Image.Image, in
         grey = ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
         if transparent is not None:
             grey[values == transparent] = 255
-        return Image.fromarray(grey).convert("RGB")
+        return Image.fromarray(grey).convert(mode)
 
-    return _in_strips(image, scaled), needed
+    return _in_strips(image, scaled, mode), needed
 
 
 def _refuse_dark_16_bits(image: Image.Image) -> None:
@@ -314,7 +342,7 @@ def _refuse_dark_16_bits(image: Image.Image) -> None:
 
 def _on_white(image: Image.Image) -> Image.Image:
     image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
 def _strips(image: Image.Image) -> Iterator[Image.Image]:
@@ -324,9 +352,9 @@ def _strips(image: Image.Image) -> Iterator[Image.Image]:
         yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _in_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """An RGB image made part by part, so that memory never holds more copies than the one."""
-    whole = Image.new("RGB", image.size)
+def _in_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image], mode: str) -> Image.Image:
+    """An image of a mode made part by part, so that memory never holds more copies than the one."""
+    whole = Image.new(mode, image.size)
     top = 0
     for strip in _strips(image):
         whole.paste(convert(strip), (0, top))

@@ -129,7 +129,7 @@ def grey_range(bits: Sequence[int | None], source: Source) -> int | None:
 
 
 @contextmanager
-def room_for(folder: Path, out: Path, images: int, queued: int, size: int) -> Iterator[None]:
+def room_for(folder: Path, out: Path, images: int, queued: int, length: int) -> Iterator[None]:
     """Refuse to begin, and say how much is missing, where a dataset does not fit on the disk.
 
     Args:
@@ -137,12 +137,12 @@ def room_for(folder: Path, out: Path, images: int, queued: int, size: int) -> It
         out: its final name, for the message.
         images: number of images.
         queued: how many of them wait in a second place for a while.
-        size: their height and width.
+        length: of the pixels of each, in bytes.
 
     Raises:
         UserError: the disk has too little room, or got full.
     """
-    needed = (images + queued) * 3 * size**2 + images * _BYTES_BESIDE + (1 << 20)
+    needed = (images + queued) * length + images * _BYTES_BESIDE + (1 << 20)
 
     def refusal() -> UserError:
         free = shutil.disk_usage(folder).free

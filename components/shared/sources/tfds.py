@@ -80,7 +80,7 @@ class TensorFlowDataset(Source):
 
     def images(self, split: str) -> Iterator[Picture | BadImageError]:
         """Images of a split, in the order in which they were prepared."""
-        return decode_all(self._files(split), self._size)
+        return decode_all(self._files(split), self._size, channels=self.channels)
 
     def digest(self) -> str:
         """SHA-256 of the archive; over those of several; or over the prepared files of a set that has none."""

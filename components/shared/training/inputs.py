@@ -64,7 +64,7 @@ def network(options: EncoderOptions, data: Dataset) -> Callable[[], keras.Model]
     statistics = None
     if options.normalization == "statistics":
         statistics = pixel_statistics([data.images(split) for split in ("unlabelled", "train")])
-    return partial(encoders.build, options, data.manifest.image_size, statistics)
+    return partial(encoders.build, options, data.manifest.image_size, statistics, channels=data.manifest.channels)
 
 
 def load_encoder(folder: Path, data: Dataset, network: EncoderOptions | None = None) -> keras.Model:

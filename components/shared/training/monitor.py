@@ -31,8 +31,7 @@ class Monitor:
     def __init__(self, model: Method, data: Dataset, options: MonitorParams, epochs: int):
         self.data, self.options, self.epochs = data, options, epochs
         self.advice = model.advice
-        size = data.manifest.image_size
-        images = keras.Input((size, size, 3), dtype="uint8")
+        images = keras.Input(data.manifest.image_shape, dtype="uint8")
         features = model.encoder(keras.layers.Rescaling(1 / 255, dtype="float32")(images), training=False)
         self._features = keras.Model(images, features)
         self._embeddings = keras.Model(images, model.projection_head(features, training=False))

@@ -46,7 +46,7 @@ class Pretraining:
                 encoder = self.network()
                 if params.encoder.weights is not None:
                     shapes = [tuple(weight.shape) for weight in encoder.weights]
-                    encoder.set_weights(load_start(params.encoder.weights, shapes, data.manifest.image_size))
+                    encoder.set_weights(load_start(params.encoder.weights, shapes, data.manifest.image_shape))
                 # without labels the online probe has one class, and learns nothing
                 classes = max(data.classes, 1)
                 self.model = methods.build(encoder, method, classes, seed, runtime.epochs * self._steps())

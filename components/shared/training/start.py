@@ -31,17 +31,18 @@ def start_digest(where: str | None) -> str | None:
         return file_digest(path)
 
 
-def load_start(where: str, shapes: list[tuple[int, ...]], image_size: int) -> list[np.ndarray]:
+def load_start(where: str, shapes: list[tuple[int, ...]], image_shape: tuple[int, int, int]) -> list[np.ndarray]:
     """The weights of the encoder in a Keras model: of the model itself, or of a network within it.
 
     Args:
         where: `encoder.weights`: a `.keras` file, a folder that a step or MLflow has written, or an address that
             MLflow knows by `models:/` or `runs:/`.
         shapes: of the weights of the encoder that shall start with them.
-        image_size: of its images, pixels.
+        image_shape: height, width and channels of its images.
 
     Raises:
-        UserError: there is no such model, or it is another network or one for images of another size.
+        UserError: there is no such model, or it is another network or one for images of another size or of
+            other channels.
     """
     import keras
 
@@ -51,6 +52,14 @@ def load_start(where: str, shapes: list[tuple[int, ...]], image_size: int) -> li
         except Exception as error:  # the archive, its JSON and its HDF5 each have their own exceptions
             raise UserError(f"encoder.weights = {where}: Keras can't load it: {first_line(error)}") from None
     found = [part for part in (model, *model.layers) if isinstance(part, keras.Model)]
+    image_size, _, channels = image_shape
+    taken = {part.input_shape[-1] for part in found if len(part.input_shape) == 4}
+    if taken and channels not in taken:
+        other = taken.pop()
+        raise UserError(
+            f"encoder.weights = {where}: was trained with data.channels={other}; set that (it is {channels}), or "
+            "start from other weights"
+        )
     alike = [part for part in found if [tuple(weight.shape) for weight in part.weights] == shapes]
     if not alike:
         names = ", ".join(f"{part.name} of {part.count_params():,} weights" for part in found)

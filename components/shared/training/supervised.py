@@ -11,7 +11,7 @@ import numpy as np
 from components.shared.artifacts import Dataset, Result, save_predictions
 from components.shared.errors import UserError
 from components.shared.evaluation.calibration import rescale
-from components.shared.params.schema import Params
+from components.shared.params.schema import Params, check_colors
 from components.shared.progress import Progress
 from components.shared.step import Work
 from components.shared.training.choice import Chosen, calibrate, validation_metrics
@@ -38,8 +38,10 @@ def train_supervised(
         pretrained: the encoder's weights to start from; None starts from random ones.
 
     Raises:
-        UserError: a labelled split is empty, the devices can't be used, or the loss is no longer a number.
+        UserError: a labelled split is empty, the images do not suit an augmentation, the devices can't be used, or
+            the loss is no longer a number.
     """
+    check_colors(params, data.manifest.channels)
     work.run.dataset(data, "training")
     train = chosen.train()
     batch = min(params.supervised.batch_size, len(train[1]))

@@ -10,7 +10,7 @@ import numpy as np
 
 
 class PixelStatistics(NamedTuple):
-    """Mean and variance of each colour channel, of images in [0, 1]."""
+    """Mean and variance of each channel, of images in [0, 1]."""
 
     mean: tuple[float, ...]
     variance: tuple[float, ...]
@@ -20,7 +20,7 @@ def pixel_statistics(parts: Iterable[np.ndarray], chunk_bytes: int = 1 << 24) ->
     """Mean and variance of each channel over all pixels, as if all parts were one array.
 
     Args:
-        parts: uint8 images, each (N, H, W, 3), memory-mapped or not.
+        parts: uint8 images, each (N, H, W, C), memory-mapped or not.
         chunk_bytes: how much is read at a time; the result does not depend on it.
 
     Returns:
@@ -30,15 +30,16 @@ def pixel_statistics(parts: Iterable[np.ndarray], chunk_bytes: int = 1 << 24) ->
     Raises:
         ValueError: there is no image.
     """
-    count, total, squares = 0, np.zeros(3, np.int64), np.zeros(3, np.int64)
+    # of as many channels as the images turn out to have
+    count, total, squares = 0, np.zeros(1, np.int64), np.zeros(1, np.int64)
     for images in parts:
         rows = max(1, chunk_bytes // max(1, int(np.prod(images.shape[1:]))))
         for start in range(0, len(images), rows):
             chunk = np.asarray(images[start : start + rows])
-            count += chunk.size // 3
+            count += chunk.size // chunk.shape[-1]
             # whole numbers, so that the order of the additions does not matter; 255² fits 16 bits
-            total += _channel_sums(chunk)
-            squares += _channel_sums(np.square(chunk, dtype=np.uint16))
+            total = total + _channel_sums(chunk)
+            squares = squares + _channel_sums(np.square(chunk, dtype=np.uint16))
     if not count:
         raise ValueError("there is no image to take the mean and the variance of")
     mean = total / count
@@ -58,7 +59,7 @@ def normalized(network: keras.Model, normalization: str, statistics: PixelStatis
     it, and so has a saved one.
 
     Args:
-        network: from images (N, H, W, 3).
+        network: from images (N, H, W, C).
         normalization: `none` leaves the network as it is; `symmetric` maps [0, 1] to [−1, 1]; `statistics`
             subtracts the mean and divides by the standard deviation.
         statistics: of the training images, for `statistics` only.

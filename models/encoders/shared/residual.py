@@ -13,21 +13,24 @@ from models.encoders.shared.stem import ResidualOptions, small_stem
 Block = Callable[[Any, int, int], Any]
 
 
-def residual(options: ResidualOptions, image_size: int, depths: Sequence[int], block: Block) -> keras.Model:
+def residual(
+    options: ResidualOptions, image_size: int, channels: int, depths: Sequence[int], block: Block
+) -> keras.Model:
     """A network of four stages, each twice as wide and half as large as the one before.
 
     Args:
         options: its name and its stem.
         image_size: pixels.
+        channels: of the images.
         depths: blocks of each stage.
         block: `basic` or `bottleneck`.
 
     Returns:
-        A model from (N, image_size, image_size, 3) to the mean of the last block.
+        A model from (N, image_size, image_size, channels) to the mean of the last block.
 
     Source: He et al. 2015, arXiv:1512.03385, table 1; small stem: Chen et al. 2020, arXiv:2002.05709, B.9.
     """
-    images = keras.Input((image_size, image_size, 3))
+    images = keras.Input((image_size, image_size, channels))
     if small_stem(options.stem, image_size):
         x = _convolution(images, 64, 3, 1)
     else:

@@ -57,7 +57,7 @@ class Setup(Generic[Chosen]):
 class Method(keras.Model, ABC):
     """An encoder in self-supervised training.
 
-    Trained on batches of (uint8 images (N, H, W, 3), int64 labels (N,), −1 = unlabelled). Each image is augmented
+    Trained on batches of (uint8 images (N, H, W, C), int64 labels (N,), −1 = unlabelled). Each image is augmented
     twice, and both views go through the encoder in one batch, so that batch normalisation sees them together. A
     method turns the features into embeddings (`embed`) and these into a loss (`contrastive_loss`). Beside it a
     linear probe learns the labels there are from features through which no gradient flows, so that its accuracy
@@ -107,7 +107,7 @@ class Method(keras.Model, ABC):
         """What the loss needs.
 
         Args:
-            views: the augmented images, float32 in [0, 1], shape (2N, H, W, 3): all first views, then all second.
+            views: the augmented images, float32 in [0, 1], shape (2N, H, W, C): all first views, then all second.
             features: the encoder's output for them, shape (2N, D).
 
         Returns:

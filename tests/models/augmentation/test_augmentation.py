@@ -24,7 +24,7 @@ from tests.helpers.augmentation_checks import (
     slow_crop,
     uniform_on,
 )
-from tests.helpers.options import augmentation
+from tests.helpers.options import STILL, augmentation
 
 ALL = augmentation(
     brightness=0.4, contrast=0.4, saturation=0.4, hue=0.5, grey_probability=0.2, blur_probability=0.5
@@ -300,3 +300,64 @@ def test_the_compiled_step_draws_the_same_as_plain_calls():
     plain = aug.augment(raw_images(), ALL, keras.random.SeedGenerator(5))
     assert ops.shape(plain) == compiled.shape
     assert apart(compiled, np.asarray(plain)) < 1e-5
+
+
+def of_channels(channels, **kwargs):
+    """Images of so many channels, different in each."""
+    return np.concatenate([floats(**kwargs), floats(**kwargs, seed=1)], axis=3)[..., :channels]
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_brightness_and_contrast_of_other_images_than_rgb_equal_their_formulas(channels):
+    images, factors = of_channels(channels, count=2, low=0.3, high=0.7), array(0.6, 1.4)
+    for image, factor, bright, contrast in zip(
+        images.astype(float),
+        factors.astype(float),
+        np.asarray(color.adjust_brightness(images, factors)),
+        np.asarray(color.adjust_contrast(images, factors)),
+        strict=True,
+    ):
+        assert apart(bright, np.clip(image * factor, 0, 1)) < 1e-5
+        assert apart(contrast, np.clip(image.mean() + factor * (image - image.mean()), 0, 1)) < 1e-5
+
+
+@pytest.mark.parametrize("crop", ["resized", "translated"])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_places_change_alike_in_every_channel(channels, crop):
+    policy = augmentation(crop=crop, rotation=0.2, blur_probability=1.0)
+    images = of_channels(channels)
+    draws = aug.draw(len(images), policy, keras.random.SeedGenerator(3))
+    found = np.asarray(aug.apply(images, policy, draws))
+    assert found.shape == images.shape
+    for channel in range(channels):
+        alone = np.repeat(images[..., channel : channel + 1], 3, axis=3)
+        expected = np.asarray(aug.apply(alone, policy, draws))[..., 0]
+        assert apart(found[..., channel], expected) < 1e-5
+    assert apart(found, images) > 0.1
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_jitter_and_affine_brightness_work_on_any_number_of_channels(channels):
+    policy = augmentation(**STILL, brightness=0.4, contrast=0.4, jitter_probability=1.0, affine_brightness=0.5)
+    images = of_channels(channels, low=0.2, high=0.8)
+    draws = aug.draw(len(images), policy, keras.random.SeedGenerator(3))
+    expected = color.adjust_brightness(images, draws["brightness"])
+    expected = color.adjust_contrast(expected, draws["contrast"])
+    expected = np.clip(np.asarray(expected) * np.asarray(draws["affine_scale"])[:, None, None, None], 0, 1)
+    found = np.asarray(aug.apply(images, policy, draws))
+    assert apart(found, expected) < 1e-6
+    assert apart(found, images) > 0.01
+    raw = (255 * images).astype("uint8")
+    assert np.asarray(aug.augment(raw, policy, keras.random.SeedGenerator(3))).shape == images.shape
+
+
+@pytest.mark.parametrize("name", aug.COLORS)
+def test_a_change_of_colour_is_refused_where_images_have_none(name):
+    policy = augmentation(**{name: 0.25})
+    for channels in (1, 4):
+        with pytest.raises(
+            ValueError, match=rf"^{name} = 0.25: changes the colours of RGB, which these images are"
+        ):
+            aug.augment((255 * of_channels(channels)).astype("uint8"), policy, keras.random.SeedGenerator(0))
+    policy.require_channels(3)
+    augmentation().require_channels(1)

@@ -222,3 +222,20 @@ def test_a_deployed_encoder_that_is_called_does_not_learn():
     # who wants to train it on can
     deployed(batch, training=True)
     assert not all(np.array_equal(a, b) for a, b in zip(start, deployed.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("name", encoders.NAMES)
+def test_every_encoder_takes_images_of_other_channels(name, channels):
+    small = {"width": 8} if name in ("conv", "fast") else {}
+    model = network(name, 32, channels=channels, **small)
+    # but for the first kernel, the same weights as for RGB
+    shapes = [[weight.shape for weight in network(name, 32, channels=n, **small).weights] for n in (channels, 3)]
+    differ = [(own, rgb) for own, rgb in zip(*shapes, strict=True) if own != rgb]
+    assert [(own[2], rgb[2]) for own, rgb in differ] == [(channels, 3)]
+    raw = np.random.default_rng(0).integers(0, 256, (2, 32, 32, channels), np.uint8)
+    deployed = encoders.deployable(model)
+    assert deployed.input_shape == (None, None, None, channels)
+    expected = np.asarray(model(raw.astype("float32") / 255))
+    np.testing.assert_allclose(np.asarray(deployed(raw)), expected, rtol=1e-4, atol=1e-6 * expected.max())
+    assert np.asarray(deployed(raw.repeat(2, axis=1).repeat(2, axis=2))).shape == expected.shape

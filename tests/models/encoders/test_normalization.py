@@ -138,3 +138,12 @@ def test_a_classifier_starts_from_the_pretrained_encoder_and_is_deployed_with_it
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     expected = odds / odds.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(predict(trainer.deployable(), images), expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_the_statistics_are_those_of_each_channel(channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 6, 7, channels), np.uint8)
+    pixels[..., -1] //= 2
+    found = pixel_statistics([pixels[:2], pixels[2:]])
+    np.testing.assert_allclose(found.mean, pixels.mean(axis=(0, 1, 2)) / 255)
+    np.testing.assert_allclose(found.variance, pixels.var(axis=(0, 1, 2)) / 255**2)

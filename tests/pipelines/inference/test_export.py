@@ -171,3 +171,20 @@ def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.inference.export.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"--format onnx: tf2onnx and onnxruntime not installed; .*export"):
         export("onnx", "m.keras", tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("channels", "values"), [(1, "grey, 0 to 255"), (4, "four channels, 0 to 255")])
+def test_models_of_other_channels_are_exported_too(tmp_path, kind, channels, values):
+    from models import encoders
+    from pipelines.inference.formats import ask
+
+    needs(kind)
+    encoders.deployable(network("fast", SIZE, channels=channels, width=8)).save(tmp_path / "encoder.keras")
+    size = ["--size", "40x61"] if kind in ("onnx", "tflite") else []
+    out = tmp_path / f"out{KINDS[kind]}"
+    export(kind, tmp_path / "encoder.keras", out, *size)
+    asked = np.random.default_rng(0).integers(0, 256, (2, 40, 61, channels), np.uint8)
+    np.testing.assert_allclose(ask(kind, out, asked), answers(tmp_path / "encoder.keras", asked), atol=1e-4)
+    takes = json.loads((tmp_path / f"{out.name}.json").read_text())["takes"]
+    assert (takes["shape"][-1], takes["values"]) == (channels, values)

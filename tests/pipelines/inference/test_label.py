@@ -72,6 +72,7 @@ def place(tmp_path_factory):
     size = Dataset(root / "dataset").manifest.image_size
     encoders.deployable(network("fast", size, width=8)).save(root / "encoder.keras")
     encoders.deployable(network("fast", size + 1, width=8)).save(root / "other.keras")
+    encoders.deployable(network("fast", size, channels=1, width=8)).save(root / "grey.keras")
     return root
 
 
@@ -97,6 +98,10 @@ def test_the_table_names_files_of_the_unlabelled_images(place, tmp_path, capsys)
         (["99999"], "99999: .* unlabelled images; ask for fewer"),
         (["5", "--out", "next.json"], "a table ends in .csv"),
         (["5", "--model", "other.keras"], "other.keras: was trained on"),
+        (
+            ["5", "--model", "grey.keras"],
+            "grey.keras: was trained with data.channels=1, .*dataset has 3",
+        ),
         (["0"], "Input should be greater than"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from components.shared.errors import UserError
 from pipelines.__main__ import main
@@ -95,3 +96,39 @@ def test_answers_that_are_no_numbers_are_an_error_and_leave_nothing(save_model, 
     with pytest.raises(UserError, match="NaN or infinity"):
         main(["embed", photo, "--out", str(out), "--model", path])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["own.keras", "photo.png"]
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_files_are_read_with_the_models_own_channels(save_model, tmp_path, capsys, channels):
+    import keras
+    import pandas as pd
+
+    path = save_model(
+        (16, 16, channels), lambda x: keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1.0)(x))
+    )
+    assert load_ready(path).channels == channels
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    four = np.dstack([picture("four", 16), picture("fourth", 16)[..., 0]])
+    four[:8, :, 3] = 0
+    (photos / "a.png").write_bytes(encode(picture("a", 16)))
+    (photos / "four.png").write_bytes(encode(four))
+    out = tmp_path / "features.parquet"
+    assert main(["embed", str(photos), "--out", str(out), "--model", path]) == (channels == 4)
+    table = pd.read_parquet(out).set_index("path")["features"]
+    if channels == 1:
+        grey = np.asarray(Image.fromarray(picture("a", 16)).convert("L"))
+        np.testing.assert_allclose(table[str(photos / "a.png")], [grey.mean()], rtol=1e-5)
+    else:
+        assert list(table.index) == [str(photos / "four.png")]
+        np.testing.assert_allclose(table.iloc[0], four.mean(axis=(0, 1)), rtol=1e-5)
+        assert "a.png: can't be read as an image: it has 3 channels (RGB), and four are asked for" in (
+            capsys.readouterr().err
+        )
+
+
+def test_models_of_other_channels_are_refused(save_model):
+    import keras
+
+    with pytest.raises(UserError, match=r"takes \(None, 16, 16, 2\), not images \(N, size, size, 1, 3 or 4\)"):
+        load_ready(save_model((16, 16, 2), keras.layers.GlobalAveragePooling2D()))

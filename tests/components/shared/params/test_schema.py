@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import pytest
 import yaml
 
 from components.shared.errors import UserError
+from components.shared.params.composing import compose_params
 from components.shared.params.schema import (
     SECTIONS,
     load_params,
@@ -263,3 +265,70 @@ def test_nan_in_the_file_is_refused(tmp_path):
 def test_numbers_may_be_written_with_an_exponent(tmp_path, written, value):
     text = (ROOT / "params.yaml").read_text().replace("temperature: 0.2", f"temperature: {written}", 1)
     assert load_params(write(tmp_path, text), "pretrain").method.temperature == value
+
+
+@pytest.mark.parametrize("value", [0, 2, 5, "3", None])
+def test_images_have_one_three_or_four_channels(value):
+    with pytest.raises(UserError, match=r"^data.channels = .*: must be 1, 3 or 4$"):
+        validate_params(changed("data.channels", value))
+
+
+@pytest.mark.parametrize("source", ["cifar10", "stl10"])
+def test_what_is_published_in_rgb_is_read_so(source):
+    with pytest.raises(UserError) as caught:
+        compose_params([f"data={source}", "data.channels=1", "augmentation=any_channels"])
+    assert str(caught.value) == (
+        f"data.channels = 1: {source} is published in RGB; set 3, or write its images into folders or Parquet and "
+        "use data=folder or data=parquet"
+    )
+    assert compose_params([f"data={source}"])[0].data.channels == 3
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("name", ["saturation", "hue", "grey_probability", "affine_jitter"])
+@pytest.mark.parametrize("group", ["method.augmentation", "supervised.weak"])
+def test_changes_of_colour_are_refused_where_images_have_none(channels, name, group):
+    options = ["data=folder", f"data.channels={channels}", "augmentation=any_channels", f"{group}.{name}=0.25"]
+    with pytest.raises(UserError) as caught:
+        compose_params(options)
+    assert str(caught.value) == (
+        f"{group}.{name} = 0.25: changes the colours of RGB, which these images are not (data.channels = "
+        f"{channels}); set it to 0, or, without a preset, all such changes with augmentation=any_channels"
+    )
+    assert compose_params([*options, "data.channels=3"])[0].data.channels == 3
+
+
+def test_those_of_a_preset_are_named_too():
+    with pytest.raises(UserError, match=r"^method.augmentation.saturation = 0.5: .*\(data.channels = 1\)"):
+        compose_params(["preset=simclr-jax", "data=folder", "data.channels=1"])
+    off = [f"method.augmentation.{name}=0" for name in ("saturation", "hue", "grey_probability")]
+    off += ["supervised.weak.saturation=0"]
+    with pytest.raises(UserError, match=r"^supervised.published.augmentation.grey_probability = 0.2: "):
+        compose_params(["preset=simclr-jax", "data=folder", "data.channels=1", *off])
+
+
+@pytest.mark.parametrize("data", ["sample", "folder", "parquet", "tfds"])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_one_option_switches_them_off_and_leaves_the_rest(data, channels):
+    words = [f"data={data}", "data.name=own"]
+    colored, other = (
+        compose_params([*words, *more])[0]
+        for more in ((), (f"data.channels={channels}", "augmentation=any_channels"))
+    )
+    assert other.data.channels == channels
+    for before, after in (
+        (colored.method.augmentation, other.method.augmentation),
+        (colored.supervised.weak, other.supervised.weak),
+    ):
+        off = dict.fromkeys(("saturation", "hue", "grey_probability", "affine_jitter"), 0.0)
+        assert after == dataclasses.replace(before, **off)
+        # what is left still changes images
+        assert after.brightness > 0 and after.contrast > 0 and after.flip
+
+
+def test_channels_are_handed_to_ingest_alone():
+    words = ["data=folder", "augmentation=any_channels"]
+    rgb, grey = (compose_params([*words, f"data.channels={channels}"])[0] for channels in (3, 1))
+    for step in STEPS:
+        same = params_digest(select(grey, step)) == params_digest(select(rgb, step))
+        assert same == (step != "ingest")

@@ -36,6 +36,17 @@ def test_rows_may_differ_in_length_and_have_names_and_titles():
     assert [cell.get_title() for cell in cells[0]] == ["first", "second"]
 
 
+@pytest.mark.parametrize("scale", [1, 1 / 255])
+def test_grey_is_drawn_grey_and_of_four_channels_the_first_three(scale):
+    grey = np.arange(20, dtype=np.uint8).reshape(4, 5, 1)
+    four = np.dstack([image(9), image(0)[..., :1]])
+    figure = draw_rows([("grey", [grey * scale]), ("four", [four * scale])])
+    drawn = [axes.images[0].get_array() for axes in figure.axes]
+    np.testing.assert_allclose(drawn[0], np.repeat(grey, 3, axis=2) * scale)
+    # not transparent, as it would be if the fourth were alpha
+    np.testing.assert_allclose(drawn[1], image(9) * scale)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "dataset"

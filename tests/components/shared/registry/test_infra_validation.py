@@ -249,3 +249,12 @@ def test_memory_is_this_process_own():
     said = subprocess.run([sys.executable, "-c", lines, program.__file__], capture_output=True, check=True)
     assert held.nbytes / 2**20 == 512
     assert 5 < float(said.stdout) < 200
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_of_any_number_of_channels_malformed_requests_are_none_that_the_signature_allows(channels):
+    images = np.zeros((2, 8, 8, channels), np.uint8)
+    shapes = {what: np.shape(json.loads(body)["inputs"]) for what, body in malformed_requests(images).items()
+              if "image" in what}  # fmt: skip
+    assert len(shapes) == 3
+    assert (1, 8, 8, channels) not in shapes.values()

@@ -258,3 +258,10 @@ def test_the_gain_is_told_as_far_as_the_tags_tell_it(changed, said):
 
 def test_a_version_without_tags_tells_no_gain():
     assert tagged_gain({}) == ""
+
+
+@pytest.mark.parametrize(("channels", "words"), [(1, "grey"), (3, "colour"), (4, "four-channel")])
+def test_the_card_tells_what_images_it_takes(channels, words):
+    card = model_card(make_subject(["a", "b"], channels=channels), "m", "1")
+    assert f"It takes {words} images of 32×32 pixels" in card
+    assert f"uint8 (N, 32, 32, {channels}) to" in card

@@ -166,6 +166,11 @@ def another_size(folder):
     path.write_text(re.sub(r"16,(\s+)16,(\s+)3", r"24,\1 24,\2 3", path.read_text()))
 
 
+def other_channels(folder):
+    path = folder / "MLmodel"
+    path.write_text(re.sub(r"16,(\s+)16,(\s+)3", r"16,\1 16,\2 1", path.read_text()))
+
+
 def no_description(folder):
     (folder / "MLmodel").write_text("{}")
 
@@ -176,6 +181,7 @@ NOT_COMPARABLE = {
     list_of_something_else: "list of its training images (training_images.npy) is none",
     other_class_names: "it knows 3 other classes",
     another_size: "it takes images of 24×24 pixels",
+    other_channels: "it was trained with data.channels=1",
     no_description: "does not tell its classes and image size",
 }
 
@@ -227,3 +233,28 @@ def test_a_champion_that_this_pipeline_did_not_register_refuses(tracking_uri, da
     mlflow.MlflowClient().set_registered_model_alias("rivals-foreign", "champion", "1")
     (fault,) = ask_rivals(find_champion("rivals-foreign"), data, []).faults
     assert "has no list of its training images" in fault
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_of_other_images_than_rgb_a_model_is_logged_asked_and_compared(tracking_uri, in_tmp, channels):
+    """From the signature to the drift of features."""
+    import keras
+    import mlflow
+
+    own = Dataset(make_dataset(in_tmp / "dataset", image_size=16, unlabelled=200, test=120, channels=channels))
+    inputs = keras.Input((16, 16, channels), dtype="uint8")
+    mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+    keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(mean)).save("classifier.keras")
+    name = f"rivals-channels-{channels}"
+    client = mlflow.MlflowClient()
+    run = client.create_run(mlflow.set_experiment("rivals").experiment_id).info.run_id
+    uri = log_classifier(Path("classifier.keras"), own, run)
+    signature = mlflow.models.get_model_info(uri).signature
+    assert signature.inputs.to_dict()[0]["tensor-spec"]["shape"] == (-1, 16, 16, channels)
+    version = put_up_for_review(name, uri, "a" * 64, {}, "card")
+    client.set_registered_model_alias(name, "champion", version.number)
+    rivals = ask_rivals(find_champion(name), own, [])
+    assert (rivals.faults, [rival.version for rival in rivals.found]) == ([], ["1"])
+    assert {drift.split for drift in rivals.drift} == {"unlabelled", "test"}
+    answers = mlflow.pyfunc.load_model(uri).predict(np.asarray(own.images(TEST))[:5])
+    assert answers.shape == (5, 3)

@@ -59,6 +59,18 @@ def test_processes_give_the_pictures_that_one_decoding_gives(by_processes):
         assert {**vars(image), "pixels": 0} == {**vars(alone), "pixels": 0}
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_processes_decode_other_channels_too(by_processes, channels):
+    files = [
+        ImageFile.of(saved(Image.fromarray(picture(str(index), SIZE)).convert("RGBA")), str(index), "")
+        for index in range(20)
+    ]
+    found = [image.pixels for image in decode_all(files, SIZE, channels=channels)]
+    alone = [decode(file.read(), SIZE, "", channels=channels).pixels for file in files]
+    assert np.stack(found).shape == (20, SIZE, SIZE, channels)
+    np.testing.assert_array_equal(found, alone)
+
+
 def test_processes_read_only_as_needed_and_end_with_the_one_who_asks(by_processes):
     read = []
 

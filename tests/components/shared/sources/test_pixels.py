@@ -1,4 +1,4 @@
-"""Decoding: every kind of image becomes upright 8-bit RGB of the right size, or one clear line."""
+"""Decoding: every kind of image becomes upright 8-bit RGB, grey or four channels of the right size, or one line."""
 
 from __future__ import annotations
 
@@ -76,6 +76,108 @@ def test_exif_orientation_turns_the_image_upright():
     exif = turned.getexif()
     exif[0x0112] = 6  # the camera was held so that the image must be turned by 90° clockwise
     np.testing.assert_array_equal(decode(saved(turned, exif=exif), SIZE, "a").pixels, np.rot90(pixels, -1))
+
+
+def grey_of(pixels):
+    return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+
+
+def test_as_grey_an_image_has_the_luminance_of_its_colours():
+    pixels = picture("a", SIZE)
+    palette = Image.fromarray(picture("palette", SIZE)).quantize(16)
+    for data in (encode(pixels), encode(pixels, "WEBP", lossless=True), saved(palette)):
+        found = decode(data, SIZE, "a", channels=1).pixels
+        assert (found.shape, found.dtype) == ((SIZE, SIZE, 1), np.uint8)
+        np.testing.assert_array_equal(found, grey_of(decode(data, SIZE, "a").pixels))
+
+
+def test_as_grey_a_grey_image_stays_as_it_is_and_one_of_16_bits_is_scaled():
+    grey = picture("grey", SIZE)[..., 0]
+    decoded = decode(encode(grey), SIZE, "a", channels=1)
+    np.testing.assert_array_equal(decoded.pixels[..., 0], grey)
+    assert decoded.digest == content_digest(grey[..., None])
+    for bits in (None, 12):
+        deep = encode(grey.astype(np.uint16) * 16)
+        found, rgb = (decode(deep, SIZE, "a", bits=bits, channels=channels) for channels in (1, 3))
+        np.testing.assert_array_equal(found.pixels, rgb.pixels[..., :1])
+        assert found.bits == rgb.bits == 12
+
+
+def test_as_grey_transparent_parts_become_white():
+    pixels = np.dstack([picture("rgba", SIZE), np.full((SIZE, SIZE), 255, np.uint8)])
+    pixels[:4, :, 3] = 0
+    found = decode(encode(pixels), SIZE, "a", channels=1).pixels
+    assert (found[:4] == 255).all()
+    np.testing.assert_array_equal(found[4:], grey_of(pixels[..., :3])[4:])
+
+
+def four(name, size=SIZE):
+    """RGB and a fourth channel that is 0 in places, where alpha would hide the colours."""
+    pixels = np.dstack([picture(name, size), picture(f"{name} 4", size)[..., 0]])
+    pixels[2:6, :, 3] = 0
+    return pixels
+
+
+def tiff_of_four(pixels, **options):
+    """As programs for satellite images write it: the fourth channel is not called alpha."""
+    image = Image.merge("RGBX", [Image.fromarray(pixels[..., channel]) for channel in range(4)])
+    return saved(image, "TIFF", **options)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "RGBX", "packed", "CMYK"])
+def test_four_channels_are_taken_as_they_are_stored(kind):
+    pixels = four("a")
+    data = {
+        "PNG": lambda: encode(pixels),
+        "TIFF": lambda: encode(pixels, "TIFF"),
+        "RGBX": lambda: tiff_of_four(pixels),
+        "packed": lambda: tiff_of_four(pixels, compression="tiff_adobe_deflate"),
+        "CMYK": lambda: saved(Image.frombytes("CMYK", (SIZE, SIZE), pixels.tobytes()), "TIFF"),
+    }[kind]()
+    decoded = decode(data, SIZE, "a", channels=4)
+    np.testing.assert_array_equal(decoded.pixels, pixels)
+    assert decoded.digest == content_digest(pixels)
+    # as RGB the same file is read as ever
+    assert decode(data, SIZE, "a").pixels.shape == (SIZE, SIZE, 3)
+
+
+def test_each_of_four_channels_is_resized_by_itself():
+    pixels = four("a", (40, 28))
+    found = decode(encode(pixels), SIZE, "a", channels=4).pixels
+    for channel in range(4):
+        expected = fit(Image.fromarray(pixels[..., channel]), SIZE)
+        np.testing.assert_array_equal(found[..., channel], expected[..., 0])
+
+
+def test_four_channels_are_turned_upright():
+    turned = Image.fromarray(four("a"))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    found = decode(saved(turned, exif=exif), SIZE, "a", channels=4).pixels
+    np.testing.assert_array_equal(found, np.rot90(four("a"), -1))
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"), [("RGB", "3 channels (RGB)"), ("L", "1 channel (L)"), ("LA", "2 channels (LA)"),
+                           ("P", "1 channel (P)"), ("I;16", "1 channel (I;16)")]
+)  # fmt: skip
+def test_a_file_of_fewer_than_four_channels_is_named(mode, channels):
+    with pytest.raises(BadImageError) as caught:
+        decode(saved(Image.new(mode, (SIZE, SIZE))), SIZE, "field/7.png", channels=4)
+    assert str(caught.value) == (
+        f"field/7.png: can't be read as an image: it has {channels}, and four are asked for: RGBA, CMYK or a TIFF "
+        "of four; repair or remove it"
+    )
+
+
+def test_premultiplied_alpha_is_no_channel_of_its_own():
+    # Pillow calls it unassociated (2) whatever it is told
+    tags = [struct.pack("<HHIHH", 338, 3, 1, value, 0) for value in (2, 1)]
+    data = encode(four("a"), "TIFF")
+    assert data.count(tags[0]) == 1
+    data = data.replace(*tags)
+    with pytest.raises(BadImageError, match="premultiplied alpha; store it as unassociated alpha"):
+        decode(data, SIZE, "a.tif", channels=4)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -193,21 +295,24 @@ def test_the_content_counts_not_the_ending():
     )
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16"])
-def test_an_image_that_takes_more_memory_than_there_is_is_refused_before_it_is_decoded(mode):
+@pytest.mark.parametrize(
+    ("mode", "channels"),
+    [*((mode, 3) for mode in ("RGB", "RGBA", "L", "P", "I;16")), ("RGB", 1), ("P", 1), ("I;16", 1), ("RGBA", 4)],
+)
+def test_an_image_that_takes_more_memory_than_there_is_is_refused_before_it_is_decoded(mode, channels):
     image = Image.new(mode, (5000, 5000))
     data = saved(image)
     with pytest.raises(BadImageError) as caught:
-        decode(data, SIZE, "a", limits=Limits(64))
+        decode(data, SIZE, "a", limits=Limits(64), channels=channels)
     assert re.search(
         r"a: can't be read as an image: 5,000×5,000 pixels: takes \d+ MiB, and 48 MiB are allowed by data.memory = "
         r"64; \d+ is enough; repair or remove it$",
         str(caught.value),
     )
     enough = int(re.search(r"; (\d+) is enough", str(caught.value))[1])
-    assert decode(data, SIZE, "a", limits=Limits(enough)).width == 5000
+    assert decode(data, SIZE, "a", limits=Limits(enough), channels=channels).width == 5000
     with pytest.raises(BadImageError):
-        decode(data, SIZE, "a", limits=Limits(enough - 1))
+        decode(data, SIZE, "a", limits=Limits(enough - 1), channels=channels)
 
 
 def test_a_large_image_is_converted_in_parts_with_the_same_result():

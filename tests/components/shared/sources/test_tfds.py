@@ -17,6 +17,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow_datasets
+from PIL import Image
 from tensorflow_datasets.core.download.checksums import compute_url_info
 from tensorflow_datasets.image_classification import cifar
 
@@ -139,6 +140,9 @@ def test_an_archive_put_there_by_hand_is_used_offline(tmp_path, cache, no_networ
     for one, other in zip(source.images("train"), again.images("train"), strict=True):
         np.testing.assert_array_equal(one.pixels, other.pixels)
         assert (one.digest, one.path) == (other.digest, other.path)
+    again.channels = 1
+    for grey, rgb in zip(again.images("test"), source.images("test"), strict=True):
+        np.testing.assert_array_equal(grey.pixels[..., 0], np.asarray(Image.fromarray(rgb.pixels).convert("L")))
     small, whole = (next(TensorFlowDataset(name, path.parent, side).images("test")) for side in (16, size))
     assert small.pixels.shape == (16, 16, 3)
     assert (small.digest, small.path, small.width) == (whole.digest, "test/0", size)

@@ -107,12 +107,14 @@ def test_another_file_under_the_same_name_is_another_training(place, tmp_path):
             r"holds encoder of \d[\d,]+ weights, .*, not the \d[\d,]+ weights of the options encoder",
         ),
         ("step", ("encoder=resnet18",), "weights of the options encoder and data.image_size"),
+        ("grey.keras", (), r"was trained with data.channels=1; set that \(it is 3\), or start from other weights"),
         ("small.keras", (), "was trained on 24×24 pixels; set data.image_size=24"),
         ("models:/nobody@champion", (), "no model nobody|no registry"),
     ],
 )
 def test_a_wrong_start_is_one_line(place, tracking_uri, tmp_path, weights, overrides, words):
     encoders.deployable(network("fast", 24, width=8)).save(place / "small.keras")
+    encoders.deployable(network("fast", 32, channels=1, width=8)).save(place / "grey.keras")
     where = weights if weights.startswith("models:") else place / weights
     if "encoder=resnet18" in overrides:
         chosen = select(
