@@ -271,7 +271,8 @@ def _stack(files: Sequence[Path], out: Path, axes: Mapping[str, int]) -> None:
                 f"{file}: can't be read ({first_line(error, 100)}); remove its folder and run again"
             ) from None
     arrays = dict(found[0])
-    for name, axis in axes.items():
+    # the baseline has no neighbours
+    for name, axis in ((name, axis) for name, axis in axes.items() if name in arrays):
         rows = [each[name] for each in found]
         same = all(np.array_equal(row, rows[0]) for row in rows[1:])
         # the search's answers stand for those of all replicates, and are there once
