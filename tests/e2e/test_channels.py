@@ -23,6 +23,7 @@ SIZE, CLASSES = 16, 3
 COUNTS = {"unlabelled": 60, "train": 45, "validation": 15, "test": 60}
 SMALL = (
     "data=folder", "data.name=own", "data.path=own/images", f"data.image_size={SIZE}", "augmentation=any_channels",
+    "data.near_copies=keep",  # few patterns: many textures are alike
     "encoder.width=8", "runtime.epochs=1", "runtime.replicates=[0,1]",
     "supervised.search.epochs=[1]", "probe.label_budgets=[1,2]",
 )  # fmt: skip
@@ -64,7 +65,7 @@ def test_every_stage_ran_and_the_arrays_hold_what_the_files_do(project):
 
 
 def test_the_networks_take_these_channels_and_the_evaluation_is_whole(project):
-    for name in ("encoder/encoder.keras", "baseline/classifier.keras", "finetune/classifier.keras"):
+    for name in ("encoder/0/encoder.keras", "baseline/classifier.keras", "finetune/classifier.keras"):
         network = keras.saving.load_model(project.root / name, compile=False)
         assert network.input_shape == (None, None, None, project.channels)
     blessing = json.loads((project.root / "evaluation" / "blessing.json").read_text())
@@ -88,7 +89,7 @@ def test_predictions_of_files_are_those_of_the_dataset(project):
 
 
 def test_features_neighbours_and_proposals_are_made_of_files(project):
-    images, encoder = "own/images/test", ("--model", "encoder/encoder.keras")
+    images, encoder = "own/images/test", ("--model", "encoder/0/encoder.keras")
     run = ("python", "-m", "pipelines")
     assert "60 rows" in project.run(*run, "embed", images, *encoder, "--out", "features.parquet")
     query = f"{images}/{next(iter(PATTERNS))}"
