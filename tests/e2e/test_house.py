@@ -57,7 +57,6 @@ def test_locks_have_hashes_and_no_addresses():
 
 # declared for what imports nothing here
 NEEDED = {
-    "dvc": "its command line",
     "importlib-resources": "tensorflow-datasets needs it and does not declare it",
     "setuptools": "builds the project's own package",
 }
