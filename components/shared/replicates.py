@@ -53,8 +53,8 @@ _ANSWERS = {
     "published.npz": {"test_probabilities": 0},
     "budgets.npz": {"predicted": 1, "knn_predicted": 0},
 }
-# of pictures, and of what they draw, the first replicate's
-_PICTURES = ("views.png", "neighbours.png", "suspects.png", LABEL_SUSPECTS, FEATURES)
+# of encoders, pictures, and what these draw, the first replicate's
+_FIRST = ("encoder.keras", "views.png", "neighbours.png", "suspects.png", LABEL_SUSPECTS, FEATURES)
 EXPORTED = "classifier.keras"
 # details that each replicate has its own of
 _OWN = ("seed", "pretraining_run", "pretraining_cost")
@@ -130,9 +130,9 @@ def _train_there(
 def gather(step: str, folders: Mapping[int, Path], out: Path, dataset: Path) -> Result:
     """Make a step's folder of its replicates' folders: a copy of each, and what they are together.
 
-    `predictions.npz` and its like hold the answers of all; `classifier.keras` is the replicate's that is best on
-    held-out images of its own, the first one's where none has any; `curves.csv` has a column `seed`; metrics are
-    means, with their sample standard deviation as `…_std`.
+    `predictions.npz` and its like hold the answers of all; `classifier.keras` is the replicate's that is best
+    on held-out images of its own, the first one's where none has any; `encoder.keras` is the first one's;
+    `curves.csv` has a column `seed`; metrics are means, with their sample standard deviation as `…_std`.
 
     Args:
         step: the step's name.
@@ -158,7 +158,7 @@ def gather(step: str, folders: Mapping[int, Path], out: Path, dataset: Path) -> 
             shutil.copytree(folder, work.out / str(seed))
         index = _exported(records)
         exported = list(folders.values())[index]
-        for name in (EXPORTED, *_PICTURES):
+        for name in (EXPORTED, *_FIRST):
             source = (exported if name == EXPORTED else next(iter(folders.values()))) / name
             if source.exists():
                 shutil.copyfile(source, work.out / name)

@@ -65,7 +65,7 @@ def test_every_stage_ran_and_the_arrays_hold_what_the_files_do(project):
 
 
 def test_the_networks_take_these_channels_and_the_evaluation_is_whole(project):
-    for name in ("encoder/0/encoder.keras", "baseline/classifier.keras", "finetune/classifier.keras"):
+    for name in ("encoder/encoder.keras", "baseline/classifier.keras", "finetune/classifier.keras"):
         network = keras.saving.load_model(project.root / name, compile=False)
         assert network.input_shape == (None, None, None, project.channels)
     blessing = json.loads((project.root / "evaluation" / "blessing.json").read_text())
@@ -89,13 +89,13 @@ def test_predictions_of_files_are_those_of_the_dataset(project):
 
 
 def test_features_neighbours_and_proposals_are_made_of_files(project):
-    images, encoder = "own/images/test", ("--model", "encoder/0/encoder.keras")
+    images = "own/images/test"
     run = ("python", "-m", "pipelines")
-    assert "60 rows" in project.run(*run, "embed", images, *encoder, "--out", "features.parquet")
+    assert "60 rows" in project.run(*run, "embed", images, "--out", "features.parquet")
     query = f"{images}/{next(iter(PATTERNS))}"
     first = sorted((project.root / query).iterdir())[0].name
-    assert "nearest of 60 images" in project.run(*run, "similar", f"{query}/{first}", images, *encoder)
-    proposed = project.run(*run, "label", "next", "3", "--dataset", "dataset", *encoder, "--out", "next.csv")
+    assert "nearest of 60 images" in project.run(*run, "similar", f"{query}/{first}", images)
+    proposed = project.run(*run, "label", "next", "3", "--dataset", "dataset", "--out", "next.csv")
     assert "3 of 60 unlabelled images" in proposed
 
 

@@ -46,6 +46,7 @@ class Training:
         inputs = {"dataset": dataset, "search": search / "baseline.json"}
         with working("baseline", out, params, inputs, data.manifest.name, seed) as work:
             (work.out / "classifier.keras").write_text(f"model {seed}")
+            (work.out / "encoder.keras").write_text(f"encoder {seed}")
             (work.out / "curves.csv").write_text(f"epoch,loss\n1,0.{seed}\n")
             splits, right = {}, 6 if self.of_search else 6 + seed
             for split in ("validation", "test"):
@@ -75,6 +76,11 @@ def train(project, seeds, training=None, *overrides, inputs=("dataset", "search"
 
 def record(project):
     return read_record(project / "baseline", Result)
+
+
+def test_an_encoder_to_go_on_with_is_the_first_seeds(project):
+    train(project, [3, 1])
+    assert (project / "baseline" / "encoder.keras").read_text() == "encoder 3"
 
 
 def test_more_seeds_train_only_the_new_ones_and_fewer_none(project):
