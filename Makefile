@@ -41,11 +41,11 @@ repro: env data  ## Run the pipeline: only what changed; ends with a table of th
 
 .PHONY: test
 test: env  ## Run the tests but for the slow ones, in JOBS processes (2)
-	@python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+	@python -m pytest -n $(JOBS) --dist loadfile -m "not slow" --durations 20
 
 .PHONY: test-slow
 test-slow: env  ## Run the slow tests: whole pipelines, real servers, other backends
-	@python -m pytest -n $(JOBS) --dist loadfile -m slow
+	@python -m pytest -n $(JOBS) --dist loadfile -m slow --durations 20
 
 .PHONY: ui
 ui: env  ## Show the runs, curves, pictures and registered models in MLflow's page

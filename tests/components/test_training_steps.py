@@ -92,6 +92,7 @@ def refitted(cross_validated, tmp_path_factory):
     return {step: (run(step, *cross_validated, root / step), root / step) for step in STEPS}
 
 
+@pytest.mark.slow
 def test_a_search_writes_what_was_chosen_without_times_and_all_trials(searched, dataset):
     record = read_record(searched, Result)
     names = {f"{step}.{kind}" for step in STEPS for kind in ("json", "npz")} | {"result.json"}
@@ -115,6 +116,7 @@ def test_a_search_writes_what_was_chosen_without_times_and_all_trials(searched, 
     assert {name: recipe[name] for name in fields[1:]} == {name: chosen[name] for name in fields[1:]}
 
 
+@pytest.mark.slow
 def test_a_search_is_repeatable_and_opens_no_test_images(searched, dataset, encoder, tmp_path):
     """Bit for bit, on a dataset whose test images are gone."""
     shutil.copytree(dataset, tmp_path / "dataset")
@@ -125,6 +127,7 @@ def test_a_search_is_repeatable_and_opens_no_test_images(searched, dataset, enco
         assert (tmp_path / "search" / f"{step}.json").read_bytes() == (searched / f"{step}.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_replicate_trains_on_the_validation_images_that_were_cut_from_its_labels(refitted, cross_validated):
     data = Dataset(cross_validated[0])
     labels = np.concatenate([data.labels("train"), data.labels("validation")])
@@ -282,6 +285,7 @@ def test_the_rival_is_trained_at_least_as_long(finished):
     assert steps["baseline"] >= steps["finetune"] == 4 * (24 // 12)
 
 
+@pytest.mark.slow
 def test_finetuning_starts_from_the_encoder(dataset, encoder, tmp_path):
     # at this rate it ends where it starts
     options = ("supervised.search.learning_rates=[1e-12]", "supervised.search.epochs=[1]", OWN)
@@ -424,6 +428,7 @@ def test_test_labels_decide_nothing(finished, relabelled, tmp_path, step):
     assert (tmp_path / step / "curves.csv").read_bytes() == (folder / "curves.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_rate_that_diverges_is_left_out_and_all_that_do_are_refused(dataset, encoder, tmp_path, capsys):
     rates = ("supervised.search.learning_rates=[1e-3,1e30]", "supervised.search.epochs=[1]", OWN)
     record = search(dataset, encoder, tmp_path / "search", params("search", *rates), SEED)
@@ -439,6 +444,7 @@ def test_a_rate_that_diverges_is_left_out_and_all_that_do_are_refused(dataset, e
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_budgets_do_with_the_classes_there_are(tracking_uri, tmp_path):
     arrays = make_arrays({"unlabelled": 8, "train": 12, "validation": 6, "test": 6}, classes=2)
     dataset = write_dataset(tmp_path / "dataset", arrays, ["rows", "columns", "absent"], name="training")

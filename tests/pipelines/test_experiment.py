@@ -92,6 +92,7 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.exists()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [7, 13])
 def test_a_step_that_refuses_leaves_everything_as_it_was(repository, epochs):
     """Whether or not there was a run before: the first experiment fails, or the one after a good one."""
@@ -109,6 +110,7 @@ def test_a_step_that_refuses_leaves_everything_as_it_was(repository, epochs):
     assert done.stderr.endswith("are as before the experiment\n")
 
 
+@pytest.mark.slow
 def test_the_test_set_is_opened_only_on_request(repository):
     def opened():
         return yaml.safe_load((repository / "params.yaml").read_text())["gate"]["open_test"]
