@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import heapq
-import io
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from components.shared.artifacts import replace_file
 from components.shared.errors import UserError
-from components.shared.plots.grids import as_rgb
+from components.shared.plots.grids import in_page
 from components.shared.progress import Progress
 from components.shared.repository import in_repository
 from components.shared.templates import render
@@ -105,11 +102,9 @@ def _unit(features: np.ndarray) -> np.ndarray:
 
 
 def _picture(name: str, channels: int) -> str:
-    """The centre square of an image, as the encoder sees it but larger: a JPEG within the page."""
+    """The centre square of an image, as the encoder sees it but larger, within the page."""
     ((_, pixels),) = Images([name]).read(SIDE, channels)
     if isinstance(pixels, UserError):
         # it was there a moment ago
         raise pixels
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(as_rgb(pixels))).save(file, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return in_page(pixels, SIDE)

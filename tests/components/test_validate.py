@@ -160,7 +160,7 @@ def test_a_failure_is_told_in_one_line_and_kept_until_the_next_success(step, cap
     assert "warning: no_blank_images" in index and "no_blank_images: train, image 1 (train/1.png)" in index
     # the image and its copy side by side, named
     figure = index[index.index('id="test_images_are_new"') :].split("<figure>")[1].split("</figure>")[0]
-    assert figure.count("data:image/png") == 2 and "test/0.png" in figure and "= train/0.png" in figure
+    assert figure.count("data:image/webp") == 2 and "test/0.png" in figure and "= train/0.png" in figure
     listed = pd.read_csv(step.failed / "docs" / "findings" / "test_images_are_new.csv")
     assert listed[["split", "row", "path"]].values.tolist() == [["test", 0, "test/0.png"]]
     name = NAMES[Dataset(step.root / "leaking").labels("train")[0]]
@@ -251,7 +251,7 @@ def test_what_else_ingest_tells_of_files_is_shown_and_asked_about(tmp_path, step
     assert "Files that were left out: 25" in index and "notes/19.txt" in index and "notes/20.txt" not in index
     assert len(pd.read_csv(docs / "findings" / "left_out.csv")) == 25
     figure = index[index.index('id="near_copies"') :].split("<figure>")[1].split("</figure>")[0]
-    assert figure.count("data:image/png") == 2 and "test/3.png" in figure and "train/4.png" in figure
+    assert figure.count("data:image/webp") == 2 and "test/3.png" in figure and "train/4.png" in figure
     out = capsys.readouterr().out
     pair = "train: train/4.png and test/3.png (test): "
     assert f"warning: near_copies_have_one_label: {pair}labels_differ = True; expected False" in out
@@ -368,5 +368,5 @@ def test_images_of_other_channels_are_measured_and_shown(step, channels):
     statistics = json.loads((out / "statistics.json").read_text())["train"]
     assert statistics["mean"] == pytest.approx(images.mean(), abs=1e-3)
     page = (out / "docs" / "index.html").read_text()
-    assert f"16×16 pixels, {kind}" in page and "data:image/png;base64," in page
+    assert f"16×16 pixels, {kind}" in page and "data:image/webp;base64," in page
     assert (out / "class_means.png").stat().st_size > 1000

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
 from components.shared.artifacts import FILES, Dataset
 from components.shared.checks.expectations import Outcome, Table
 from components.shared.checks.image_table import read_images
 from components.shared.errors import UserError, first_line
-from components.shared.plots.grids import as_rgb
+from components.shared.plots.grids import in_page
 
 SHOWN = 20
 _TWINS_SHOWN, _TWINS_NAMED, _SIDE = 3, 10, 96
@@ -153,7 +149,7 @@ class Pictures:
         pixels = read_images(self._data, row["split"], [row["row"]])[0]
         label = f", {row['class_name']}" if row["class_name"] else ""
         caption = f"{row['path']} ({row['split']}, image {row['row']}{label}, {row['width']}×{row['height']})"
-        return Shown(_address(pixels), caption, beside or [])
+        return Shown(in_page(pixels, _SIDE), caption, beside or [])
 
 
 def _same_as(found: pd.DataFrame, images: pd.DataFrame) -> list[str]:
@@ -181,12 +177,3 @@ def _same_as(found: pd.DataFrame, images: pd.DataFrame) -> list[str]:
 
 def _paths(table: pd.DataFrame) -> list[str]:
     return [str(name) for name in table.columns if str(name).endswith("path")]
-
-
-def _address(pixels: np.ndarray) -> str:
-    """An image as a `data:` address: grey, or its first three channels, small."""
-    image = Image.fromarray(np.ascontiguousarray(as_rgb(pixels)))
-    image.thumbnail((_SIDE, _SIDE))
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from components.shared.artifacts import FEATURES, Dataset
 from components.shared.evaluation.predictions import TEST, read_arrays
+from components.shared.plots.grids import in_page
 
 SHOWN = 20
 QUERIES, NEIGHBOURS = 10, 7
@@ -101,7 +99,7 @@ def find_examples(data: Dataset, before: np.ndarray, after: np.ndarray, probe: P
     def shown(rows: np.ndarray) -> list[Example]:
         return [
             Example(
-                thumbnail(images[row]), str(files["path"][row]), names[labels[row]], names[are[row]],
+                in_page(images[row], _LARGEST), str(files["path"][row]), names[labels[row]], names[are[row]],
                 names[were[row]], float(after[row].max()),
             )
             for row in rows[:SHOWN]
@@ -120,14 +118,6 @@ def find_examples(data: Dataset, before: np.ndarray, after: np.ndarray, probe: P
         points=points,
         rows=rows,
     )
-
-
-def thumbnail(image: np.ndarray) -> str:
-    """An image, uint8 (H, W, 3), as a `data:` address; made smaller where it is large."""
-    small, file = Image.fromarray(np.asarray(image)), io.BytesIO()
-    small.thumbnail((_LARGEST, _LARGEST))
-    small.save(file, "webp", quality=90)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _in_turn(rows: np.ndarray, labels: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -161,8 +151,8 @@ def _of_features(
     neighbours = [
         Neighbours(
             names[own[query]],
-            thumbnail(images[rows[query]]),
-            [thumbnail(images[rows[other]]) for other in nearest[query]],
+            in_page(images[rows[query]], _LARGEST),
+            [in_page(images[rows[other]], _LARGEST) for other in nearest[query]],
             [names[own[other]] for other in nearest[query]],
             (own[nearest[query]] == own[query]).tolist(),
         )

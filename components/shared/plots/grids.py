@@ -1,17 +1,28 @@
-"""Pictures of images in rows, each row with a name."""
+"""Pictures of images: in rows, each row with a name, and single ones within a page."""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
     """What a picture can show of an image (H, W, C): grey, or its first three channels; (H, W, 3)."""
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
+
+
+def in_page(image: np.ndarray, largest: int) -> str:
+    """An image, uint8 (H, W, C), as an address that holds it; made smaller where a side has more pixels."""
+    small, file = Image.fromarray(np.ascontiguousarray(as_rgb(image))), io.BytesIO()
+    small.thumbnail((largest, largest))
+    small.save(file, "WebP", quality=90)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def draw_rows(rows: Sequence[tuple[str, Sequence[np.ndarray]]], titles: Sequence[str] = ()) -> Figure:

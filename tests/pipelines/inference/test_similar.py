@@ -50,7 +50,7 @@ def test_the_nearest_come_first_and_the_query_is_left_out(here, capsys):
     assert names == ["all/red.png", *[name for name, _ in printed]]
     assert "<b>.png" not in page
     # pictures within it, nothing from elsewhere
-    assert page.count("data:image/jpeg;base64,") == 4
+    assert page.count("data:image/webp;base64,") == 4
     assert re.search(r"https?://|<script|<link", page) is None
 
 

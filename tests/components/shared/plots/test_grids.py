@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from components.shared.artifacts import Dataset
-from components.shared.plots.grids import draw_rows
+from components.shared.plots.grids import draw_rows, in_page
 from components.shared.plots.probe import nearest_rows
 from tests.helpers.datasets import make_dataset
 
@@ -79,3 +81,12 @@ def test_each_class_shows_an_image_and_its_nearest_others(data):
 def test_dead_features_and_few_images_still_give_rows(data):
     rows = nearest_rows(data, "test", np.zeros((9, 4), "float32"), queries=2, neighbours=20)
     assert [len(shown) for _, shown in rows] == [9, 9]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_an_image_of_any_channels_is_held_by_a_page_at_most_so_large(channels):
+    kind, _, content = in_page(np.full((40, 80, channels), 200, np.uint8), 20).partition(";base64,")
+    assert kind == "data:image/webp"
+    with Image.open(io.BytesIO(base64.b64decode(content))) as shown:
+        assert shown.size == (20, 10)
+        assert shown.convert("RGB").getpixel((5, 5)) == pytest.approx((200,) * 3, abs=2)
