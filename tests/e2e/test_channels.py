@@ -24,7 +24,7 @@ COUNTS = {"unlabelled": 60, "train": 45, "validation": 15, "test": 60}
 SMALL = (
     "data=folder", "data.name=own", "data.path=own/images", f"data.image_size={SIZE}", "augmentation=any_channels",
     "data.near_copies=keep",  # few patterns: many textures are alike
-    "encoder.width=8", "runtime.epochs=1", "runtime.replicates=[0,1]",
+    "encoder.width=8", "runtime.epochs=1", "runtime.replicates=[0]",
     "supervised.search.epochs=[1]", "probe.label_budgets=[1,2]",
 )  # fmt: skip
 
@@ -115,7 +115,8 @@ def test_a_registered_model_is_served_and_refuses_other_images(project, tracking
     dataset = Dataset(project.root / "dataset")
     path = project.root / "finetune" / "classifier.keras"
     mlflow.set_tracking_uri(tracking_uri)
-    run = mlflow.MlflowClient().create_run(mlflow.set_experiment("channels").experiment_id).info.run_id
+    client = mlflow.MlflowClient()
+    run = client.create_run(client.create_experiment(f"channels {project.channels}")).info.run_id
     uri = log_classifier(path, dataset, run)
     images = np.asarray(dataset.images("test"))[:8]
     expected = keras.saving.load_model(path, compile=False).predict(images, verbose=0)
