@@ -5,8 +5,9 @@ to RGB, resize, write to one file; one thread. `read` is what the ingest step do
 processors: besides it looks for bad ones, and hashes each file and each image's pixels. `ingest` is the whole step:
 besides it splits, tracks and draws (near-copies have a benchmark of their own).
 
-The aim, 1.5 times the loop's speed on two cores for JPEGs of 96 px, is missed: of each 0.2 ms that such an image
-takes, Pillow's and our own Python hold the interpreter's lock for so much that two threads are no faster than one.
+Reading is 1.2 times as fast as the loop on two cores, the whole step 0.7 times: the search for near-copies and the
+imports of its libraries are in it. The aim, 1.5 times, is missed: decoding, hashing and handing on take 1.4 times
+the loop's processor time. The first try of the loop may read from the disk what all others find in memory.
 
     nice python -m benchmarks.ingest /tmp/ingest --images 113000 --out benchmarks/results/<date>-cpu-ingest.json
 """
