@@ -34,15 +34,16 @@ def flat(value, size=SIZE):
     return encode(np.full((size, size, 3), value, np.uint8))
 
 
+def noted(read):
+    """2,000 files of one colour each; the number of each is put into `read` when it is asked for."""
+    for index in range(2000):
+        read.append(index)
+        yield ImageFile.of(flat(index % 251), str(index), "")
+
+
 def test_many_images_come_in_order_and_are_read_only_as_needed():
     read = []
-
-    def files():
-        for index in range(2000):
-            read.append(index)
-            yield ImageFile.of(flat(index % 251), str(index), "")
-
-    decoded = decode_all(files(), SIZE)
+    decoded = decode_all(noted(read), SIZE)
     first = next(decoded)
     assert len(read) <= CHUNK * (2 * (os.cpu_count() or 1) + 1)
     assert [int(image.pixels[0, 0, 0]) for image in (first, *decoded)] == [i % 251 for i in range(2000)]
@@ -73,13 +74,7 @@ def test_processes_decode_other_channels_too(by_processes, channels):
 
 def test_processes_read_only_as_needed_and_end_with_the_one_who_asks(by_processes):
     read = []
-
-    def files():
-        for index in range(2000):
-            read.append(index)
-            yield ImageFile.of(flat(index % 251), str(index), "")
-
-    decoded = decode_all(files(), SIZE)
+    decoded = decode_all(noted(read), SIZE)
     for _ in range(20):
         next(decoded)
     assert len(read) <= 20 + 7 * (loky.cpu_count() + 4)
