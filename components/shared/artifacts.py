@@ -158,8 +158,8 @@ def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]
     try:
         if partial.exists():
             # what a killed run left; a living run holds a lock on it
-            with _locked(partial) as locked:
-                if not locked:
+            with locked(partial) as dead:
+                if not dead:
                     raise UserError(f"{out}: another process is writing it; wait until it ends, or end it")
                 shutil.rmtree(partial)
         if old.exists():
@@ -167,7 +167,7 @@ def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]
         partial.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{out}: can't be written: {error.strerror}; check the path, or {TO_WRITE}") from None
-    with _locked(partial):
+    with locked(partial):
         try:
             yield partial
         except BaseException as error:
@@ -194,18 +194,23 @@ def refuse_foreign(out: Path, records: Sequence[str] = RECORDS) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Lock a file or folder until the block or the process ends; False if another process has it locked."""
+def locked(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Lock a file or folder until the block or the process ends; False if another process has it locked.
+
+    Args:
+        path: that is there.
+        wait: until another process lets go of it.
+    """
     descriptor = os.open(path, os.O_RDONLY)
-    locked = True
+    alone = True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
-        locked = False
+        alone = False
     except OSError:
         pass  # a file system without locks
     try:
-        yield locked
+        yield alone
     finally:
         os.close(descriptor)
 
@@ -390,7 +395,7 @@ def replace_file(path: Path, data: bytes) -> None:
     remove_half_written(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
     try:
-        with temporary.open("xb") as file, _locked(temporary):
+        with temporary.open("xb") as file, locked(temporary):
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -408,6 +413,6 @@ def replace_file(path: Path, data: bytes) -> None:
 def remove_half_written(path: Path) -> None:
     """Remove what killed writers of a file left beside it; what a living one writes stays."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        with suppress(FileNotFoundError), _locked(left) as dead:
+        with suppress(FileNotFoundError), locked(left) as dead:
             if dead:
                 left.unlink()

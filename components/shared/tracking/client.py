@@ -6,14 +6,13 @@ beside it.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -21,7 +20,7 @@ from urllib.parse import unquote, urlparse
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from components.shared.artifacts import nearest_existing
+from components.shared.artifacts import locked, nearest_existing
 from components.shared.environment import environment
 from components.shared.errors import UserError, first_line, redacted
 from components.shared.repository import in_lasting_repository
@@ -74,14 +73,8 @@ def _alone(uri: str) -> Iterator[None]:
     if file is None:
         yield
         return
-    descriptor = os.open(nearest_existing(file.absolute().parent), os.O_RDONLY)
-    try:
-        # some network drives can't lock a folder
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with locked(nearest_existing(file.absolute().parent), wait=True):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def patience(default: float) -> float:
