@@ -19,6 +19,7 @@ from components.shared.sources import decoding
 from components.shared.sources.decoding import CHUNK, FEW, ImageFile, decode_all
 from components.shared.sources.pixels import BadImageError, Limits, Picture, decode
 from tests.helpers.image_trees import encode, picture, saved
+from tests.helpers.waiting import until
 
 SIZE = 16
 
@@ -139,7 +140,9 @@ def test_a_killed_process_is_told_in_one_line(by_processes):
     def files():
         for index in range(5000):
             if index == 200:
-                os.kill(next(iter(children())), signal.SIGKILL)
+                # one that has just been started goes by this process's name for a moment
+                until(children, 60)
+                os.kill(children()[0], signal.SIGKILL)
             yield ImageFile.of(flat(index % 251), str(index), "")
 
     with pytest.raises(UserError, match="a process that decoded images was killed"):
@@ -175,7 +178,4 @@ for index, _ in enumerate(decoding.decode_all((decoding.ImageFile.of(data, "", "
         started = [int(line) for line in found.stdout.split()]
         assert started
         process.kill()
-    deadline = time.monotonic() + 60
-    while (left := [pid for pid in started if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert left == []
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), 60)

@@ -16,6 +16,7 @@ import pytest
 from components.shared.errors import UserError
 from components.shared.training.side_by_side import cores, side_by_side
 from tests.helpers.repository import ROOT
+from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.skipif(len(cores()) < 2, reason="needs two cores")
 
@@ -82,7 +83,4 @@ def test_they_end_when_what_started_them_is_killed():
     child = int(started.stdout.readline())
     started.kill()
     started.wait()
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and Path(f"/proc/{child}").exists():
-        time.sleep(0.1)
-    assert not Path(f"/proc/{child}").exists()
+    until(lambda: not Path(f"/proc/{child}").exists(), 60)
