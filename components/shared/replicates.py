@@ -34,7 +34,7 @@ from components.shared.cost import read_cost, total
 from components.shared.digests import value_digest
 from components.shared.errors import UserError, first_line
 from components.shared.evaluation.statistics import spread
-from components.shared.params.schema import Params, from_plain, params_digest, to_plain
+from components.shared.params.schema import Params, params_digest
 from components.shared.step import working
 from components.shared.steps import STEPS
 from components.shared.training.backend import start_backend
@@ -63,7 +63,13 @@ Train = Callable[..., Result]
 
 
 def train_replicates(
-    step: str, function: Train, inputs: Mapping[str, Path], out: Path, params: Params, seeds: Sequence[int]
+    step: str,
+    function: Train,
+    inputs: Mapping[str, Path],
+    out: Path,
+    checked: Callable[[], Params],
+    seeds: Sequence[int],
+    threads: int | None = None,
 ) -> None:
     """Train what is not kept, and gather.
 
@@ -72,8 +78,10 @@ def train_replicates(
         function: of the step, called as `function(*inputs, out, params, seed)`.
         inputs: folders of the step's inputs; those of a step with replicates of its own hold one for each seed.
         out: the step's folder.
-        params: what a replicate is handed.
+        checked: gives what a replicate is handed. Where trainings run side by side only their processes call it,
+            for it needs Keras, which takes seconds to import; it must then be picklable.
         seeds: of `runtime.replicates`; of a step that is about the first one alone, that one counts.
+        threads: `runtime.threads`.
 
     Raises:
         UserError: as the step raises.
@@ -85,16 +93,16 @@ def train_replicates(
     seeds = seeds[:1] if about_first else seeds
     own = {seed: {name: _of_seed(name, folder, seed) for name, folder in inputs.items()} for seed in seeds}
     number = {seed: f"replicate {index} of {len(seeds)}" for index, seed in enumerate(seeds, 1)}
-    keep_to(params.runtime.threads)
+    keep_to(threads)
     # processes of one training share its cores as they like
     alone = rank_and_count()[1] == 1
-    with side_by_side(params.runtime.threads if alone else None, len(seeds)) as pool:
+    with side_by_side(threads if alone else None, len(seeds)) as pool:
         if pool is None:
+            params = checked()
             folders = {seed: _train(step, function, own[seed], params, seed, number[seed]) for seed in seeds}
         else:
-            plain = to_plain(params)
             jobs = {
-                pool.submit(_train_there, step, function, own[seed], plain, seed, number[seed]): seed
+                pool.submit(_train_there, step, function, own[seed], checked, seed, number[seed]): seed
                 for seed in seeds
             }
             done = {jobs[job]: job.result() for job in as_completed(jobs)}
@@ -120,11 +128,11 @@ def _train(step: str, function: Train, inputs: Mapping[str, Path], params: Param
 
 
 def _train_there(
-    step: str, function: Train, inputs: Mapping[str, Path], plain: Mapping[str, Any], seed: int, number: str
+    step: str, function: Train, inputs: Mapping[str, Path], checked: Callable[[], Params], seed: int, number: str
 ) -> Path:
     """The same in a process beside others."""
     progress.about = f" (seed {seed})"
-    return _train(step, function, inputs, from_plain(plain, step), seed, number)
+    return _train(step, function, inputs, checked(), seed, number)
 
 
 def gather(step: str, folders: Mapping[int, Path], out: Path, dataset: Path) -> Result:
@@ -151,9 +159,9 @@ def gather(step: str, folders: Mapping[int, Path], out: Path, dataset: Path) -> 
     first = next(iter(records.values()))
     _require_alike(step, folders, records)
     manifest = Dataset(dataset).manifest
-    with working(
-        step, out, from_plain(first.params, step), {"dataset": dataset}, manifest.name, together=True
-    ) as work:
+    # checked before they were recorded: to check them again would take Keras
+    params = Params(first.params)
+    with working(step, out, params, {"dataset": dataset}, manifest.name, together=True) as work:
         for seed, folder in folders.items():
             shutil.copytree(folder, work.out / str(seed))
         index = _exported(records)

@@ -7,13 +7,21 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from components.shared.artifacts import Record, Result, input_digest, output_folder, write_record
 from components.shared.cost import Cost, Meter, total
 from components.shared.errors import exit_cleanly
-from components.shared.params.schema import Params, load_params, load_replicates, params_digest, to_plain
+from components.shared.params.schema import (
+    Params,
+    params_digest,
+    read_params,
+    step_params,
+    to_plain,
+    validate_params,
+)
 from components.shared.steps import STEPS
 from components.shared.tracking.run import Run, tracked
 from components.shared.training.distributed import is_chief, require_single
@@ -130,14 +138,16 @@ def command_line(step: str, function: Callable[..., Any]) -> None:
             parser.add_argument(f"--{name}", type=Path, default=Path(name), help=f"default: {name}/")
         parser.add_argument("--out", type=Path, default=Path(out), help=f"default: {out}/")
         options = parser.parse_args()
-        params = load_params(options.params, step)
+        values, where = read_params(options.params), str(options.params)
+        checked = partial(step_params, step, values, where)
         folders = {name: getattr(options, name) for name in inputs}
         if not STEPS[step].replicates:
-            function(*folders.values(), options.out, params)
+            function(*folders.values(), options.out, checked())
             return
         # imported here: it surrounds steps itself
         from components.shared.replicates import train_replicates
 
-        train_replicates(step, function, folders, options.out, params, load_replicates(options.params))
+        runtime = validate_params(values, where, ["runtime"]).runtime
+        train_replicates(step, function, folders, options.out, checked, runtime.replicates, runtime.threads)
 
     exit_cleanly(main)

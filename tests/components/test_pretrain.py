@@ -247,6 +247,7 @@ def test_anything_that_decides_the_result_gives_a_state_of_its_own(dataset, tmp_
     assert _key(data, params("gate.min_gain=0.5", "runtime.replicates=[7]", "supervised.batch_size=3"), 0) == plain
 
 
+@pytest.mark.slow
 def test_a_changed_parameter_starts_anew(dataset, tracking_uri, tmp_path, capsys, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt

@@ -367,6 +367,7 @@ def test_the_champion_is_asked_tonights_images_and_a_worse_model_is_refused(run,
     assert result.details["why"].startswith("not blessed: champion: version 1 answers")
 
 
+@pytest.mark.slow
 def test_a_champion_that_can_not_be_compared_refuses_until_it_is_left_out_on_record(run, crowned, do_register):
     crowned("colours-unlisted")
     source = client().get_model_version("colours-unlisted", "1").source

@@ -161,6 +161,7 @@ def test_enough_held_out_images_give_a_temperature_that_is_in_the_file(
         np.testing.assert_allclose(answers, found[f"{split}_probabilities"][0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_published_training_is_done_besides(finished, dataset, encoder, searched, tmp_path):
     weak = compose_params([*SMALL])[1]["supervised"]["weak"]
     how = {"augmentation": weak, "learning_rate": 0.01, "weight_decay": 0.0, "epochs": 1, "batch_size": 6,

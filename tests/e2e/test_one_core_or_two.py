@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(len(cores()) < 2, reason="nee
 FAST = (
     *("runtime.threads=1", "runtime.replicates=[3,4]", "runtime.epochs=2", "encoder.width=8", "method=simclr"),
     *("supervised.search.epochs=[4]", "supervised.search.weight_decays=[0.0001]"),
+    *("supervised.search.learning_rates=[0.003]", "supervised.search.augmentations=[weak]"),
+    "probe.label_budgets=[1]",
 )
 STEPS = ("pretrain", "search", "baseline", "finetune", "probe")
 

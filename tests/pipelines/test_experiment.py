@@ -70,6 +70,7 @@ def test_a_wrong_option_is_one_line_and_changes_nothing(repository, override, na
     assert not (repository / "shown.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_preset_reaches_the_stages(repository):
     done = experiment(repository, "preset=supcon-keras", "runtime.epochs=9")
     assert done.returncode == 0, done.stderr
@@ -79,6 +80,7 @@ def test_a_preset_reaches_the_stages(repository):
     assert (repository / "shown.txt").read_text().split() == ["9", sys.prefix]
 
 
+@pytest.mark.slow
 def test_options_reach_the_stages(repository):
     done = experiment(repository, "runtime.epochs=7")
     assert done.returncode == 0, done.stderr
@@ -142,6 +144,7 @@ def test_a_sweep_is_an_experiment_for_each_combination(repository):
     assert written["method"]["name"] == "byol" and written["runtime"]["epochs"] == 8
 
 
+@pytest.mark.slow
 def test_a_wrong_value_of_a_sweep_starts_none_of_it(repository):
     before = (repository / "params.yaml").read_text()
     done = experiment(repository, "method=simclr,byoll")

@@ -233,6 +233,7 @@ def test_compose_writes_what_is_allowed(root):
     assert sorted(path.name for path in root.iterdir()) == ["conf", "dvc.yaml", "params.yaml"]
 
 
+@pytest.mark.slow
 def test_compose_leaves_the_file_alone_when_an_option_is_wrong(root):
     (root / "params.yaml").write_text("as it was\n")
     assert "gate.min_gain" in one_line_error(pipelines(root, "compose", "gate.min_gain=2"))

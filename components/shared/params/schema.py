@@ -312,13 +312,21 @@ def load_params(path: Path, step: str | None = None) -> Params:
     Raises:
         UserError: the file is missing, is not YAML, or holds a value that is not allowed.
     """
-    values = _read(path)
-    if step is None:
-        return validate_params(values, str(path))
-    return select(validate_params(values, str(path), _declared(step)), step)
+    values = read_params(path)
+    return validate_params(values, str(path)) if step is None else step_params(step, values, str(path))
 
 
-def _read(path: Path) -> Any:
+def step_params(step: str, values: Any, where: str = "") -> Params:
+    """Check of plain values what `step` declares, and hand out that alone; raises as `validate_params`."""
+    return select(validate_params(values, where, _declared(step)), step)
+
+
+def read_params(path: Path) -> Any:
+    """The values of `params.yaml`, unchecked: to check some takes Keras, which takes seconds.
+
+    Raises:
+        UserError: the file is missing, or is not YAML.
+    """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
@@ -330,11 +338,6 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path}: not YAML: {line}{error.problem or error.context}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML: {error}") from None
-
-
-def load_replicates(path: Path) -> tuple[int, ...]:
-    """The seeds that `params.yaml` lists; raises as `load_params`."""
-    return validate_params(_read(path), str(path), ["runtime"]).runtime.replicates
 
 
 def select(params: Params, step: str) -> Params:

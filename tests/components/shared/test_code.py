@@ -67,6 +67,7 @@ def test_a_comment_or_a_docstring_changes_nothing(code):
     assert digests(code) == before
 
 
+@pytest.mark.slow
 def test_a_method_has_its_own_code_and_what_it_imports(code):
     before = {name: digests(code, f"method={name}")["pretrain"] for name in METHODS}
     assert len(set(before.values())) == len(set(METHODS.values()))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +18,9 @@ from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 from components.shared.replicates import KEPT, gather, train_replicates
 from components.shared.step import working
+from components.shared.training.side_by_side import cores
 from tests.helpers.datasets import make_dataset
+from tests.helpers.repository import ROOT
 from tests.helpers.trained import write_search
 
 
@@ -70,7 +75,7 @@ class Training:
 def train(project, seeds, training=None, *overrides, inputs=("dataset", "search")):
     training = training or Training()
     folders = {name: project / name for name in inputs}
-    train_replicates("baseline", training, folders, project / "baseline", params(*overrides), seeds)
+    train_replicates("baseline", training, folders, project / "baseline", lambda: params(*overrides), seeds)
     return training.seeds
 
 
@@ -103,6 +108,31 @@ def test_answers_with_fewer_labels_are_gathered_by_replicate(project):
         assert file["labels_per_class"].tolist() == [1, 2]
         assert file["predicted"].shape == (2, 3, 30)
         assert file["predicted"][:, :, 0].tolist() == [[2, 0, 1], [2, 0, 1]]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(cores()) < 2, reason="needs two cores")
+def test_side_by_side_only_the_processes_that_train_import_keras(project):
+    program = project / "program.py"
+    program.write_text(
+        """
+import sys
+from pathlib import Path
+from components.shared.replicates import train_replicates
+from tests.components.shared.test_replicates import Training, params
+
+if __name__ == "__main__":
+    folders = {name: Path(name) for name in ("dataset", "search")}
+    train_replicates("baseline", Training(), folders, Path("baseline"), params, [0, 1], threads=1)
+    print(sorted({"keras", "tensorflow"} & set(sys.modules)))
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert record(project).details["replicates"] == [0, 1]
 
 
 def test_what_decides_a_result_trains_all_anew_and_going_back_none(project):

@@ -36,6 +36,7 @@ def assert_close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_resnet50v2_with_the_large_stem_is_that_of_keras():
     size = 32
     reference = keras.applications.ResNet50V2(
@@ -60,6 +61,7 @@ def test_resnet50v2_with_the_large_stem_is_that_of_keras():
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_resnet50v2_starts_from_the_same_distribution_as_that_of_keras():
     reference = keras.applications.ResNet50V2(include_top=False, weights=None, input_shape=(32, 32, 3))
     model = network("resnet50v2", 32, stem="large")
@@ -80,6 +82,7 @@ def stride_in_the_middle(config):
     return config
 
 
+@pytest.mark.slow
 def test_resnet50_is_that_of_keras_with_biases_folded_and_strides_moved():
     # at a size that stays odd, padding of the same width on both sides and Keras's "same" agree
     size = 65

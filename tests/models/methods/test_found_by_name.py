@@ -29,6 +29,7 @@ def test_each_module_has_options_that_name_it(name):
     assert kind.__annotations__["name"] == f"Literal[{name!r}]"
 
 
+@pytest.mark.slow
 def test_one_method_and_one_loss_bring_no_other():
     done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = json.loads(done.stdout.splitlines()[-1])

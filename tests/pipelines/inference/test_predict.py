@@ -154,6 +154,7 @@ def test_files_get_the_predictions_that_were_recorded_of_their_images(here, reco
     assert (table.groupby("path")["probability"].diff().dropna() <= 0).all()
 
 
+@pytest.mark.slow
 def test_pyfunc_names_the_classes_without_this_project(here, recorded, tmp_path):
     program = f"""
 import sys

@@ -70,6 +70,7 @@ def aliases(name):
     return {alias: str(at) for alias, at in mlflow.MlflowClient().get_registered_model(name).aliases.items()}
 
 
+@pytest.mark.slow
 def test_the_pipeline_puts_up_and_can_not_approve_by_any_way(put_up, account, server, tmp_path):
     import mlflow
     from mlflow.exceptions import MlflowException

@@ -129,6 +129,7 @@ def announced(receiver):
     return [line for line in receiver.log.read_text().splitlines() if "waits for review" in line]
 
 
+@pytest.mark.slow
 def test_a_new_challenger_is_announced_by_a_real_delivery_of_the_server(registered, receiver, client, inbox, fresh):
     before, got, number = len(announced(receiver)), len(inbox.got), fresh()
     client.set_registered_model_alias(MODEL, "staging", number)
@@ -271,6 +272,7 @@ def test_a_secret_that_differs_is_said_by_the_test_and_mended_by_adding_again(re
     main(["webhook", "test"])
 
 
+@pytest.mark.slow
 def test_the_server_sends_again_what_was_not_announced_and_gives_up_on_a_receiver_that_is_away(
     registered, receiver, client, inbox, mlflow_url, fresh
 ):

@@ -35,6 +35,7 @@ def test_promises_broken_beyond_chance_are_found():
     assert too_often({**row, "cases": 2, "month": 0.5, "year": 0.5}) == []
 
 
+@pytest.mark.slow
 def test_a_quick_run_prints_its_tables_last_and_writes_its_numbers(tmp_path, capsys):
     out = tmp_path / "gate.json"
     quick = ["champion", "artefact", "slices"]

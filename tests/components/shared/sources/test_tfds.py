@@ -224,6 +224,7 @@ def test_without_network_it_says_how_to_place_the_archive(tmp_path, cache, no_ne
     assert "\n" not in message
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_given_up_before_the_library_would(tmp_path, no_network, tracking_uri):
     write_params(compose_params(["data=cifar10", f"data.path={tmp_path}"])[1], tmp_path / "params.yaml")
     with socket.create_server(("127.0.0.1", 0), backlog=20) as silent:

@@ -201,6 +201,7 @@ def pointed_at(tracking_uri):
         mlflow.set_tracking_uri(tracking_uri)
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_requests_and_never_answers_costs_one_time_out(pointed_at, capsys):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         pointed_at(f"http://127.0.0.1:{silent.getsockname()[1]}")

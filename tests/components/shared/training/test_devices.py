@@ -314,9 +314,7 @@ def test_a_step_that_is_not_shared_out_refuses_to_run_in_several_processes(datas
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
     monkeypatch.setenv("JAX_PROCESS_ID", "1")
     with pytest.raises(UserError, match="only pretrain runs in several processes; run baseline in one"):
-        train_replicates(
-            "baseline", baseline, {}, tmp_path / "baseline", select(compose_params([])[0], "baseline"), [0]
-        )
+        train_replicates("baseline", baseline, {}, tmp_path / "baseline", lambda: compose_params([])[0], [0])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -68,6 +68,7 @@ def test_a_killed_process_is_one_line():
         pool.submit(killed, 0).result()
 
 
+@pytest.mark.slow
 def test_they_end_when_what_started_them_is_killed():
     program = """
         import os, time
