@@ -114,7 +114,7 @@ def _in_processes(
     room, batches = limits.files.total, _Batches(files, count, limits)
     with tempfile.NamedTemporaryFile() as file:
         file.truncate(math.prod(shape))
-        slots = np.memmap(file.name, np.uint8, "r+", shape=shape)
+        slots = _mapped(file.name, shape)
         shared = (os.getpid(), file.name, shape, bits, limits.among(context))
         pool = loky.ProcessPoolExecutor(workers, context=context, initializer=_start, initargs=shared)
         try:
@@ -188,6 +188,11 @@ def _decoded(content: bytes, size: int, name: str, *more: Any) -> Picture | BadI
         return error
 
 
+def _mapped(path: str, shape: tuple[int, ...]) -> np.ndarray:
+    # not as `memmap`, whose every part costs microseconds
+    return np.asarray(np.memmap(path, np.uint8, "r+", shape=shape))
+
+
 # in the processes: where the pixels go, and how they are decoded
 _slots: np.ndarray
 _bits: int | None
@@ -200,7 +205,7 @@ def _start(parent: int, path: str, shape: tuple[int, ...], bits: int | None, lim
     # Ctrl-C is for the first process, which ends the others
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=[parent], daemon=True).start()
-    _slots, _bits, _limits = np.memmap(path, np.uint8, "r+", shape=shape), bits, limits
+    _slots, _bits, _limits = _mapped(path, shape), bits, limits
 
 
 def _end_with(parent: int) -> None:

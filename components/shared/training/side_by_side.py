@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.queues import SimpleQueue
 
 from components.shared import progress
@@ -103,8 +103,9 @@ def _start(places: SimpleQueue[tuple[int, set[int]]]) -> None:
     # Ctrl-C is for the first process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # before the first training's module imports Keras, which announces itself
-    start_backend()
+    # before the first training's module imports Keras, which announces itself; why it can't be, a training tells
+    with suppress(UserError):
+        start_backend()
 
 
 def _end_with_parent() -> None:

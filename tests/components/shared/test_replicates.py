@@ -12,14 +12,12 @@ import sys
 import numpy as np
 import pytest
 
-from components.shared.artifacts import Dataset, Result, input_digest, read_record, save_predictions
+from components.shared.artifacts import Result, input_digest, read_record
 from components.shared.errors import UserError
-from components.shared.params.composing import compose_params
-from components.shared.params.schema import select
 from components.shared.replicates import KEPT, gather, train_replicates
-from components.shared.step import working
 from components.shared.training.side_by_side import cores
 from tests.helpers.datasets import make_dataset
+from tests.helpers.quick_training import Training, params
 from tests.helpers.repository import ROOT
 from tests.helpers.trained import write_search
 
@@ -31,45 +29,6 @@ def project(in_tmp, tracking_uri):
     write_search(in_tmp / "search", dataset)
     (in_tmp / "search" / "baseline.json").write_text("{}")
     return in_tmp
-
-
-def params(*overrides):
-    return select(compose_params(["runtime.threads=null", *overrides])[0], "baseline")
-
-
-class Training:
-    """A step that is done at once; seed s is right about the first 6 + s of 12 validation images."""
-
-    def __init__(self, fail_at=None, of_search=False):
-        self.seeds, self.fail_at, self.of_search = [], fail_at, of_search
-
-    def __call__(self, dataset, search, out, params, seed):
-        if seed == self.fail_at:
-            raise KeyboardInterrupt
-        self.seeds.append(seed)
-        data = Dataset(dataset)
-        inputs = {"dataset": dataset, "search": search / "baseline.json"}
-        with working("baseline", out, params, inputs, data.manifest.name, seed) as work:
-            (work.out / "classifier.keras").write_text(f"model {seed}")
-            (work.out / "encoder.keras").write_text(f"encoder {seed}")
-            (work.out / "curves.csv").write_text(f"epoch,loss\n1,0.{seed}\n")
-            splits, right = {}, 6 if self.of_search else 6 + seed
-            for split in ("validation", "test"):
-                labels = data.labels(split)
-                answers = np.where(np.arange(len(labels)) < right, labels, (labels + 1) % 3)
-                splits[split] = (np.eye(3, dtype="float32")[answers][None], labels)
-            save_predictions(work.out / "predictions.npz", splits)
-            # as of the baseline: without neighbours
-            fewer = np.full((2, 1, 30), seed)
-            np.savez(work.out / "budgets.npz", labels_per_class=[1, 2], predicted=fewer)
-            return work.finish(
-                data.manifest.digest,
-                {"validation_accuracy": right / 12},
-                seed=seed,
-                held_out="validation",
-                answers_of_search=self.of_search,
-                temperature=1.0 + seed / 10,
-            )
 
 
 def train(project, seeds, training=None, *overrides, inputs=("dataset", "search")):
@@ -119,7 +78,7 @@ def test_side_by_side_only_the_processes_that_train_import_keras(project):
 import sys
 from pathlib import Path
 from components.shared.replicates import train_replicates
-from tests.components.shared.test_replicates import Training, params
+from tests.helpers.quick_training import Training, params
 
 if __name__ == "__main__":
     folders = {name: Path(name) for name in ("dataset", "search")}
