@@ -63,6 +63,10 @@ lint: env  ## Check style, format, types, and which package may import which
 	mypy
 	lint-imports
 
+.PHONY: docs
+docs: env  ## Build the documentation as a site in site/; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
 .PHONY: lock
 lock: env  ## Compile the locks anew from pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
