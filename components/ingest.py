@@ -30,7 +30,7 @@ from components.shared.params.schema import DataParams, Params
 from components.shared.plots.grids import draw_rows
 from components.shared.progress import Progress
 from components.shared.sources import Source, open_source
-from components.shared.sources.overlap import StoredImages, overlap_table, plan, remove_images
+from components.shared.sources.overlap import StoredImages, look_alikes, overlap_table, plan, remove_images
 from components.shared.sources.pixels import Picture
 from components.shared.sources.reading import LeftOut, describe_source, grey_range, remaining, room_for
 from components.shared.sources.splitting import LEFT_OUT, check_labels, is_unlabelled
@@ -121,7 +121,7 @@ def ingest(out: Path, params: Params) -> Manifest:
             work.run.file(work.out / "samples.png")
             work.run.file(work.out / NEAR_COPIES)
             work.run.file(work.out / LEFT_OUT_FILES)
-    _tell(overlap, out)
+    _tell(overlap, len(files), data.near_copies, out)
     left_out.tell(out / LEFT_OUT_FILES)
     counts = ", ".join(f"{manifest.counts[split]:,} {split}" for split in SPLITS)
     print(f"{out}: {counts} images of {len(manifest.class_names)} classes, {manifest.pixels}", flush=True)
@@ -151,8 +151,8 @@ def _class_counts(labels: np.ndarray, class_names: Sequence[str]) -> list[int]:
     return found
 
 
-def _tell(overlap: pd.DataFrame, out: Path) -> None:
-    """Print what was found twice, with an example of each kind."""
+def _tell(overlap: pd.DataFrame, count: int, near_copies: str, out: Path) -> None:
+    """Print what was found twice among so many images, with an example of each kind."""
     for what, rows in (
         ("near-copies of test images were removed", overlap[overlap["action"] == "removed"]),
         (
@@ -168,6 +168,12 @@ def _tell(overlap: pd.DataFrame, out: Path) -> None:
                 f"all are in {out / NEAR_COPIES}",
                 flush=True,
             )
+    if near_copies != "keep" and (alike := look_alikes(overlap, count)):
+        print(
+            f"ingest: warning: {alike:,} images are near-copies of each other, directly or through others; if they "
+            "only look alike, as photographs of one kind of thing do, set data.near_copies=keep",
+            flush=True,
+        )
 
 
 def _write_images(

@@ -14,6 +14,8 @@ from typing import IO
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from components.shared.artifacts import SPLITS, UNLABELLED
 from components.shared.checks.near_copies import Images, near_copies
@@ -22,6 +24,8 @@ from components.shared.params.schema import DataParams
 from components.shared.sources.splitting import LEFT_OUT, plan_train
 
 PAIR = ("image", "twin")
+# near-copies that hang together: no single picture is there so often, and in so large a share of all images
+_OFTEN, _SHARE = 50, 0.05
 
 
 class StoredImages:
@@ -222,6 +226,27 @@ def overlap_table(
     return table[told].sort_values(
         "twin_split", kind="stable", key=lambda split: split != "test", ignore_index=True
     )
+
+
+def look_alikes(table: pd.DataFrame, count: int) -> int:
+    """How many images are near-copies of each other, directly or through others, in the largest such group.
+
+    Photographs of one kind of thing under one light, such as the cells of solar modules, can't be told from copies.
+
+    Args:
+        table: as from `overlap_table`.
+        count: of all images.
+
+    Returns:
+        Their number where it is too large for one picture that is there several times, else 0.
+    """
+    numbers, names = pd.factorize(table[["path", "twin_path"]].to_numpy().ravel())
+    if not len(names):
+        return 0
+    image, twin = numbers.reshape(-1, 2).T
+    links = coo_array((np.ones(len(image)), (image, twin)), shape=(len(names), len(names)))
+    largest = int(np.bincount(connected_components(links, directed=False)[1]).max())
+    return largest if largest > max(_OFTEN, _SHARE * count) else 0
 
 
 def remove_images(file: IO[bytes], start: int, length: int, leave: np.ndarray) -> None:

@@ -57,6 +57,22 @@ def photos(tmp_path):
     return root
 
 
+def test_images_that_only_look_alike_are_told_with_the_option_that_keeps_them(tmp_path, capsys):
+    """Photographs of one kind of thing under one light, as of solar cells: copies can't be told from others."""
+    root = write_photos(tmp_path / "cells", {"a": 20, "b": 20})
+    rng, (cell,) = np.random.default_rng(0), scenes(1, 40, seed=1).astype(int)
+    for index in range(120):
+        noisy = (cell + rng.normal(0, 1.5, cell.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(root / "ab"[index % 2] / f"alike {index}.png")
+    *_, pairs = run(root)
+    assert {"removed", "kept together"} >= set(pairs["action"]) and pairs["labels_differ"].any()
+    advice = "120 images are near-copies of each other, .* set data.near_copies=keep"
+    assert re.search(advice, capsys.readouterr().out)
+    *_, pairs = run(root, "data.near_copies=keep", out="kept")
+    assert not pairs["conflict"].any()
+    assert not re.search("near-copies of each other", capsys.readouterr().out)
+
+
 def test_near_copies_of_test_images_leave_all_other_splits_and_are_listed(photos, capsys):
     dataset, files, table = run(photos)
     assert dataset.manifest.counts == {"unlabelled": 10, "train": 20, "validation": 20, "test": 20}
