@@ -233,6 +233,7 @@ CHANGES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_anything_that_decides_the_result_gives_a_state_of_its_own(dataset, tmp_path, monkeypatch):
     data = Dataset(dataset)
     keys = {_key(data, params(change), 0) for change in CHANGES} | {_key(data, params(), 1)}

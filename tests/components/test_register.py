@@ -414,6 +414,7 @@ def garble_classifier(run):
     evaluated_anew(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [

@@ -393,6 +393,7 @@ def test_with_balanced_weights_rare_classes_count_as_much_as_others(trainers, ru
     assert reports[-1]["val_accuracy"] in (pytest.approx(42 / 48), pytest.approx(6 / 48))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "rounds", "passes"), [(1, 1, 1), (49, 49, 1), (51, 26, 2), (250, 25, 10)])
 def test_epochs_are_rounded_up_where_there_are_many(arrays, epochs, rounds, passes):
     rows = {"train": tuple(part[:4] for part in arrays["train"]), "validation": arrays["validation"]}

@@ -224,6 +224,7 @@ def test_a_deployed_encoder_that_is_called_does_not_learn():
     assert not all(np.array_equal(a, b) for a, b in zip(start, deployed.get_weights(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 4])
 @pytest.mark.parametrize("name", encoders.NAMES)
 def test_every_encoder_takes_images_of_other_channels(name, channels):

@@ -76,6 +76,7 @@ def test_every_format_answers_as_the_model_does(models, tmp_path, kind):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([out.name, f"{out.name}.json"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 @pytest.mark.parametrize(("height", "width"), [(61, 61), (40, 97)])
 def test_a_fixed_size_is_resized_as_the_model_resizes_it(models, tmp_path, kind, height, width):
@@ -102,6 +103,7 @@ def test_two_matrix_products_are_the_antialiased_resize(models, height, width):
     np.testing.assert_allclose(fixed.predict_on_batch(asked), model.predict_on_batch(asked), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["keras", "saved_model"])
 def test_a_format_that_can_resize_takes_any_size(models, tmp_path, kind):
     from pipelines.inference.formats import ask
@@ -173,6 +175,7 @@ def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
         export("onnx", "m.keras", tmp_path / "m.onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("channels", "values"), [(1, "grey, 0 to 255"), (4, "four channels, 0 to 255")])
 def test_models_of_other_channels_are_exported_too(tmp_path, kind, channels, values):

@@ -103,6 +103,7 @@ def test_the_pipeline_puts_up_and_can_not_approve_by_any_way(put_up, account, se
     assert client.search_model_versions(f"name = '{PRODUCTION}'") == []
 
 
+@pytest.mark.slow
 def test_the_reviewer_approves_and_the_pipeline_reads_that_champion(put_up, account, capsys):
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -141,6 +142,7 @@ def test_the_reviewer_approves_and_the_pipeline_reads_that_champion(put_up, acco
     assert aliases(PRODUCTION) == {"champion": "2", "previous-champion": "1"}
 
 
+@pytest.mark.slow
 def test_a_wrong_password_is_told_in_one_line(server, monkeypatch):
     monkeypatch.setitem(PASSWORDS, "nobody", "wrong")
     with pytest.raises(UserError, match="401") as caught:

@@ -55,6 +55,7 @@ def test_where_nothing_is_gained_there_are_none(threads, most):
         assert pool is None
 
 
+@pytest.mark.slow
 def test_an_error_of_one_ends_the_others():
     with pytest.raises(UserError, match=r"^data: 0 images; add some$"), side_by_side(1, 2) as pool:
         jobs = [pool.submit(refuse, number) for number in range(2)]
