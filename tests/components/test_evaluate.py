@@ -171,6 +171,7 @@ def write_features(run, probe="probe"):
     return rows
 
 
+@pytest.mark.slow
 def test_changed_images_the_surest_mistakes_and_neighbours_are_shown_by_their_files(run, do_evaluate):
     rows = write_features(run)
     do_evaluate()
@@ -267,6 +268,7 @@ def test_the_probe_can_win(run, do_evaluate):
     assert "linear probe" in (run / "evaluation" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_two_replicates_of_one_epoch_are_never_blessed(run, do_evaluate):
     for name, accuracy in (("probe", 0.7), ("baseline", 0.6), ("finetune", 0.9)):
         shutil.rmtree(run / name)

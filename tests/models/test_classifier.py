@@ -79,6 +79,7 @@ def same(one, two):
     return all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["conv", "tiny"])
 def test_a_training_does_not_depend_on_the_ones_before_it(trainers, encoder):
     trainer = trainers(encoder)
@@ -140,6 +141,7 @@ def test_seeds_decide_the_first_weights(trainers):
     assert not np.array_equal(starts[0][-2], starts[1][-2])
 
 
+@pytest.mark.slow
 def test_pretrained_weights_are_the_start_and_all_else_is_as_for_the_rival(arrays, trainers):
     baseline = trainers("tiny")
     random_start, _ = fit(baseline, rate=0.0, seed=3)

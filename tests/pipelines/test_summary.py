@@ -207,6 +207,7 @@ def one_line_error(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_missing_folders_are_a_one_line_error(root):
     assert "evaluation/result.json: missing" in one_line_error(pipelines(root, "summary"))
     write_evaluation(root, make_blessing())
@@ -223,6 +224,7 @@ def test_a_damaged_record_is_a_one_line_error(root, capsys):
     assert "registration/result.json: dataset_digest" in one_line_error(pipelines(root, "summary"))
 
 
+@pytest.mark.slow
 def test_compose_writes_what_is_allowed(root):
     done = pipelines(root, "compose", "gate=strict", "runtime.epochs=7")
     assert done.returncode == 0, done.stderr

@@ -115,6 +115,7 @@ def test_a_killed_run_goes_on_after_the_last_finished_replicate(project):
     assert train(project, [0, 1, 2]) == [2]
 
 
+@pytest.mark.slow
 def test_only_the_last_used_sets_are_kept(project):
     for size in range(3, 10):
         train(project, [0, 1], None, f"supervised.batch_size={size}")

@@ -164,6 +164,7 @@ def test_a_command_hands_the_step_its_folders_and_its_own_parameters(in_tmp, par
         _ = params.method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("written", "message"),
     [

@@ -58,6 +58,7 @@ def answers(model, asked) -> np.ndarray:
     return keras.saving.load_model(model, compile=False).predict_on_batch(asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_format_answers_as_the_model_does(models, tmp_path, kind):
     from pipelines.inference.formats import ask

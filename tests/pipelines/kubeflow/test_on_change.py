@@ -30,6 +30,7 @@ def night(tracking_uri, monkeypatch):
     return _night
 
 
+@pytest.mark.slow
 def test_what_is_compared_is_the_last_run_that_ended_well(night):
     nights = [
         ("1", "a", "FAILED", True),

@@ -182,6 +182,7 @@ def test_a_run_can_be_stopped(kubeflow):
     assert len(kubeflow.requests("POST", ":terminate")) == 1
 
 
+@pytest.mark.slow
 def test_a_flaky_connection_is_survived(kubeflow):
     for skip, fault in enumerate(["cut answer", 503, "cut request", "slow", 500], 2):
         kubeflow.api.fail("GET .*/runs/", fault, skip=skip)
@@ -335,6 +336,7 @@ def test_gpu_minutes_are_left_out_where_the_version_is_gone(kubeflow):
     assert re.search(r"^pretrain-0 +succeeded +1 +0:01:00 *$", shown.out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_failed_run_goes_on_from_the_step_that_failed(kubeflow):
     kubeflow.api.outcomes = {"validate": "failed"}
     identity = run_id(kubeflow("submit"))

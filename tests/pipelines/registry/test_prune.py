@@ -140,6 +140,7 @@ def own_registry(in_tmp, monkeypatch):
     return in_tmp
 
 
+@pytest.mark.slow
 def test_what_is_old_and_not_needed_goes_and_nothing_else(own_registry, capsys):
     def files():
         return {str(path) for path in (own_registry / "mlartifacts").rglob("*") if path.is_file()}
@@ -158,6 +159,7 @@ def test_a_servers_artifacts_go_too(in_tmp, monkeypatch, capsys):
         check_all_of_it(capsys, files)
 
 
+@pytest.mark.slow
 def test_what_is_young_stays(own_registry, capsys):
     fill()
     before = active()
@@ -167,6 +169,7 @@ def test_what_is_young_stays(own_registry, capsys):
     assert active() == before
 
 
+@pytest.mark.slow
 def test_a_removal_that_broke_off_goes_on(own_registry, monkeypatch):
     import mlflow
 
@@ -236,6 +239,7 @@ def test_checkpoints_that_no_run_used_go(own_registry):
     assert [path.exists() for path in (old, now, unused, used)] == [False, True, False, True]
 
 
+@pytest.mark.slow
 def test_runs_of_a_cluster_go_only_where_asked(own_registry, kubeflow, capsys):
     for _ in range(4):
         assert kubeflow("submit", "--detach").status == 0

@@ -155,6 +155,7 @@ def children():
     return [int(line.split()[0]) for line in found.stdout.splitlines() if "popen_loky" in line]
 
 
+@pytest.mark.slow
 def test_the_processes_do_not_outlive_a_killed_one(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(

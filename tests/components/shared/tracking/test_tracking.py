@@ -177,6 +177,7 @@ def test_names_are_dotted():
     assert flatten({"a": {"b": {"c": 1}}, "d": [1], "e": {}}) == {"a.b.c": 1, "d": [1]}
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_is_a_one_line_error_within_seconds(away, in_tmp):
     start = time.monotonic()
     with pytest.raises(UserError) as caught, tracked("ingest", PARAMS, "p", {}, "away"):

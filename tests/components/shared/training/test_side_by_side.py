@@ -39,6 +39,7 @@ def killed(number):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_each_process_keeps_to_cores_of_its_own(tmp_path):
     with side_by_side(1, 2) as pool:
         found = list(pool.map(own_cores, range(4), [tmp_path] * 4))
@@ -64,6 +65,7 @@ def test_an_error_of_one_ends_the_others():
     until(lambda: multiprocessing.active_children() == [], 60)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_one_line():
     with pytest.raises(UserError, match="was killed, as a rule for want of memory"), side_by_side(1, 2) as pool:
         pool.submit(killed, 0).result()
