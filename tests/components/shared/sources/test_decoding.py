@@ -151,7 +151,9 @@ def test_a_killed_process_is_told_in_one_line(by_processes):
 
 def children():
     """Processes of loky below this one."""
-    found = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "pid=,args="], capture_output=True, text=True)
+    # in full: with COLUMNS in the environment `ps` cuts lines, and what stands behind a long path is gone
+    command = ["ps", "-ww", "--ppid", str(os.getpid()), "-o", "pid=,args="]
+    found = subprocess.run(command, capture_output=True, text=True)
     return [int(line.split()[0]) for line in found.stdout.splitlines() if "popen_loky" in line]
 
 
