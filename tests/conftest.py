@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from components.shared.params import composing
 from components.shared.training import side_by_side
 from components.shared.training.side_by_side import cores
+from tests.helpers.remembering import remembered
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
@@ -38,6 +40,20 @@ def same_cores(monkeypatch):
     yield
     if cores() != before:
         os.sched_setaffinity(0, before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def composed_once():
+    """Hydra takes a quarter of a second for each composition, and most tests ask for the same few."""
+    compose, remembering = composing._composed, remembered(composing._composed)
+
+    def composed(name, overrides, conf):
+        # other folders may change
+        return (remembering if conf == composing.CONF else compose)(name, tuple(overrides), conf)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(composing, "_composed", composed)
+        yield
 
 
 @pytest.fixture(scope="session")

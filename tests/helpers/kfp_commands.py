@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,21 +13,9 @@ from components.shared.errors import exit_cleanly
 from pipelines.kubeflow import cluster, releases
 from tests.helpers.kfp_api import kfp_server
 from tests.helpers.kfp_state import KfpApi
+from tests.helpers.remembering import remembered
 
 COMMIT = "0123456789ab"
-
-
-def remembered(function: Any) -> Any:
-    """The function, which works once for each question: composing and compiling take most of a command's time."""
-    known: dict[str, Any] = {}
-
-    def answer(*arguments: Any, **keywords: Any) -> Any:
-        key = repr((arguments, keywords))
-        if key not in known:
-            known[key] = function(*arguments, **keywords)
-        return copy.deepcopy(known[key])
-
-    return answer
 
 
 SLOW = {
