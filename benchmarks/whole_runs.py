@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from components.shared.artifacts import Dataset
 from components.shared.params.composing import compose_params
-from components.shared.params.schema import select
+from components.shared.params.schema import step_params
 from components.shared.replicates import train_replicates
 from components.shared.steps import STEPS
 
@@ -40,7 +41,7 @@ def run(
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-    params, _ = compose_params(overrides)
+    params, values = compose_params(overrides)
     places = {step.out: folder / step.out for step in STEPS.values()} | dict(given or {})
     seconds: dict[str, float] = {}
     with contextlib.chdir(folder):
@@ -50,11 +51,12 @@ def run(
                 continue
             function = getattr(import_module(f"components.{name}"), name)
             inputs = {each: places[each] for each in step.inputs}
-            own = select(params, name)
+            own = partial(step_params, name, values)
             if step.replicates:
-                train_replicates(name, function, inputs, places[step.out], own, params.runtime.replicates)
+                runtime = params.runtime
+                train_replicates(name, function, inputs, places[step.out], own, runtime.replicates, runtime.threads)
             else:
-                function(*inputs.values(), places[step.out], own)
+                function(*inputs.values(), places[step.out], own())
             seconds[name] = _seconds(places[step.out])
     return {**(outcome(places["evaluation"]) if until == "evaluate" else {}), "seconds": seconds}
 
