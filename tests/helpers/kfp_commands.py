@@ -10,19 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.errors import exit_cleanly
-from pipelines.kubeflow import cluster, releases
+from pipelines.kubeflow import releases
 from tests.helpers.kfp_api import kfp_server
 from tests.helpers.kfp_state import KfpApi
 from tests.helpers.remembering import remembered
 
 COMMIT = "0123456789ab"
-
-
-SLOW = {
-    "pipelines.kubeflow.releases.compose_params": remembered(releases.compose_params),
-    "pipelines.kubeflow.releases.compiled": remembered(releases.compiled),
-    "pipelines.kubeflow.cluster.compose_cluster": remembered(cluster.compose_cluster),
-}
+COMPILED = remembered(releases.compiled)
 
 
 @dataclass(frozen=True)
@@ -64,8 +58,7 @@ class Kubeflow:
         monkeypatch.setenv("GIT_COMMIT", COMMIT)
         monkeypatch.setattr("pipelines.kubeflow.cluster.uncommitted", lambda: False)
         monkeypatch.setattr("pipelines.kubeflow.runs.INTERVAL", 0.01)
-        for name, function in SLOW.items():
-            monkeypatch.setattr(name, function)
+        monkeypatch.setattr("pipelines.kubeflow.releases.compiled", COMPILED)
         with kfp_server() as api:
             monkeypatch.setenv("KFP_ENDPOINT", api.url)
             yield cls(api, monkeypatch)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def remembered(function: Any) -> Any:
-    """The function, which works once for each question: composing and compiling take most of a command's time."""
+    """The function, which works once for each question: to compose and to compile take most of a test."""
     known: dict[str, Any] = {}
 
     def answer(*arguments: Any, **keywords: Any) -> Any:
