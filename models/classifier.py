@@ -13,6 +13,7 @@ from keras import ops
 from models import encoders
 from models.augmentation import Augmentation, augment, scale
 from models.batches import Batches, feed, filled
+from models.kernels import fuse
 from models.optimizers import AdamW, exclude_vectors, require_no_decay
 from models.options import options, require_items, within
 from models.probes import softmax
@@ -319,7 +320,9 @@ class SupervisedTrainer:
             encoder = self._network()
             if pretrained is not None:
                 encoder.set_weights(pretrained)
-            return Classifier(encoder, self._augmentation, self._head, self._classes, seed, self._frozen)
+            classifier = Classifier(encoder, self._augmentation, self._head, self._classes, seed, self._frozen)
+        fuse(classifier)
+        return classifier
 
     def _optimizer(self) -> keras.optimizers.Optimizer:
         # rate and decay are set by each training

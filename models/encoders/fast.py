@@ -45,7 +45,8 @@ def build(options: Options, image_size: int, channels: int = 3) -> keras.Model:
     return keras.Sequential(
         [
             keras.Input((image_size, image_size, channels)),
-            layers.Conv2D(max(1, width // 2), 2, activation="gelu"),
+            layers.Conv2D(max(1, width // 2), 2),
+            layers.Activation("gelu"),
             *_convolution(width, pool=True),
             *_convolution(2 * width, pool=True),
             *_convolution(2 * width),

@@ -25,6 +25,7 @@ from components.shared.training.start import load_start, start_digest
 from models import encoders, methods, optimizers
 from models.augmentation import augment
 from models.batches import Batches, feed, filled
+from models.kernels import fuse
 from models.training import EpochSeed, StopOnNaN, devices, jit, precision, process_shard, validation_batch
 
 # splits with images to learn from
@@ -50,6 +51,7 @@ class Pretraining:
                 # without labels the online probe has one class, and learns nothing
                 classes = max(data.classes, 1)
                 self.model = methods.build(encoder, method, classes, seed, runtime.epochs * self._steps())
+                fuse(self.model)
         except ValueError as error:
             raise UserError(f"data.image_size = {data.manifest.image_size}: {error}") from None
         self.model.compile(optimizer=self._optimizer(), jit_compile=jit())
