@@ -39,7 +39,7 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
     """
     start_backend()
     # imported here: Keras, only now that its announcements are muted
-    from components.shared.training.devices import on_devices
+    from components.shared.training.devices import on_devices, precision_here
     from components.shared.training.pretraining import PARTS, Pretraining
     from components.shared.training.start import start_digest
     from models import methods
@@ -78,6 +78,7 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
             images=training.images,
             features=int(training.model.encoder.output_shape[-1]),
             devices=devices,
+            precision=precision_here(runtime.precision),
         )
     # only now is the encoder in its place: a run killed before goes on from the last epoch
     training.forget()

@@ -210,7 +210,7 @@ def _kept(step: str, inputs: Mapping[str, Path], params: Params, seed: int) -> P
     digests = {name: input_digest(_read_by(step, name, folder)) for name, folder in inputs.items()}
     # a file may have been replaced under its name
     start = start_digest(params.encoder.weights) if step == TOGETHER else None
-    key = value_digest([params_digest(params), start, seed, digests, code_digest(step, params), _backend()])
+    key = value_digest([params_digest(params), start, seed, digests, code_digest(step, params), _place(params)])
     return KEPT / step / key[:32]
 
 
@@ -219,12 +219,16 @@ def _read_by(step: str, name: str, folder: Path) -> Path:
     return folder / f"{step}.json" if name == "search" else folder
 
 
-def _backend() -> list[str]:
+def _place(params: Params) -> list[str]:
     # imported here: only for steps that start Keras themselves a moment later
     start_backend()
     import keras
 
-    return [keras.backend.backend(), keras.version()]
+    from components.shared.training.devices import precision_here
+
+    # the probe computes in full precision
+    runtime = getattr(params, "runtime", None)
+    return [keras.backend.backend(), keras.version(), precision_here(getattr(runtime, "precision", "float32"))]
 
 
 def _prune(step: str, used: Sequence[Path]) -> None:
@@ -256,6 +260,12 @@ def _require_alike(step: str, folders: Mapping[int, Path], records: Mapping[int,
         for name in ("params_digest", "dataset_digest"):
             if getattr(record, name) != getattr(first, name):
                 raise UserError(f"{place}: {name} differs from that of the other replicates; run {step} again")
+        own, other = (each.details.get("precision") for each in (record, first))
+        if own != other:
+            raise UserError(
+                f"{place}: trained in {own}, on another machine than others in {other}; set runtime.precision to "
+                f"one of them and run {step} again"
+            )
 
 
 def _exported(records: Mapping[int, Result]) -> int:

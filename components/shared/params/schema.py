@@ -160,15 +160,15 @@ class RuntimeParams(Section):
     `batch_size`: images of a step on all devices together. `devices`: over how many of one node's each batch is
     shared out; `auto` takes all graphics cards, or the processor where there is none. `threads`: processor cores of
     a training; a step's trainings then run side by side, as many as there are cores for. null: all, and one after
-    another. `replicates`: seeds, each of them a whole training: pretraining, probe and fine-tuning, and a baseline
-    beside it.
+    another. `precision`: a result tells what `auto` was (`training.devices.precision_here`). `replicates`: seeds,
+    each of them a whole training: pretraining, probe and fine-tuning, and a baseline beside it.
     """
 
     epochs: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=2)]
     devices: Literal["auto"] | Count
     threads: Count | None
-    precision: Literal["float32", "bfloat16"]
+    precision: Literal["auto", "float32", "bfloat16"]
     replicates: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100)]
 
     @model_validator(mode="after")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -13,6 +15,8 @@ from components.shared.errors import UserError
 from components.shared.training.distributed import COUNT, rank_and_count
 
 FIELD = "runtime.devices"
+# what a processor says of itself where it multiplies in half precision
+HALF_PRECISION = {"amx_bf16", "avx512_bf16"}
 
 
 @contextmanager
@@ -95,6 +99,25 @@ def count_cards() -> int:
     """How many graphics cards Keras's backend has, on all nodes."""
     count, cards = _devices(keras.backend.backend())
     return count if cards else 0
+
+
+def precision_here(precision: str, processor: Path = Path("/proc/cpuinfo")) -> str:
+    """What a training computes in here: float32 or bfloat16.
+
+    Args:
+        precision: one of these, or `auto`: bfloat16 on a graphics card, and with TensorFlow on a processor that
+            multiplies in it; elsewhere half precision gains nothing.
+        processor: where Linux tells what the processor can.
+    """
+    if precision != "auto":
+        return precision
+    if count_cards():
+        return "bfloat16"
+    if keras.backend.backend() != "tensorflow" or not processor.exists():
+        return "float32"
+    found = re.search(r"^flags\s*:(.*)$", processor.read_text(), re.MULTILINE)
+    able = found is not None and not HALF_PRECISION.isdisjoint(found[1].split())
+    return "bfloat16" if able else "float32"
 
 
 def _devices(backend: str) -> tuple[int, bool]:

@@ -18,6 +18,7 @@ from components.shared.progress import Progress
 from components.shared.step import Work
 from components.shared.training.checkpoints import Checkpoint
 from components.shared.training.curves import Curves
+from components.shared.training.devices import precision_here
 from components.shared.training.distributed import all_gather, is_chief
 from components.shared.training.inputs import network
 from components.shared.training.monitor import Monitor
@@ -43,7 +44,7 @@ class Pretraining:
         self.network = network(params.encoder, data)
         keras.utils.set_random_seed(seed)
         try:
-            with precision(runtime.precision):
+            with precision(precision_here(runtime.precision)):
                 encoder = self.network()
                 if params.encoder.weights is not None:
                     shapes = [tuple(weight.shape) for weight in encoder.weights]
@@ -178,9 +179,8 @@ def _key(data: Dataset, params: Params, seed: int) -> str:
     """Digest of everything that decides the result, the code of the training among it."""
     code = code_digest("pretrain", params)
     start = start_digest(params.encoder.weights)
-    return value_digest(
-        [params_digest(params), start, seed, data.manifest.digest, keras.backend.backend(), keras.version(), code]
-    )
+    place = [keras.backend.backend(), keras.version(), precision_here(params.runtime.precision)]
+    return value_digest([params_digest(params), start, seed, data.manifest.digest, *place, code])
 
 
 def _labels(data: Dataset, split: str) -> np.ndarray:

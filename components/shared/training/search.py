@@ -20,7 +20,7 @@ from components.shared.params.schema import Params, from_plain, to_plain
 from components.shared.progress import Progress
 from components.shared.step import Work
 from components.shared.training.choice import Choice, write_choice
-from components.shared.training.devices import on_devices
+from components.shared.training.devices import on_devices, precision_here
 from components.shared.training.inputs import labelled, load_encoder, network
 from components.shared.training.side_by_side import side_by_side
 from models import methods
@@ -256,7 +256,8 @@ class Search:
         if key not in self._trainers:
             self._trainers[key] = SupervisedTrainer(
                 self._augmentation(augmentation), self.options.optimizer, self.options.head,
-                network(self.params.encoder, self.data), self.data.classes, self.params.runtime.precision, frozen,
+                network(self.params.encoder, self.data), self.data.classes,
+                precision_here(self.params.runtime.precision), frozen,
             )  # fmt: skip
         return self._trainers[key]
 
@@ -432,4 +433,5 @@ def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params
         refit=refit,
         folds=held_out.count,
         devices=devices,
+        precision=precision_here(params.runtime.precision),
     )

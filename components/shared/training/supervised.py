@@ -16,7 +16,7 @@ from components.shared.progress import Progress
 from components.shared.step import Work
 from components.shared.training.choice import Chosen, calibrate, validation_metrics
 from components.shared.training.curves import Curves
-from components.shared.training.devices import on_devices
+from components.shared.training.devices import on_devices, precision_here
 from components.shared.training.inputs import fewer_labels, labelled, network
 from models.classifier import Recipe, SupervisedTrainer, predict
 
@@ -103,6 +103,7 @@ class _Training:
             encoder=self.params.encoder.name,
             curves="curves.csv",
             devices=devices,
+            precision=precision_here(self.params.runtime.precision),
         )
 
     def _trainer(self, recipe: Recipe) -> SupervisedTrainer:
@@ -111,7 +112,7 @@ class _Training:
         try:
             return SupervisedTrainer(
                 recipe.augmentation, recipe.optimizer, options.head, network(self.params.encoder, data),
-                data.classes, self.params.runtime.precision, frozen,
+                data.classes, precision_here(self.params.runtime.precision), frozen,
             )  # fmt: skip
         except ValueError as error:
             raise UserError(f"encoder.name = {self.params.encoder.name}: {error}") from None

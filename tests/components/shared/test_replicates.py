@@ -15,6 +15,7 @@ import pytest
 from components.shared.artifacts import Result, input_digest, read_record
 from components.shared.errors import UserError
 from components.shared.replicates import KEPT, gather, train_replicates
+from components.shared.training import devices
 from components.shared.training.side_by_side import cores
 from tests.helpers.datasets import make_dataset
 from tests.helpers.quick_training import Training, params
@@ -106,6 +107,15 @@ def test_what_decides_a_result_trains_all_anew_and_going_back_none(project):
     assert train(project, [0, 1]) == []
 
 
+@pytest.mark.parametrize("runtime", [[], ["runtime.precision=auto"]])
+def test_another_precision_trains_anew_whichever_way_it_is_chosen(project, monkeypatch, runtime):
+    monkeypatch.setattr(devices, "precision_here", lambda precision: "float32")
+    assert train(project, [0], None, *runtime) == [0]
+    assert train(project, [0], None, *runtime) == []
+    monkeypatch.setattr(devices, "precision_here", lambda precision: "bfloat16")
+    assert train(project, [0], None, *runtime) == [0]
+
+
 def test_a_killed_run_goes_on_after_the_last_finished_replicate(project):
     killed = Training(fail_at=2)
     with pytest.raises(KeyboardInterrupt):
@@ -183,6 +193,10 @@ def test_an_encoder_that_was_not_trained_with_a_seed_is_told(project):
         (("step", None, "probe"), "written by probe with seed 1, not by baseline"),
         (("params_digest", None, "x"), "params_digest differs from that of the other replicates"),
         (("dataset_digest", None, "x"), "dataset_digest differs from that of the other replicates"),
+        (
+            ("details", "precision", "bfloat16"),
+            "trained in bfloat16, on another machine than others in None; set runtime.precision to one of them",
+        ),
     ],
 )
 def test_replicates_that_differ_in_more_than_their_seed_are_not_gathered(project, change, message):

@@ -21,7 +21,7 @@ from components.shared.replicates import train_replicates
 from components.shared.steps import STEPS
 from components.shared.training import devices
 from components.shared.training import distributed as processes
-from components.shared.training.devices import on_devices
+from components.shared.training.devices import on_devices, precision_here
 from models.batches import Batches, filled
 from models.training import validation_batch
 from tests.helpers.datasets import make_dataset
@@ -328,3 +328,25 @@ def test_each_process_reads_its_own_rows_of_every_batch():
     for step in range(2):
         np.testing.assert_array_equal(np.concatenate([part[step][1] for part in parts]), whole[step][1])
         assert [len(part[step][1]) for part in parts] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("flags", "backend", "cards", "expected"),
+    [
+        ("fpu avx512f avx512_bf16", "tensorflow", 0, "bfloat16"),
+        ("fpu amx_bf16 amx_tile", "tensorflow", 0, "bfloat16"),
+        # as a part of another word it says nothing
+        ("fpu avx512f avx512_bf16x not_amx_bf16", "tensorflow", 0, "float32"),
+        ("fpu avx512_bf16", "jax", 0, "float32"),
+        ("fpu", "jax", 1, "bfloat16"),
+        (None, "tensorflow", 0, "float32"),
+    ],
+)
+def test_auto_is_half_precision_where_that_is_faster(tmp_path, monkeypatch, flags, backend, cards, expected):
+    processor = tmp_path / "cpuinfo"
+    if flags is not None:
+        processor.write_text(f"processor\t: 0\nmodel name\t: any\nflags\t\t: {flags}\nbugs\t\t: none\n")
+    monkeypatch.setattr(devices, "count_cards", lambda: cards)
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    assert precision_here("auto", processor) == expected
+    assert [precision_here(name, processor) for name in ("float32", "bfloat16")] == ["float32", "bfloat16"]
