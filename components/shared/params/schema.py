@@ -184,9 +184,9 @@ class MonitorParams(Section):
     """What pretraining watches beside its loss.
 
     `every`: so many epochs, and after the last one; 0 never. kNN on validation images with `knn_neighbours` and
-    `knn_temperature`, and whether the embeddings collapse: `min_spread` (standard deviation of unit-length
-    embeddings times the root of their width, 1 where they are evenly spread) and `min_rank` (effective number of
-    dimensions); below either a warning is printed.
+    `knn_temperature`, how often their views find each other, and whether the embeddings collapse: `min_spread`
+    (standard deviation of unit-length embeddings times the root of their width, 1 where they are evenly spread) and
+    `min_rank` (effective number of dimensions); below either a warning is printed.
     """
 
     every: Annotated[int, Field(ge=0)]

@@ -54,7 +54,7 @@ class Pretraining:
             raise UserError(f"data.image_size = {data.manifest.image_size}: {error}") from None
         self.model.compile(optimizer=self._optimizer(), jit_compile=jit())
         self.model.optimizer.build(self.model.trainable_variables)
-        self.monitor = Monitor(self.model, data, params.monitor, runtime.epochs)
+        self.monitor = Monitor(self.model, data, params.monitor, runtime.epochs, runtime.batch_size)
         self.checkpoint = Checkpoint(_key(data, params, seed), checkpoints)
         self.curves = Curves(work.run)
 
@@ -79,7 +79,7 @@ class Pretraining:
             progress.start_at(epoch)
 
         def end_of_epoch(epoch: int, logs: dict[str, Any]) -> None:
-            # only the probe is measured on validation images; there are no two views to contrast
+            # Keras measures the probe alone on validation images: the monitor makes the views to contrast
             measured = ("val_probe_accuracy", "val_probe_loss")
             logs = {
                 name.replace("val_", "validation_"): value
