@@ -233,6 +233,20 @@ def test_records_tell_validation_and_nothing_of_test(finished, step):
     assert not any("test" in name for name in (*record.metrics, *record.details))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_records_tell_how_often_the_exported_classifier_is_right_on_what_it_learned_from(
+    finished, refitted, dataset, step
+):
+    data = Dataset(dataset)
+    for trained, splits in ((finished, ("train",)), (refitted, ("train", "validation"))):
+        record, folder = trained[step]
+        model = keras.saving.load_model(folder / "classifier.keras", compile=False)
+        answers = [np.asarray(model(np.asarray(data.images(split)))).argmax(axis=1) for split in splits]
+        right = np.concatenate([found == data.labels(split) for found, split in zip(answers, splits, strict=True)])
+        assert record.metrics["training_accuracy"] == pytest.approx(right.mean())
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_the_exported_classifier_gives_the_recorded_answers(finished, dataset, step):
     folder = finished[step][1]

@@ -323,7 +323,12 @@ def _summary(findings: Findings) -> str:
 def _models(findings: Findings) -> list[dict[str, Any]]:
     rows = [_row(findings, name) for name in findings.validated]
     if findings.measured.published:
-        known = {"test": mean_and_spread(np.array(findings.measured.published)), "validation": "", "steps": ""}
+        known = {
+            "test": mean_and_spread(np.array(findings.measured.published)),
+            "validation": "",
+            "training": "",
+            "steps": "",
+        }
         rows.append({"name": "", "title": "fine-tuned as published (not gated)", **known})
     return rows
 
@@ -334,6 +339,7 @@ def _row(findings: Findings, name: str) -> dict[str, Any]:
         "name": name,
         "title": TITLES[name],
         "validation": mean_and_spread(findings.validated[name]),
+        "training": _training_accuracy(candidate.result.metrics),
         "steps": candidate.result.details.get("optimisation_steps", ""),
     }
     if name in findings.scores:
@@ -341,6 +347,15 @@ def _row(findings: Findings, name: str) -> dict[str, Any]:
         low, high = findings.measured.intervals[name]
         row |= {"test": mean_and_spread(score.accuracy), "interval": f"{100 * low:.1f} to {100 * high:.1f}"}
     return row
+
+
+def _training_accuracy(metrics: Mapping[str, float]) -> str:
+    """As `mean_and_spread`; empty where the record is of before it was measured."""
+    if "training_accuracy" not in metrics:
+        return ""
+    deviation = metrics.get("training_accuracy_std")
+    mean = f"{100 * metrics['training_accuracy']:.1f}"
+    return mean if deviation is None else f"{mean} ± {100 * deviation:.1f}"
 
 
 def _artefact(findings: Findings) -> str:

@@ -144,6 +144,11 @@ def validation_metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[st
     return {"validation_accuracy": float(accuracy(correct(probabilities, labels)).mean())}
 
 
+def training_metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy on the plain images that a replicate trained on: probabilities (N, classes), labels (N,)."""
+    return {"training_accuracy": float(accuracy(correct(probabilities[None], labels)).mean())}
+
+
 def write_choice(folder: Path, step: str, choice: Choice, probabilities: np.ndarray, labels: np.ndarray) -> None:
     """Write `<step>.json` and `<step>.npz`; probabilities float32 (M, classes), labels int64 (M,)."""
     answers = folder / f"{step}.npz"

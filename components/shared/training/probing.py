@@ -16,7 +16,7 @@ from components.shared.plots.grids import draw_rows
 from components.shared.plots.probe import nearest_rows, suspect_rows
 from components.shared.progress import Progress
 from components.shared.step import Work
-from components.shared.training.choice import Chosen, calibrate, validation_metrics
+from components.shared.training.choice import Chosen, calibrate, training_metrics, validation_metrics
 from components.shared.training.inputs import fewer_labels, labelled
 from models.classifier import predict, softmax_head
 from models.knn import knn_probabilities
@@ -86,6 +86,7 @@ class Probing:
             self.data.manifest.digest,
             {
                 **validation_metrics(*splits["validation"]),
+                **training_metrics(fitted.probabilities(self.known), self.known_labels),
                 "knn_validation_accuracy": self._knn_accuracy(),
                 "label_suspects": suspects,
             },

@@ -14,7 +14,7 @@ from components.shared.evaluation.calibration import rescale
 from components.shared.params.schema import Params, check_colors
 from components.shared.progress import Progress
 from components.shared.step import Work
-from components.shared.training.choice import Chosen, calibrate, validation_metrics
+from components.shared.training.choice import Chosen, calibrate, training_metrics, validation_metrics
 from components.shared.training.curves import Curves
 from components.shared.training.devices import on_devices
 from components.shared.training.inputs import fewer_labels, labelled, network
@@ -93,7 +93,7 @@ class _Training:
             self.work.run.file(out / name)
         return self.work.finish(
             data.manifest.digest,
-            validation_metrics(*splits["validation"]),
+            {**validation_metrics(*splits["validation"]), **training_metrics(predict(model, train[0]), train[1])},
             seed=self.seed,
             **_told(recipe, self.chosen),
             temperature=calibration.temperature,

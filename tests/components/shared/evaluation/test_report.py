@@ -98,6 +98,11 @@ def judged(truth, tmp_path_factory):
     candidates = make_three(
         truth, temperature=1.31, temperature_why="from 800 images", replicates=5, pretraining_runs=["1" * 32]
     )
+    metrics = {"training_accuracy": 0.987, "training_accuracy_std": 0.012}
+    candidates = {
+        name: replace(candidate, result=candidate.result.model_copy(update={"metrics": metrics}))
+        for name, candidate in candidates.items()
+    }
     right = np.random.default_rng(0).random(800) < 0.7
     folder = tmp_path_factory.mktemp("judged")
     findings = make_findings(
@@ -133,6 +138,8 @@ def test_models_have_mean_and_spread_with_n_minus_1_and_the_file_its_own_accurac
     for name in ("baseline", "probe", "finetune"):
         values = 100 * findings.scores[name].accuracy
         assert f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" in text
+    # records tell it of the images that were learned from
+    assert text.count("98.7 ± 1.2") == 3
     own = findings.blessing.artefact
     assert f"best on held-out images. It answers {own.accuracy:.1%} of the test images right" in text
     assert "fine-tuned as published (not gated) 50.0 ± 0.0" in text
