@@ -187,6 +187,9 @@ class MonitorParams(Section):
     `knn_temperature`, how often their views find each other, and whether the embeddings collapse: `min_spread`
     (standard deviation of unit-length embeddings times the root of their width, 1 where they are evenly spread) and
     `min_rank` (effective number of dimensions); below either a warning is printed.
+
+    `stop_by`: a figure on validation images; the training ends where it has not improved for `stop_after` epochs,
+    and the last epoch's weights count. null: it goes on to `runtime.epochs`.
     """
 
     every: Annotated[int, Field(ge=0)]
@@ -194,6 +197,25 @@ class MonitorParams(Section):
     knn_temperature: Positive
     min_spread: Annotated[float, Field(ge=0)]
     min_rank: Annotated[float, Field(ge=0)]
+    stop_by: (
+        Literal[
+            "validation_probe_accuracy",
+            "validation_probe_loss",
+            "knn_accuracy",
+            "validation_view_top1",
+            "validation_view_top5",
+            "validation_view_rank",
+        ]
+        | None
+    )
+    stop_after: Count
+
+    @model_validator(mode="after")
+    def _measures_what_stops(self) -> MonitorParams:
+        each_epoch = self.stop_by is None or self.stop_by.startswith("validation_probe_")
+        if not self.every and not each_epoch:
+            raise ValueError(f"stop_by = {self.stop_by}: is never measured with every = 0; set every to 1 or more")
+        return self
 
 
 class GateParams(looks.Options, *(rule.Options for rule in rules().values())):  # type: ignore[misc]

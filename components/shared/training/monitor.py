@@ -45,8 +45,8 @@ class Monitor:
         seen = model.projection_head(model.encoder(views, training=False), training=False)
         self._embeddings_of_views = keras.Model(views, seen)
 
-    def measure(self, epoch: int) -> dict[str, float]:
-        """What is due after `epoch` epochs.
+    def measure(self, epoch: int, last: bool = False) -> dict[str, float]:
+        """What is due after `epoch` epochs: everything after the `last` one.
 
         `knn_accuracy`; `validation_view_top1`, `validation_view_top5` and `validation_view_rank`: how often the
         other view of a validation image is the first, or among the first five, of the 2N − 1 others in batches of N
@@ -55,7 +55,7 @@ class Monitor:
         Raises:
             FloatingPointError: the embeddings are no numbers any more.
         """
-        if not self.options.every or (epoch % self.options.every and epoch != self.epochs):
+        if not self.options.every or (epoch % self.options.every and epoch != self.epochs and not last):
             return {}
         shape = self._shape()
         if not np.isfinite(list(shape.values())).all():

@@ -22,6 +22,7 @@ from components.shared.training.distributed import all_gather, is_chief
 from components.shared.training.inputs import network
 from components.shared.training.monitor import Monitor
 from components.shared.training.start import load_start, start_digest
+from components.shared.training.stopping import best_epoch, is_over, require_figure
 from models import encoders, methods, optimizers
 from models.augmentation import augment
 from models.batches import Batches, feed, filled
@@ -54,6 +55,7 @@ class Pretraining:
             raise UserError(f"data.image_size = {data.manifest.image_size}: {error}") from None
         self.model.compile(optimizer=self._optimizer(), jit_compile=jit())
         self.model.optimizer.build(self.model.trainable_variables)
+        require_figure(params.monitor, data, self.model.views)
         self.monitor = Monitor(self.model, data, params.monitor, runtime.epochs, runtime.batch_size)
         self.checkpoint = Checkpoint(_key(data, params, seed), checkpoints)
         self.curves = Curves(work.run)
@@ -89,6 +91,9 @@ class Pretraining:
             if not self.data.classes:
                 logs = {name: value for name, value in logs.items() if not name.startswith("probe_")}
             logs |= self.monitor.measure(epoch + 1)
+            if is_over([*self.curves.rows, {"epoch": epoch + 1, **logs}], self.params.monitor):
+                logs |= self.monitor.measure(epoch + 1, last=True)
+                self.model.stop_training = True
             if warning := self.monitor.warning(epoch + 1, logs):
                 progress.note(warning)
             self.curves.add(epoch + 1, logs)
@@ -97,7 +102,7 @@ class Pretraining:
             shown = ("contrastive_loss", "contrastive_accuracy", "validation_probe_accuracy", "knn_accuracy")
             progress.step({name: logs[name] for name in shown if name in logs})
 
-        if epoch < runtime.epochs:
+        if epoch < runtime.epochs and not is_over(self.curves.rows, self.params.monitor):
             try:
                 batches = Batches(self.parts, runtime.batch_size, self.seed, shard=process_shard())
                 self.model.fit(
@@ -120,6 +125,9 @@ class Pretraining:
                 rate = self.params.method.optimizer.learning_rate
                 raise UserError(f"method.optimizer.learning_rate = {rate}: {error}; lower it") from None
         progress.close()
+        if self.epochs < runtime.epochs and (name := self.params.monitor.stop_by):
+            best, _ = best_epoch(self.curves.rows, name)
+            print(f"pretrain: ended after epoch {self.epochs}: {name} was best after epoch {best}", flush=True)
 
     def forget(self) -> None:
         """Remove the state that was kept for a killed run."""
@@ -146,6 +154,11 @@ class Pretraining:
             rows.append((f"view {number}", list(views)))
         draw_rows(rows).savefig(out / "views.png", dpi=100)
         self.work.run.file(out / "views.png", "pictures")
+
+    @property
+    def epochs(self) -> int:
+        """Number of finished epochs."""
+        return int(self.curves.rows[-1]["epoch"]) if self.curves.rows else 0
 
     def last(self) -> dict[str, float]:
         """The last epoch's numbers; none where there was no epoch."""
