@@ -98,7 +98,7 @@ class ProbeOptions:
     """Linear classifier on frozen features, kNN, and accuracy over the number of labels per class.
 
     Args:
-        label_budgets: numbers of labels per class.
+        label_budgets: numbers of labels per class (10), and fractions of what the smallest class has (0.1).
         solver: `full_batch` goes to the optimum, on standardised features, with the penalty of `l2` that is best on
             validation; `minibatch` trains once on the features as they are.
         l2: penalties to choose from.
@@ -109,7 +109,7 @@ class ProbeOptions:
         knn_neighbours, knn_temperature: of the weighted nearest neighbours.
     """
 
-    label_budgets: tuple[int, ...]
+    label_budgets: tuple[int | float, ...]
     solver: Literal["full_batch", "minibatch"]
     l2: tuple[float, ...] = within(min_length=1)
     steps: int = within(ge=1)
@@ -119,8 +119,11 @@ class ProbeOptions:
     knn_temperature: float = within(gt=0)
 
     def __post_init__(self) -> None:
-        if any(budget < 1 for budget in self.label_budgets):
-            raise ValueError(f"label_budgets = {list(self.label_budgets)}: must be whole numbers ≥ 1")
+        if not all(0 < budget < 1 or (budget >= 1 and budget == int(budget)) for budget in self.label_budgets):
+            raise ValueError(
+                f"label_budgets = {list(self.label_budgets)}: must be whole numbers ≥ 1 of labels per class, or "
+                "fractions between 0 and 1 of the labels there are"
+            )
         if any(penalty < 0 for penalty in self.l2):
             raise ValueError(f"l2 = {list(self.l2)}: must be numbers ≥ 0")
 

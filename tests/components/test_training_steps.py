@@ -20,6 +20,7 @@ from components.shared.artifacts import SPLITS, Dataset, Manifest, Result, read_
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import params_digest, select
+from components.shared.training.choice import Choice
 from components.shared.training.inputs import fewer_labels
 from tests.helpers.datasets import make_arrays, make_dataset, write_dataset
 
@@ -377,6 +378,20 @@ def test_fewer_labels_are_the_same_for_probe_and_baseline_and_differ_by_seed():
     again, other = (fewer_labels(labels, [2], seed=seed) for seed in (0, 1))
     np.testing.assert_array_equal(again[2], found[2])
     assert not np.array_equal(other[2], found[2])
+
+
+def test_budgets_may_be_fractions_of_what_the_smallest_class_has():
+    labels = np.array([0, 1, 2] * 20 + [0] * 5)
+    found = fewer_labels(labels, [0.1, 0.5, 2, 3, 0.001], seed=0)
+    # a tenth of 20 are the two that are asked for by their number too; of less than one label one is left
+    assert {budget: len(rows) for budget, rows in found.items()} == {1: 3, 2: 6, 3: 9, 10: 30, 20: 60}
+    assert all(isinstance(budget, int) for budget in found)
+    for budget, rows in fewer_labels(labels, [1, 2, 10], seed=0).items():
+        np.testing.assert_array_equal(found[budget], rows)
+    # as the search hands them on
+    choice = Choice(refit=False, held_out="validation", budgets=(1, 0.5))
+    assert json.loads(choice.model_dump_json())["budgets"] == [1, 0.5]
+    assert Choice.model_validate_json(choice.model_dump_json()) == choice
 
 
 def test_the_probe_lists_labels_that_neighbours_speak_against_by_their_files(dataset, encoder, searched, tmp_path):

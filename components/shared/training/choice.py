@@ -32,7 +32,8 @@ class Choice(BaseModel):
     `recipe`: of the baseline's and fine-tuning's training. `l2`: the linear probe's penalty, None of the solver
     that has none. `refit`: train on the validation images too. `held_out`: which images the search's answers are
     about, "validation" or "train+validation", and `answers` their digest. `capped`: the longest training that was
-    tried was the best. `budgets`: labels per class that the baseline is trained with besides.
+    tried was the best. `budgets`: labels per class that the baseline is trained with besides, or fractions, as
+    `fewer_labels` takes them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,7 +44,7 @@ class Choice(BaseModel):
     refit: bool
     held_out: Literal["validation", "train+validation"]
     capped: bool = False
-    budgets: tuple[int, ...] = ()
+    budgets: tuple[int | float, ...] = ()
     answers: str = ""
 
     @property

@@ -33,18 +33,20 @@ def labelled(data: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
     return data.images(split), labels
 
 
-def fewer_labels(labels: np.ndarray, budgets: Sequence[int], seed: int) -> dict[int, np.ndarray]:
+def fewer_labels(labels: np.ndarray, budgets: Sequence[int | float], seed: int) -> dict[int, np.ndarray]:
     """Labels per class → which images keep theirs: for budgets that each class can fill, and the smallest class's.
 
     Args:
         labels: int64, shape (N,).
-        budgets: numbers of labels per class.
+        budgets: numbers of labels per class, and fractions between 0 and 1 of those that the smallest class has,
+            rounded, at least one.
         seed: with the budget, it decides which; so that probe and baseline are given the same ones.
     """
     smallest = int(np.unique(labels, return_counts=True)[1].min())
+    numbers = {budget if budget >= 1 else max(1, round(budget * smallest)) for budget in budgets}
     return {
-        budget: _subset(labels, budget, seed)
-        for budget in sorted({known for known in budgets if known <= smallest} | {smallest})
+        int(number): _subset(labels, int(number), seed)
+        for number in sorted({known for known in numbers if known <= smallest} | {smallest})
     }
 
 

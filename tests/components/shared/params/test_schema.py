@@ -121,7 +121,15 @@ REFUSED = [
     ("data.path", "", 'data.path = "": must have at least 1 character'),
     ("gate.min_accuracy", 50, "gate.min_accuracy = 50: must be less than or equal to 1"),
     ("probe.l2", [], "probe.l2 = []: must have at least 1 item, not 0"),
-    ("probe.label_budgets", [1, 0], "probe.label_budgets = [1, 0]: must be whole numbers ≥ 1"),
+    *(
+        (
+            "probe.label_budgets",
+            budgets,
+            f"probe.label_budgets = {budgets}: must be whole numbers ≥ 1 of labels per "
+            "class, or fractions between 0 and 1 of the labels there are",
+        )
+        for budgets in ([1, 0], [0.1, 1.5])
+    ),
     (
         "probe.solver",
         "mini",
