@@ -181,6 +181,8 @@ class SupervisedOptions:
             search and both sides train by it, a published recipe does not, and nothing is measured by it.
         freeze_encoder: train the head alone where there is a pretrained encoder; random weights are trained all the
             same.
+        projection_layers: hidden layers of the pretraining's projection head that stay between the encoder and the
+            classifier, as in SimCLR v2; the baseline has the same layers, with random weights. 0: none.
         published: a recipe that is trained besides, as somebody has published it; None where there is none.
     """
 
@@ -194,6 +196,7 @@ class SupervisedOptions:
     head: ClassifierHead
     class_weight: Literal["balanced"] | None
     freeze_encoder: bool
+    projection_layers: int = within(ge=0)
     published: Recipe | None
 
     def __post_init__(self) -> None:

@@ -81,7 +81,7 @@ def load(folder):
 
 def test_it_writes_an_encoder_curves_pictures_and_a_record(finished, dataset):
     record, folder = finished
-    names = {"encoder.keras", "curves.csv", "views.png", "result.json"}
+    names = {"encoder.keras", "projection_head.keras", "curves.csv", "views.png", "result.json"}
     assert {path.name for path in folder.iterdir()} == names
     assert read_record(folder, Result) == record
     digest = read_record(dataset, Manifest).digest

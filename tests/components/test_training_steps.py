@@ -302,6 +302,39 @@ def test_the_rival_is_trained_at_least_as_long(finished):
 
 
 @pytest.mark.slow
+def test_finetuning_may_start_from_a_layer_of_the_projection_head_and_the_baseline_has_it_too(
+    dataset, encoder, tmp_path
+):
+    # at this rate it ends where it starts
+    options = ("supervised.search.learning_rates=[1e-12]", "supervised.search.epochs=[1]", OWN,
+               "supervised.projection_layers=1")  # fmt: skip
+    search(dataset, encoder, tmp_path / "search", params("search", *options), SEED)
+    for step in ("finetune", "baseline"):
+        run(step, dataset, encoder, tmp_path / "search", tmp_path / step, *options)
+    below, head = (keras.saving.load_model(encoder / f"{name}.keras") for name in ("encoder", "projection_head"))
+    assert [layer.__class__.__name__ for layer in head.layers][:3] == ["Dense", "BatchNormalization", "ReLU"]
+    start = [*below.get_weights(), *head.layers[0].get_weights(), *head.layers[1].get_weights()]
+    tuned, rival = (
+        keras.saving.load_model(tmp_path / step / "classifier.keras") for step in ("finetune", "baseline")
+    )
+    end = tuned.get_weights()
+    assert [weight.shape for weight in end] == [weight.shape for weight in rival.get_weights()]
+    assert len(end) == len(start) + 2 and end[-2].shape == (16, 3)
+    moving = {id(w) for w in tuned.non_trainable_variables}
+    for found, expected, variable in zip(end, start, tuned.weights, strict=False):
+        # normalisation by the batch moves its statistics at any rate
+        if id(variable) not in moving:
+            np.testing.assert_allclose(found, expected, atol=1e-7)
+    assert np.abs(rival.get_weights()[0] - start[0]).max() > 0.01
+    # another head than the options name
+    other = ("method.projection.hidden=12", *options)
+    with pytest.raises(
+        UserError, match=r"method\.projection = .*: another projection head .* run the pretrain step"
+    ):
+        search(dataset, encoder, tmp_path / "other", params("search", *other), SEED)
+
+
+@pytest.mark.slow
 def test_finetuning_starts_from_the_encoder(dataset, encoder, tmp_path):
     # at this rate it ends where it starts
     options = ("supervised.search.learning_rates=[1e-12]", "supervised.search.epochs=[1]", OWN)

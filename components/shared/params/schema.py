@@ -321,6 +321,7 @@ def validate_params(values: Any, where: str = "", sections: Iterable[str] = SECT
                 raise UserError(f"{name}: missing; see conf/ for its values")
         found = Params({name: _checked(name, _type(name, values[name]), values[name]) for name in sections})
         _check_warm_up(found)
+        _check_projection(found)
         if hasattr(found, "data"):
             check_colors(found, found.data.channels)
     except UserError as error:
@@ -497,4 +498,15 @@ def _check_warm_up(params: Params) -> None:
         raise UserError(
             f"method.optimizer.warmup_epochs = {warmup}: must be ≤ runtime.epochs = {epochs}, "
             "or the learning rate is never reached"
+        )
+
+
+def _check_projection(params: Params) -> None:
+    if not (hasattr(params, "method") and hasattr(params, "supervised")):
+        return
+    asked, layers = params.supervised.projection_layers, params.method.projection.layers
+    if asked >= layers and asked:
+        raise UserError(
+            f"supervised.projection_layers = {asked}: must be ≤ {layers - 1}, the projection head's hidden layers "
+            f"(method.projection.layers = {layers})"
         )

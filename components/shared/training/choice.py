@@ -20,6 +20,7 @@ from components.shared.evaluation.calibration import fit_temperature
 from components.shared.evaluation.statistics import accuracy, correct
 from components.shared.training.inputs import labelled
 from models.classifier import Recipe
+from models.methods.shared.heads import HeadOptions
 
 # fewer held-out images say too little about confidence
 FEWEST_TO_CALIBRATE = 200
@@ -33,7 +34,8 @@ class Choice(BaseModel):
     that has none. `refit`: train on the validation images too. `held_out`: which images the search's answers are
     about, "validation" or "train+validation", and `answers` their digest. `capped`: the longest training that was
     tried was the best. `budgets`: labels per class that the baseline is trained with besides, or fractions, as
-    `fewer_labels` takes them.
+    `fewer_labels` takes them. `projection`: the projection head whose first layers stay below the classifier,
+    None where none do.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +47,7 @@ class Choice(BaseModel):
     held_out: Literal["validation", "train+validation"]
     capped: bool = False
     budgets: tuple[int | float, ...] = ()
+    projection: HeadOptions | None = None
     answers: str = ""
 
     @property

@@ -19,13 +19,14 @@ from components.shared.step import Work
 from components.shared.training.checkpoints import Checkpoint
 from components.shared.training.curves import Curves
 from components.shared.training.distributed import all_gather, is_chief
-from components.shared.training.inputs import network
+from components.shared.training.inputs import PROJECTION_HEAD, network
 from components.shared.training.monitor import Monitor
 from components.shared.training.start import load_start, start_digest
 from components.shared.training.stopping import best_epoch, is_over, require_figure
 from models import encoders, methods, optimizers
 from models.augmentation import augment
 from models.batches import Batches, feed, filled
+from models.methods.shared.heads import head
 from models.training import EpochSeed, StopOnNaN, devices, jit, precision, process_shard, validation_batch
 
 # splits with images to learn from
@@ -144,6 +145,10 @@ class Pretraining:
         # (three pretrainings of the fast encoder, on the sample and CIFAR-10). Fine-tuning moves them by itself
         encoders.deployable(plain).save(out / "encoder.keras")
         self.work.run.file(out / "encoder.keras")
+        # for a fine-tuning that starts from a layer of it; in float32 too
+        top = head("projection_head", plain.output_shape[-1], self.params.method.projection)
+        top.set_weights(self.model.projection_head.get_weights())
+        top.save(out / PROJECTION_HEAD)
         # a plot fails without a column that it names, and one view of an image has no other to be found
         self.curves.write(out / "curves.csv", ["contrastive_accuracy"])
         self.work.run.file(out / "curves.csv")

@@ -21,7 +21,7 @@ from components.shared.progress import Progress
 from components.shared.step import Work
 from components.shared.training.choice import Choice, write_choice
 from components.shared.training.devices import on_devices
-from components.shared.training.inputs import labelled, load_encoder, network
+from components.shared.training.inputs import labelled, load_encoder, network, pretrained_weights
 from components.shared.training.side_by_side import side_by_side
 from models import methods
 from models.augmentation import Augmentation
@@ -135,7 +135,7 @@ class Search:
         data: the dataset.
         params: reads encoder, supervised, method and runtime.
         seed: of all trainings.
-        pretrained: weights of the encoder that fine-tuning starts from.
+        pretrained: the weights that fine-tuning starts from, as `pretrained_weights` gives them.
         elsewhere: makes trials of as many points and sides at once, in other processes; None: here.
     """
 
@@ -256,7 +256,10 @@ class Search:
         if key not in self._trainers:
             self._trainers[key] = SupervisedTrainer(
                 self._augmentation(augmentation), self.options.optimizer, self.options.head,
-                network(self.params.encoder, self.data), self.data.classes, self.params.runtime.precision, frozen,
+                network(
+                    self.params.encoder, self.data, self.params.method.projection, self.options.projection_layers
+                ),
+                self.data.classes, self.params.runtime.precision, frozen,
             )  # fmt: skip
         return self._trainers[key]
 
@@ -364,7 +367,12 @@ def search_probe(
 def _search_there(dataset: Path, encoder: Path, plain: str, seed: int) -> Search:
     params = from_plain(json.loads(plain), "search")
     data = Dataset(dataset)
-    return Search(data, params, seed, load_encoder(encoder, data, params.encoder).get_weights())
+    start = _start(encoder, load_encoder(encoder, data, params.encoder), params)
+    return Search(data, params, seed, start)
+
+
+def _start(folder: Path, encoder: keras.Model, params: Params) -> list[np.ndarray]:
+    return pretrained_weights(folder, encoder, params.method.projection, params.supervised.projection_layers)
 
 
 def _trial_there(dataset: Path, encoder: Path, plain: str, seed: int, point: Point, side: str) -> Trial:
@@ -401,7 +409,8 @@ def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params
         _on_devices(data, params) as devices,
         side_by_side(params.runtime.threads, at_once) as pool,
     ):
-        search = Search(data, params, seed, encoder.get_weights(), partial(pool.map, there) if pool else None)
+        start = _start(folder, encoder, params)
+        search = Search(data, params, seed, start, partial(pool.map, there) if pool else None)
         search.run()
     held_out = search.held_out
     probed = search_probe(encoder, held_out, params.probe, data.classes, seed)
@@ -410,7 +419,13 @@ def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params
     chosen = {side: search.chosen(side) for side in SIDES}
     for side, point in chosen.items():
         budgets = params.probe.label_budgets if side == "baseline" else ()
-        choice = Choice(recipe=search.recipe(point), capped=search.capped(side), budgets=budgets, **common)
+        choice = Choice(
+            recipe=search.recipe(point),
+            capped=search.capped(side),
+            budgets=budgets,
+            projection=params.method.projection if options.projection_layers else None,
+            **common,
+        )
         write_choice(work.out, side, choice, search.answers(side), held_out.labels)
     write_choice(work.out, "probe", Choice(l2=probed.l2, **common), probed.probabilities, held_out.labels)
     for path in sorted(work.out.iterdir()):

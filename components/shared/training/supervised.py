@@ -35,7 +35,7 @@ def train_supervised(
         params: reads encoder, supervised and runtime.
         seed: of the replicate.
         work: the step in progress.
-        pretrained: the encoder's weights to start from; None starts from random ones.
+        pretrained: the weights to start from, as `pretrained_weights` gives them; None starts from random ones.
 
     Raises:
         UserError: a labelled split is empty, the images do not suit an augmentation, the devices can't be used, or
@@ -110,7 +110,8 @@ class _Training:
         frozen = options.freeze_encoder and self.pretrained is not None
         try:
             return SupervisedTrainer(
-                recipe.augmentation, recipe.optimizer, options.head, network(self.params.encoder, data),
+                recipe.augmentation, recipe.optimizer, options.head,
+                network(self.params.encoder, data, self.chosen.choice.projection, options.projection_layers),
                 data.classes, self.params.runtime.precision, frozen,
             )  # fmt: skip
         except ValueError as error:

@@ -148,6 +148,12 @@ REFUSED = [
     ("supervised.head.hidden", -1, "supervised.head.hidden = -1: must be greater than or equal to 0"),
     ("supervised.head.dropout", 1, "supervised.head.dropout = 1: must be less than 1"),
     ("supervised.freeze_encoder", "no", 'supervised.freeze_encoder = "no": must be a valid boolean'),
+    (
+        "supervised.projection_layers",
+        2,
+        "supervised.projection_layers = 2: must be ≤ 1, the projection head's hidden layers "
+        "(method.projection.layers = 2)",
+    ),
     ("supervised.weak.flip", 1, "supervised.weak.flip = 1: must be a valid boolean"),
     (
         "method.augmentation.crop_area",
