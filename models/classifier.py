@@ -115,6 +115,9 @@ class SearchSpace:
         folds: of the cross-validation.
         cross_validate_below: so many validation images choose by themselves; with fewer, all labelled ones do, by
             cross-validation.
+        equal_total_epochs: train the baseline at each point for as many epochs as pretraining and fine-tuning take
+            together, where both sides else have the fine-tuning's. An epoch of pretraining goes through all images,
+            one of the baseline through the labelled ones.
     """
 
     augmentations: tuple[Literal["weak", "views"], ...] = within(min_length=1)
@@ -124,6 +127,7 @@ class SearchSpace:
     widen: int = within(ge=0, le=2)
     folds: int = within(ge=2)
     cross_validate_below: int = within(ge=0)
+    equal_total_epochs: bool
 
     def __post_init__(self) -> None:
         require_items("learning_rates", self.learning_rates, 0, math.inf)

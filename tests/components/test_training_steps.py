@@ -302,6 +302,22 @@ def test_the_rival_is_trained_at_least_as_long(finished):
 
 
 @pytest.mark.slow
+def test_total_epochs_may_be_equal(dataset, encoder, finished, searched, tmp_path):
+    options = (OWN, "supervised.search.equal_total_epochs=true")
+    assert read_record(encoder, Result).details["epochs"] == 3
+    search(dataset, encoder, tmp_path / "search", params("search", *options), SEED)
+    details = read_record(tmp_path / "search", Result).details
+    assert details["baseline_more_epochs"] == 3
+    assert {side: details["chosen"][side]["epochs"] for side in STEPS[1:]} == {"baseline": 7, "finetune": 4}
+    record = run("baseline", dataset, encoder, tmp_path / "search", tmp_path / "baseline", *options)
+    assert record.details["epochs"] == 7
+    assert record.details["optimisation_steps"] == 7 * (24 // 12)
+    # fine-tuning is searched as ever
+    same = json.loads((searched / "finetune.json").read_text())
+    assert json.loads((tmp_path / "search" / "finetune.json").read_text()) == same
+
+
+@pytest.mark.slow
 def test_finetuning_may_start_from_a_layer_of_the_projection_head_and_the_baseline_has_it_too(
     dataset, encoder, tmp_path
 ):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.cost import Cost, total
@@ -410,15 +410,18 @@ def _search(record: Result | None) -> dict[str, Any] | None:
     details = record.details
     try:
         trials = {side: [_Trial.model_validate(trial) for trial in details["trials"][side]] for side in RIVALS}
-        chosen = {side: _Point.model_validate(details["chosen"][side]).point for side in RIVALS}
-    except (ValidationError, KeyError, TypeError):
+        more = int(details.get("baseline_more_epochs", 0))
+        chosen = {side: _Point.model_validate(details["chosen"][side]) for side in RIVALS}
+        # a row is what both sides have tried, the baseline perhaps for longer
+        chosen["baseline"] = chosen["baseline"].model_copy(update={"epochs": chosen["baseline"].epochs - more})
+    except (ValueError, KeyError, TypeError):
         return None
     tried: dict[tuple[Any, ...], dict[str, _Trial]] = {}
     for side in RIVALS:
         for trial in trials[side]:
             tried.setdefault(trial.point, {})[side] = trial
     rows: list[dict[str, Any]] = [
-        {"point": point, "sides": sides, "chosen": [side for side in RIVALS if chosen[side] == point]}
+        {"point": point, "sides": sides, "chosen": [side for side in RIVALS if chosen[side].point == point]}
         for point, sides in tried.items()
     ]
     # NaN, of a training that failed, comes last
@@ -430,6 +433,7 @@ def _search(record: Result | None) -> dict[str, Any] | None:
         "best": [row for row in rows if row["chosen"]],
         "capped": [TITLES[side] for side in RIVALS if side in details.get("capped", [])],
         "held_out": details.get("held_out"),
+        "more_epochs": more,
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from components.shared.artifacts import Dataset, Result
+from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
 from components.shared.evaluation.calibration import log_loss
 from components.shared.params.schema import Params, from_plain, to_plain
@@ -136,6 +136,7 @@ class Search:
         params: reads encoder, supervised, method and runtime.
         seed: of all trainings.
         pretrained: the weights that fine-tuning starts from, as `pretrained_weights` gives them.
+        more_epochs: by which the baseline trains longer than fine-tuning at each point, see `equal_total_epochs`.
         elsewhere: makes trials of as many points and sides at once, in other processes; None: here.
     """
 
@@ -145,12 +146,14 @@ class Search:
         params: Params,
         seed: int,
         pretrained: list[np.ndarray],
+        more_epochs: int = 0,
         elsewhere: Callable[[Sequence[Point], Sequence[str]], Iterable[Trial]] | None = None,
     ):
         self.data, self.params, self.seed = data, params, seed
         self.options = params.supervised
         self.held_out = HeldOut(data, params, seed)
         self.trials: dict[Point, dict[str, Trial]] = {}
+        self._more_epochs = {"baseline": more_epochs, "finetune": 0}
         self._start = {"baseline": None, "finetune": pretrained}
         self._trainers: dict[tuple[str, bool], SupervisedTrainer] = {}
         self._elsewhere = elsewhere
@@ -194,9 +197,13 @@ class Search:
         epochs = self.options.search.epochs
         return len(epochs) > 1 and self.chosen(side).epochs == epochs[-1]
 
-    def recipe(self, point: Point) -> Recipe:
-        """The whole training of a point."""
-        options = self.options
+    def training(self, side: str, point: Point) -> Point:
+        """A side's training at a point: the point, but that the baseline's may be longer."""
+        return replace(point, epochs=point.epochs + self._more_epochs[side])
+
+    def recipe(self, side: str, point: Point) -> Recipe:
+        """The whole training of a side at a point."""
+        options, point = self.options, self.training(side, point)
         return Recipe(
             augmentation=self._augmentation(point.augmentation),
             **{name: value for name, value in asdict(point).items() if name != "augmentation"},
@@ -235,7 +242,7 @@ class Search:
 
     def trial(self, point: Point, side: str) -> Trial:
         """Train a side as a point says, and answer the held-out images."""
-        held_out, recipe = self.held_out, self.recipe(point)
+        held_out, recipe = self.held_out, self.recipe(side, point)
         trainer = self._trainer(point.augmentation, side)
         answers = np.zeros((len(held_out.labels), self.data.classes), np.float32)
         for learned, answered in held_out.folds():
@@ -368,11 +375,23 @@ def _search_there(dataset: Path, encoder: Path, plain: str, seed: int) -> Search
     params = from_plain(json.loads(plain), "search")
     data = Dataset(dataset)
     start = _start(encoder, load_encoder(encoder, data, params.encoder), params)
-    return Search(data, params, seed, start)
+    return Search(data, params, seed, start, _more_epochs(encoder, params))
 
 
 def _start(folder: Path, encoder: keras.Model, params: Params) -> list[np.ndarray]:
     return pretrained_weights(folder, encoder, params.method.projection, params.supervised.projection_layers)
+
+
+def _more_epochs(folder: Path, params: Params) -> int:
+    """By how many epochs the baseline trains longer: the pretraining's, where the totals shall be equal."""
+    if not params.supervised.search.equal_total_epochs:
+        return 0
+    epochs = read_record(folder, Result).details.get("epochs")
+    if not isinstance(epochs, int):
+        raise UserError(
+            f"{folder / 'result.json'}: epochs = {epochs}: expected a number; run the pretrain step again"
+        )
+    return epochs
 
 
 def _trial_there(dataset: Path, encoder: Path, plain: str, seed: int, point: Point, side: str) -> Trial:
@@ -410,7 +429,8 @@ def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params
         side_by_side(params.runtime.threads, at_once) as pool,
     ):
         start = _start(folder, encoder, params)
-        search = Search(data, params, seed, start, partial(pool.map, there) if pool else None)
+        more = _more_epochs(folder, params)
+        search = Search(data, params, seed, start, more, partial(pool.map, there) if pool else None)
         search.run()
     held_out = search.held_out
     probed = search_probe(encoder, held_out, params.probe, data.classes, seed)
@@ -420,7 +440,7 @@ def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params
     for side, point in chosen.items():
         budgets = params.probe.label_budgets if side == "baseline" else ()
         choice = Choice(
-            recipe=search.recipe(point),
+            recipe=search.recipe(side, point),
             capped=search.capped(side),
             budgets=budgets,
             projection=params.method.projection if options.projection_layers else None,
@@ -440,7 +460,11 @@ def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params
         },
         seed=seed,
         trials={**trials, "probe": probed.trials},
-        chosen={**{side: asdict(point) for side, point in chosen.items()}, "probe": {"l2": probed.l2}},
+        chosen={
+            **{side: asdict(search.training(side, point)) for side, point in chosen.items()},
+            "probe": {"l2": probed.l2},
+        },
+        baseline_more_epochs=more,
         capped=[side for side in SIDES if search.capped(side)],
         held_out=held_out.name,
         held_out_images=len(held_out.labels),

@@ -161,6 +161,19 @@ def test_both_grids_stand_side_by_side_with_the_choice_and_the_cap(judged):
     rows = re.findall(r"augmentation (\w+), learning rate ([\d.]+), weight decay", text)
     assert len(rows) == 1 + 4
     assert page.count("✓ 1.000") == 2 * 2
+    assert "epochs longer than the row says" not in text
+
+
+def test_a_baseline_that_was_trained_longer_is_judged_and_told(truth, tmp_path):
+    candidates, search = make_three(truth), make_search(truth, baseline_more_epochs=25)
+    search.details["chosen"]["baseline"] = {**search.details["chosen"]["baseline"], "epochs": 35}
+    candidates["baseline"].result.details["epochs"] = 35
+    findings = make_findings(write_extras(tmp_path, truth), truth, candidates, search=search)
+    assert findings.blessing.judged
+    page, text = told(tmp_path, findings)
+    assert "was 25 epochs longer than the row says: as many as the pretraining had." in text
+    # both sides' choice is the same row
+    assert page.count("✓ 1.000") == 2 * 2
 
 
 def test_slices_come_worst_first_and_unknown_ones_by_name(judged):
