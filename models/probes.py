@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from models.augmentation import Augmentation
 from models.batches import check_labels
 from models.options import options, require_items, within
 from models.training import class_weights, cosine, rate_at
@@ -107,6 +108,9 @@ class ProbeOptions:
         class_weight: what the loss of an image of each class counts, see `models.training.class_weights`; the
             nearest neighbours have none.
         knn_neighbours, knn_temperature: of the weighted nearest neighbours.
+        augmented_copies: how many changed copies of each labelled image the classifier learns from besides the
+            image itself; the encoder sees them once, before. 0: none.
+        augmentation: of the copies.
     """
 
     label_budgets: tuple[int | float, ...]
@@ -117,6 +121,8 @@ class ProbeOptions:
     class_weight: Literal["balanced"] | None
     knn_neighbours: int = within(ge=1)
     knn_temperature: float = within(gt=0)
+    augmented_copies: int = within(ge=0)
+    augmentation: Augmentation
 
     def __post_init__(self) -> None:
         if not all(0 < budget < 1 or (budget >= 1 and budget == int(budget)) for budget in self.label_budgets):

@@ -20,9 +20,12 @@ from components.shared.artifacts import SPLITS, Dataset, Manifest, Result, read_
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import params_digest, select
+from components.shared.training.augmented import augmented_features
 from components.shared.training.choice import Choice
 from components.shared.training.inputs import fewer_labels
+from models.augmentation import augment
 from tests.helpers.datasets import make_arrays, make_dataset, write_dataset
+from tests.helpers.options import augmentation
 
 SMALL = (
     "encoder=conv_small", "encoder.width=8", "method.projection.hidden=16", "method.projection.width=8",
@@ -96,7 +99,10 @@ def refitted(cross_validated, tmp_path_factory):
 @pytest.mark.slow
 def test_a_search_writes_what_was_chosen_without_times_and_all_trials(searched, dataset):
     record = read_record(searched, Result)
-    names = {f"{step}.{kind}" for step in STEPS for kind in ("json", "npz")} | {"result.json"}
+    names = {f"{step}.{kind}" for step in STEPS for kind in ("json", "npz")} | {"result.json", "augmentations.png"}
+    with Image.open(searched / "augmentations.png") as picture:
+        # four rows of ten images
+        assert picture.width > 2 * picture.height > 400
     assert {path.name for path in searched.iterdir()} == names
     assert record.details["held_out"] == "validation"
     trials, fields = record.details["trials"], ("augmentation", "learning_rate", "weight_decay", "epochs")
@@ -299,6 +305,40 @@ def test_curves_end_with_the_recorded_accuracy_of_the_chosen_training(finished, 
 def test_the_rival_is_trained_at_least_as_long(finished):
     steps = {step: finished[step][0].details["optimisation_steps"] for step in ("baseline", "finetune")}
     assert steps["baseline"] >= steps["finetune"] == 4 * (24 // 12)
+
+
+@pytest.mark.slow
+def test_the_probe_may_learn_from_changed_copies_too(dataset, encoder, finished, searched, tmp_path):
+    changed = ("probe.augmented_copies=3", "probe.augmentation.crop_area=[0.3,0.5]", "probe.l2=[0.1]", OWN)
+    still = ("probe.augmented_copies=3", "probe.l2=[0.1]", OWN, *(
+        f"probe.augmentation.{name}={value}" for name, value in
+        {"crop_area": "[1.0,1.0]", "crop_ratio": "[1.0,1.0]", "flip": "false", "jitter_probability": 0.0}.items()
+    ))  # fmt: skip
+    plain = ("probe.l2=[0.1]", OWN)
+    answers = {}
+    for name, options in {"plain": plain, "still": still, "changed": changed}.items():
+        search(dataset, encoder, tmp_path / f"search-{name}", params("search", *options), SEED)
+        run("probe", dataset, encoder, tmp_path / f"search-{name}", tmp_path / name, *options)
+        with np.load(tmp_path / f"search-{name}" / "probe.npz") as file:
+            answers[name] = predictions(tmp_path / name)["test_probabilities"], file["probabilities"]
+    for found, searching, expected in zip(answers["still"], answers["changed"], answers["plain"], strict=True):
+        # copies that are not changed teach nothing new, to the replicate and to the search
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert np.abs(searching - expected).max() > 1e-3
+
+
+def test_copies_are_those_that_the_seed_draws_in_whole_grey_levels(dataset):
+    images = np.asarray(Dataset(dataset).images("train"))
+    pixels = keras.Sequential([keras.Input(images.shape[1:], dtype="uint8"), keras.layers.Flatten()])
+    policy = augmentation(crop_area=(0.3, 0.5), brightness=0.5)
+    found = augmented_features(pixels, images, policy, 2, 7)
+    generator = keras.random.SeedGenerator(7)
+    expected = [
+        np.rint(255 * np.asarray(augment(images, policy, generator))).reshape(len(images), -1) for _ in "12"
+    ]
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(found[0] - found[1]).max() > 1
+    assert augmented_features(pixels, images, policy, 0, 7).shape == (0, *found.shape[1:])
 
 
 @pytest.mark.slow

@@ -76,6 +76,7 @@ class Findings:
         rivals: the champions, with how far the images have moved in the features of the one that reigns.
         suspects: labels that may be wrong, see `read_suspects`.
         suspects_picture: of the first ones; None where there is none.
+        augmentations_picture: of what the search could choose from, likewise.
         examples: single test images.
     """
 
@@ -95,6 +96,7 @@ class Findings:
     rivals: Rivals = field(default_factory=Rivals)
     suspects: pd.DataFrame = field(default_factory=pd.DataFrame)
     suspects_picture: Path | None = None
+    augmentations_picture: Path | None = None
     examples: Examples = field(default_factory=Examples)
 
     @property
@@ -137,6 +139,9 @@ def write_report(out: Path, findings: Findings) -> None:
     if findings.suspects_picture is not None:
         caption = "Each of the first ones, and the nearest images of the label that its neighbours give it."
         pictures["suspects"] = Picture.read(findings.suspects_picture, caption)
+    if findings.augmentations_picture is not None:
+        caption = "Labelled images as they are, weakly augmented, and twice as the pretraining sees them."
+        pictures["augmentations"] = Picture.read(findings.augmentations_picture, caption)
     page = render_report(findings, pictures)
     (out / "report.html").write_text(page, encoding="utf-8")
     (out / "report.md").write_text(to_markdown(page), encoding="utf-8")

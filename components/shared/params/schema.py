@@ -479,6 +479,8 @@ def check_colors(params: Params, channels: int) -> None:
         policies["supervised.weak"] = params.supervised.weak
         if params.supervised.published is not None:
             policies["supervised.published.augmentation"] = params.supervised.published.augmentation
+    if hasattr(params, "probe") and params.probe.augmented_copies:
+        policies["probe.augmentation"] = params.probe.augmentation
     for name, policy in policies.items():
         try:
             policy.require_channels(channels)

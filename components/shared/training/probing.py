@@ -16,6 +16,7 @@ from components.shared.plots.grids import draw_rows
 from components.shared.plots.probe import nearest_rows, suspect_rows
 from components.shared.progress import Progress
 from components.shared.step import Work
+from components.shared.training.augmented import augmented_features
 from components.shared.training.choice import Chosen, calibrate, training_metrics, validation_metrics
 from components.shared.training.inputs import fewer_labels, labelled
 from models.classifier import predict, softmax_head
@@ -54,6 +55,14 @@ class Probing:
         learned = ("train", "validation") if chosen.choice.refit else ("train",)
         self.known = np.concatenate([self.features[split] for split in learned])
         self.known_labels = np.concatenate([self.labels[split] for split in learned])
+        # copies × images × features
+        copies = [
+            augmented_features(
+                network, data.images(split), self.options.augmentation, self.options.augmented_copies, seed
+            )
+            for split in learned
+        ]
+        self.copies = np.concatenate(copies, axis=1)
 
     def run(self) -> Result:
         """Fit, measure, and write the folder."""
@@ -106,7 +115,8 @@ class Probing:
         )
 
     def _fit(self, rows: np.ndarray) -> LinearProbe:
-        known, labels = self.known[rows], self.known_labels[rows]
+        known = np.concatenate([self.known[rows], *self.copies[:, rows]])
+        labels = np.tile(self.known_labels[rows], 1 + len(self.copies))
         return fit_probe(known, labels, self.data.classes, self.options, self.chosen.choice.l2, self.seed)
 
     def _save_budgets(self) -> None:

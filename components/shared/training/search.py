@@ -12,19 +12,22 @@ from typing import Any
 
 import keras
 import numpy as np
+from matplotlib.figure import Figure
 
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
 from components.shared.evaluation.calibration import log_loss
 from components.shared.params.schema import Params, from_plain, to_plain
+from components.shared.plots.grids import draw_rows
 from components.shared.progress import Progress
 from components.shared.step import Work
+from components.shared.training.augmented import augmented_features
 from components.shared.training.choice import Choice, write_choice
 from components.shared.training.devices import on_devices
 from components.shared.training.inputs import labelled, load_encoder, network, pretrained_weights
 from components.shared.training.side_by_side import side_by_side
 from models import methods
-from models.augmentation import Augmentation
+from models.augmentation import Augmentation, augment
 from models.classifier import Recipe, SupervisedTrainer, predict
 from models.probes import ProbeOptions, fit_probe, penalties
 
@@ -33,6 +36,8 @@ SIDES = ("baseline", "finetune")
 VALIDATION, BOTH = "validation", "train+validation"
 # a rate or a decay that is widened goes on by the proportion of the last two, and at most by this
 _FACTOR = 10.0
+AUGMENTATIONS = "augmentations.png"
+_DRAWN = 10
 
 
 @dataclass(frozen=True)
@@ -353,7 +358,8 @@ def search_probe(
     for rows, to in held_out.folds():
         images, labels = held_out.train(rows)
         features = answered[rows] if held_out.name == BOTH else predict(encoder, images)
-        folds.append((features, labels, to))
+        copies = augmented_features(encoder, images, options.augmentation, options.augmented_copies, seed)
+        folds.append((np.concatenate([features, *copies]), np.tile(labels, 1 + len(copies)), to))
     tried: list[tuple[float, ProbeSearch]] = []
     trials: list[dict[str, Any]] = []
     for l2 in penalties(options):
@@ -368,6 +374,18 @@ def search_probe(
         tried.append((loss, ProbeSearch(l2, trials, found)))
     # the first of equals
     return min(tried, key=lambda each: each[0])[1]
+
+
+def _draw_augmentations(data: Dataset, params: Params, seed: int) -> Figure:
+    """Some labelled images, changed weakly and twice as the pretraining sees them."""
+    images, _ = labelled(data, "train")
+    shown = np.asarray(images[np.unique(np.linspace(0, len(images) - 1, _DRAWN).astype(int))])
+    generator = keras.random.SeedGenerator(seed)
+    rows = [("original", list(shown))]
+    policies = {"weak": params.supervised.weak, "view 1": params.method.augmentation}
+    for name, policy in {**policies, "view 2": params.method.augmentation}.items():
+        rows.append((name, list(np.asarray(augment(shown, policy, generator)))))
+    return draw_rows(rows)
 
 
 @cache
@@ -450,6 +468,8 @@ def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params
     write_choice(work.out, "probe", Choice(l2=probed.l2, **common), probed.probabilities, held_out.labels)
     for path in sorted(work.out.iterdir()):
         work.run.file(path)
+    _draw_augmentations(data, params, seed).savefig(work.out / AUGMENTATIONS, dpi=100)
+    work.run.file(work.out / AUGMENTATIONS, "pictures")
     trials = {side: search.table(side) for side in SIDES}
     best = {side: search.trials[point][side] for side, point in chosen.items()}
     return work.finish(
