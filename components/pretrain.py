@@ -1,9 +1,9 @@
 """Pretrain an encoder by contrast on all images; labels serve only the online probe and label-using methods.
 
 Reads `dataset/`; writes `encoder/`: for each seed of `runtime.replicates` a folder with `encoder.keras` (from uint8
-images to features, built-in layers only), `curves.csv`, `views.png` and `result.json`, and what they are together;
-`encoder/encoder.keras` is the first one's. A killed run goes on from its last finished epoch and ends with the same
-result.
+images to features, built-in layers only), `projection_head.keras` (from features to embeddings), `curves.csv`,
+`views.png` and `result.json`, and what they are together; `encoder/encoder.keras` is the first one's. A killed run
+goes on from its last finished epoch and ends with the same result.
 """
 
 from __future__ import annotations
