@@ -78,6 +78,7 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
             images=training.images,
             features=int(training.model.encoder.output_shape[-1]),
             devices=devices,
+            networks=training.networks(),
         )
     # only now is the encoder in its place: a run killed before goes on from the last epoch
     training.forget()

@@ -24,6 +24,7 @@ from components.shared.training.augmented import augmented_features
 from components.shared.training.choice import Choice
 from components.shared.training.inputs import fewer_labels
 from models.augmentation import augment
+from models.layers import layers_of
 from tests.helpers.datasets import make_arrays, make_dataset, write_dataset
 from tests.helpers.options import augmentation
 
@@ -252,6 +253,19 @@ def test_records_tell_how_often_the_exported_classifier_is_right_on_what_it_lear
         answers = [np.asarray(model(np.asarray(data.images(split)))).argmax(axis=1) for split in splits]
         right = np.concatenate([found == data.labels(split) for found, split in zip(answers, splits, strict=True)])
         assert record.metrics["training_accuracy"] == pytest.approx(right.mean())
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_records_tell_layers_and_weights_of_the_exported_classifier(finished, step):
+    record, folder = finished[step]
+    model = keras.saving.load_model(folder / "classifier.keras", compile=False)
+    told = record.details["networks"]
+    assert set(told) == {"encoder", "classifier"} | ({"projection head"} if step == "probe" else set())
+    whole = [*told["encoder"], *told["classifier"]]
+    assert sum(layer["weights"] for layer in whole) == model.count_params()
+    # after scaling, resizing and clipping
+    assert whole == layers_of(model)[3:]
+    assert told["classifier"] == [{"kind": "Dense", "output": [3], "weights": 8 * 3 + 3}]
 
 
 @pytest.mark.parametrize("step", STEPS)

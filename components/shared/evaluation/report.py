@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.cost import Cost, total
@@ -262,6 +262,7 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         look=look_in_words(blessing.look, blessing.alpha, blessing.policy.get("alpha")),
         reasons=blessing.reasons(),
         models=_models(findings),
+        networks=_networks(findings),
         replicates=max((candidate.replicates for candidate in findings.candidates.values()), default=0),
         artefact=_artefact(findings),
         provable=_provable(findings),
@@ -333,6 +334,7 @@ def _models(findings: Findings) -> list[dict[str, Any]]:
             "validation": "",
             "training": "",
             "steps": "",
+            "minutes": "",
         }
         rows.append({"name": "", "title": "fine-tuned as published (not gated)", **known})
     return rows
@@ -345,6 +347,7 @@ def _row(findings: Findings, name: str) -> dict[str, Any]:
         "title": TITLES[name],
         "validation": mean_and_spread(findings.validated[name]),
         "training": _training_accuracy(candidate.result.metrics),
+        "minutes": _minutes(findings, name),
         "steps": candidate.result.details.get("optimisation_steps", ""),
     }
     if name in findings.scores:
@@ -361,6 +364,49 @@ def _training_accuracy(metrics: Mapping[str, float]) -> str:
     deviation = metrics.get("training_accuracy_std")
     mean = f"{100 * metrics['training_accuracy']:.1f}"
     return mean if deviation is None else f"{mean} ± {100 * deviation:.1f}"
+
+
+def _minutes(findings: Findings, name: str) -> str:
+    """How long a replicate took by the clock, its pretraining included: mean over replicates; empty if unknown."""
+    own: Any = findings.candidates[name].result.details.get("replicate_seconds")
+    probe = findings.candidates.get("probe")
+    before: Any = probe.result.details.get("pretraining_seconds") if probe and name != "baseline" else [0.0]
+    try:
+        return f"{(np.mean(own) + np.mean(before)) / 60:.1f}"
+    except TypeError:  # of a record of before it was told
+        return ""
+
+
+class _Layer(BaseModel):
+    """What a network is made of, as `models.layers.layers_of` tells it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    kind: str
+    output: list[int | None]
+    weights: int
+
+
+_NETWORKS = TypeAdapter(dict[str, list[_Layer]])
+
+
+def _networks(findings: Findings) -> list[dict[str, Any]]:
+    """The networks of the models, each once: title, layers and weights; of records that do not tell them none."""
+    tables: dict[str, list[_Layer]] = {}
+    for name, title in (("probe", "linear probe"), ("finetune", "fine-tuned model and baseline")):
+        details = findings.candidates[name].result.details if name in findings.candidates else {}
+        try:
+            known = _NETWORKS.validate_python(details.get("networks", {}))
+        except ValidationError:
+            continue
+        for part, layers in known.items():
+            # all start from one encoder, but where layers of the projection head are kept
+            if part != "encoder" or layers != tables.get(part):
+                tables[part if part not in tables and part != "classifier" else f"{part} of the {title}"] = layers
+    return [
+        {"title": title, "layers": layers, "weights": sum(layer.weights for layer in layers)}
+        for title, layers in tables.items()
+    ]
 
 
 def _artefact(findings: Findings) -> str:

@@ -26,6 +26,7 @@ from components.shared.training.stopping import best_epoch, is_over, require_fig
 from models import encoders, methods, optimizers
 from models.augmentation import augment
 from models.batches import Batches, feed, filled
+from models.layers import layers_of
 from models.methods.shared.heads import head
 from models.training import EpochSeed, StopOnNaN, devices, jit, precision, process_shard, validation_batch
 
@@ -164,6 +165,13 @@ class Pretraining:
     def epochs(self) -> int:
         """Number of finished epochs."""
         return int(self.curves.rows[-1]["epoch"]) if self.curves.rows else 0
+
+    def networks(self) -> dict[str, list[dict[str, Any]]]:
+        """The layers of encoder and projection head, as `layers_of` lists them."""
+        return {
+            "encoder": layers_of(self.model.encoder),
+            "projection head": layers_of(self.model.projection_head),
+        }
 
     def last(self) -> dict[str, float]:
         """The last epoch's numbers; none where there was no epoch."""

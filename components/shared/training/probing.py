@@ -22,6 +22,7 @@ from components.shared.training.inputs import fewer_labels, labelled
 from models.classifier import predict, softmax_head
 from models.knn import knn_probabilities
 from models.label_errors import FEWEST, find_suspects
+from models.layers import layers_of
 from models.probes import LinearProbe, fit_probe
 
 Features = dict[str, np.ndarray]
@@ -111,6 +112,8 @@ class Probing:
             encoder=pretraining.details.get("encoder"),
             pretraining_run=pretraining.mlflow_run_id,
             pretraining_cost=pretraining.cost.model_dump() if pretraining.cost else None,
+            pretraining_seconds=pretraining.seconds,
+            networks={**pretraining.details.get("networks", {}), "classifier": layers_of(head)},
             curves="curves.csv",
         )
 

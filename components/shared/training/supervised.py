@@ -19,6 +19,7 @@ from components.shared.training.curves import Curves
 from components.shared.training.devices import on_devices
 from components.shared.training.inputs import fewer_labels, labelled, network
 from models.classifier import Recipe, SupervisedTrainer, predict
+from models.layers import layers_of
 
 
 def train_supervised(
@@ -103,6 +104,8 @@ class _Training:
             encoder=self.params.encoder.name,
             curves="curves.csv",
             devices=devices,
+            # after scaling and resizing
+            networks=dict(zip(("encoder", "classifier"), map(layers_of, model.layers[-2:]), strict=True)),
         )
 
     def _trainer(self, recipe: Recipe) -> SupervisedTrainer:
