@@ -107,7 +107,7 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
         measured = measure(blessing, candidates, scores, truth, folders, twins_of_test(data))
         before, after = (candidates[name].exported_answers() for name in ("baseline", blessing.winner))
         examples = find_examples(data, before, after, folders["probe"])
-    picture = folders["probe"] / "suspects.png"
+    picture, augmentations = folders["probe"] / "suspects.png", folders["search"] / "augmentations.png"
     return Findings(
         manifest=data.manifest,
         truth=truth,
@@ -125,6 +125,7 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
         rivals=asked[0] if asked else Rivals(no_drift="the champion was not asked"),
         suspects=read_suspects(folders["probe"]),
         suspects_picture=picture if picture.exists() else None,
+        augmentations_picture=augmentations if augmentations.exists() else None,
         examples=examples,
     )
 

@@ -36,7 +36,7 @@ def finetune(dataset: Path, encoder: Path, search: Path, out: Path, params: Para
     start_backend()
     # imported here: Keras, only now that its announcements are muted
     from components.shared.training.choice import Chosen
-    from components.shared.training.inputs import load_encoder
+    from components.shared.training.inputs import load_encoder, pretrained_weights
     from components.shared.training.supervised import train_supervised
 
     data = Dataset(dataset)
@@ -44,7 +44,10 @@ def finetune(dataset: Path, encoder: Path, search: Path, out: Path, params: Para
     chosen = Chosen(search, "finetune", data)
     inputs = {"dataset": dataset, "encoder": encoder, "search": Path(search) / "finetune.json"}
     with working("finetune", out, params, inputs, data.manifest.name, seed) as work:
-        return train_supervised(data, chosen, params, seed, work, pretrained.get_weights())
+        start = pretrained_weights(
+            encoder, pretrained, chosen.choice.projection, params.supervised.projection_layers
+        )
+        return train_supervised(data, chosen, params, seed, work, start)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Pretrain an encoder by contrast on all images; labels serve only the online probe and label-using methods.
 
 Reads `dataset/`; writes `encoder/`: for each seed of `runtime.replicates` a folder with `encoder.keras` (from uint8
-images to features, built-in layers only), `curves.csv`, `views.png` and `result.json`, and what they are together;
-`encoder/encoder.keras` is the first one's. A killed run goes on from its last finished epoch and ends with the same
-result.
+images to features, built-in layers only), `projection_head.keras` (from features to embeddings), `curves.csv`,
+`views.png` and `result.json`, and what they are together; `encoder/encoder.keras` is the first one's. A killed run
+goes on from its last finished epoch and ends with the same result.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
     Raises:
         UserError: `checkpoints` can't be written, the images do not suit encoder or augmentation, there are fewer
             than two, or no labels for a method that learns from them, the devices can't be used, `encoder.weights`
-            names no start for this encoder, or the loss is no number.
+            names no start for this encoder, `monitor.stop_by` is never measured, or the loss is no number.
     """
     start_backend()
     # imported here: Keras, only now that its announcements are muted
@@ -68,17 +68,18 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
         result = work.finish(
             data.manifest.digest,
             metrics,
-            epoch=params.runtime.epochs,
+            epoch=training.epochs,
             seed=seed,
             method=params.method.name,
             encoder=params.encoder.name,
             weights=params.encoder.weights,
             weights_digest=start_digest(params.encoder.weights),
-            epochs=params.runtime.epochs,
+            epochs=training.epochs,
             images=training.images,
             features=int(training.model.encoder.output_shape[-1]),
             devices=devices,
             precision=precision_here(runtime.precision),
+            networks=training.networks(),
         )
     # only now is the encoder in its place: a run killed before goes on from the last epoch
     training.forget()

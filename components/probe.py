@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from components.shared.artifacts import Dataset, Result
-from components.shared.params.schema import Params
+from components.shared.params.schema import Params, check_colors
 from components.shared.step import command_line, working
 from components.shared.training.backend import start_backend
 
@@ -38,7 +38,8 @@ def probe(dataset: Path, encoder: Path, search: Path, out: Path, params: Params,
         The record that is written to `result.json`.
 
     Raises:
-        UserError: an input is not finished, or belongs to another dataset.
+        UserError: an input is not finished, or belongs to another dataset, or the images do not suit the
+            augmentation.
     """
     start_backend()
     # imported here: Keras, only now that its announcements are muted
@@ -47,6 +48,7 @@ def probe(dataset: Path, encoder: Path, search: Path, out: Path, params: Params,
     from components.shared.training.probing import Probing
 
     data = Dataset(dataset)
+    check_colors(params, data.manifest.channels)
     network = load_encoder(encoder, data)
     chosen = Chosen(search, "probe", data)
     inputs = {"dataset": dataset, "encoder": encoder, "search": Path(search) / "probe.json"}

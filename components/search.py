@@ -1,7 +1,8 @@
 """Search: the best training of baseline and fine-tuning, looked for at the same points, on held-out images.
 
 Reads `dataset/` and the first encoder; writes `search/`: for baseline, fine-tuning and probe what was chosen
-(`<step>.json`) and what it answered on the held-out images (`<step>.npz`), and `result.json` with all trials.
+(`<step>.json`) and what it answered on the held-out images (`<step>.npz`), `augmentations.png` (what it could
+choose from), and `result.json` with all trials.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ def search(dataset: Path, encoder: Path, out: Path, params: Params, seed: int) -
     """Choose augmentation, rate, decay and length for baseline and fine-tuning, and the probe's penalty.
 
     Both sides try every point that either of them asks for, so that their spaces and budgets are equal. The
-    baseline's training is never shorter than fine-tuning's. Held-out images decide, by log-loss; test images are
-    not opened.
+    baseline's training is never shorter than fine-tuning's, and longer by the pretraining's epochs where the
+    options ask for equal totals. Held-out images decide, by log-loss; test images are not opened.
 
     Args:
         dataset: folder written by `ingest`.

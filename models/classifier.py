@@ -116,6 +116,9 @@ class SearchSpace:
         folds: of the cross-validation.
         cross_validate_below: so many validation images choose by themselves; with fewer, all labelled ones do, by
             cross-validation.
+        equal_total_epochs: train the baseline at each point for as many epochs as pretraining and fine-tuning take
+            together, where both sides else have the fine-tuning's. An epoch of pretraining goes through all images,
+            one of the baseline through the labelled ones.
     """
 
     augmentations: tuple[Literal["weak", "views"], ...] = within(min_length=1)
@@ -125,6 +128,7 @@ class SearchSpace:
     widen: int = within(ge=0, le=2)
     folds: int = within(ge=2)
     cross_validate_below: int = within(ge=0)
+    equal_total_epochs: bool
 
     def __post_init__(self) -> None:
         require_items("learning_rates", self.learning_rates, 0, math.inf)
@@ -182,6 +186,8 @@ class SupervisedOptions:
             search and both sides train by it, a published recipe does not, and nothing is measured by it.
         freeze_encoder: train the head alone where there is a pretrained encoder; random weights are trained all the
             same.
+        projection_layers: hidden layers of the pretraining's projection head that stay between the encoder and the
+            classifier, as in SimCLR v2; the baseline has the same layers, with random weights. 0: none.
         published: a recipe that is trained besides, as somebody has published it; None where there is none.
     """
 
@@ -195,6 +201,7 @@ class SupervisedOptions:
     head: ClassifierHead
     class_weight: Literal["balanced"] | None
     freeze_encoder: bool
+    projection_layers: int = within(ge=0)
     published: Recipe | None
 
     def __post_init__(self) -> None:

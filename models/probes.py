@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from models.augmentation import Augmentation
 from models.batches import check_labels
 from models.options import options, require_items, within
 from models.training import class_weights, cosine, rate_at
@@ -98,7 +99,7 @@ class ProbeOptions:
     """Linear classifier on frozen features, kNN, and accuracy over the number of labels per class.
 
     Args:
-        label_budgets: numbers of labels per class.
+        label_budgets: numbers of labels per class (10), and fractions of what the smallest class has (0.1).
         solver: `full_batch` goes to the optimum, on standardised features, with the penalty of `l2` that is best on
             validation; `minibatch` trains once on the features as they are.
         l2: penalties to choose from.
@@ -107,9 +108,12 @@ class ProbeOptions:
         class_weight: what the loss of an image of each class counts, see `models.training.class_weights`; the
             nearest neighbours have none.
         knn_neighbours, knn_temperature: of the weighted nearest neighbours.
+        augmented_copies: how many changed copies of each labelled image the classifier learns from besides the
+            image itself; the encoder sees them once, before. 0: none.
+        augmentation: of the copies.
     """
 
-    label_budgets: tuple[int, ...]
+    label_budgets: tuple[int | float, ...]
     solver: Literal["full_batch", "minibatch"]
     l2: tuple[float, ...] = within(min_length=1)
     steps: int = within(ge=1)
@@ -117,10 +121,15 @@ class ProbeOptions:
     class_weight: Literal["balanced"] | None
     knn_neighbours: int = within(ge=1)
     knn_temperature: float = within(gt=0)
+    augmented_copies: int = within(ge=0)
+    augmentation: Augmentation
 
     def __post_init__(self) -> None:
-        if any(budget < 1 for budget in self.label_budgets):
-            raise ValueError(f"label_budgets = {list(self.label_budgets)}: must be whole numbers ≥ 1")
+        if not all(0 < budget < 1 or (budget >= 1 and budget == int(budget)) for budget in self.label_budgets):
+            raise ValueError(
+                f"label_budgets = {list(self.label_budgets)}: must be whole numbers ≥ 1 of labels per class, or "
+                "fractions between 0 and 1 of the labels there are"
+            )
         if any(penalty < 0 for penalty in self.l2):
             raise ValueError(f"l2 = {list(self.l2)}: must be numbers ≥ 0")
 

@@ -57,7 +57,7 @@ _ANSWERS = {
 _FIRST = ("encoder.keras", "views.png", "neighbours.png", "suspects.png", LABEL_SUSPECTS, FEATURES)
 EXPORTED = "classifier.keras"
 # details that each replicate has its own of
-_OWN = ("seed", "pretraining_run", "pretraining_cost")
+_OWN = ("seed", "pretraining_run", "pretraining_cost", "pretraining_seconds")
 
 Train = Callable[..., Result]
 
@@ -179,6 +179,8 @@ def gather(step: str, folders: Mapping[int, Path], out: Path, dataset: Path) -> 
         own: dict[str, Any] = {"pretraining_runs": pretrained} if all(pretrained) else {}
         spent = total(read_cost(record.details.get("pretraining_cost")) for record in records.values())
         own |= {"pretraining_cost": spent.model_dump()} if spent else {}
+        seconds = [record.details.get("pretraining_seconds") for record in records.values()]
+        own |= {"pretraining_seconds": seconds} if all(seconds) else {}
         work.before = total(record.cost for record in records.values())
         return work.finish(
             first.dataset_digest,

@@ -30,8 +30,9 @@ class Augmentation:
         crop_ratio: range of the crop's width over height, drawn log-uniformly; of `resized` crops only.
         flip: mirror left to right with probability 1/2.
         brightness: factor drawn from [1 − b, 1 + b].
-        contrast: factor drawn from [1 − c, 1 + c], about the image's mean grey: of images that are not RGB the mean
-            of all channels.
+        contrast: factor drawn from [1 − c, 1 + c].
+        contrast_about: what contrast is raised or lowered about: `grey`, the image's mean grey (of images that are
+            not RGB the mean of all channels), or `channels`, each channel's own mean.
         saturation: factor drawn from [1 − s, 1 + s], about each pixel's grey.
         hue: rotation drawn from [−h, h] turns; 0.5 is any hue.
         jitter_probability: of brightness, contrast, saturation and hue together.
@@ -55,6 +56,7 @@ class Augmentation:
     flip: bool
     brightness: float = within(ge=0, le=1)
     contrast: float = within(ge=0, le=1)
+    contrast_about: Literal["grey", "channels"]
     saturation: float = within(ge=0, le=1)
     hue: float = within(ge=0, le=0.5)
     jitter_probability: float = within(ge=0, le=1)
@@ -194,7 +196,7 @@ def apply(images, policy: Augmentation, draws: dict):
         images = spatial.rotate(images, draws["rotation"])
     if policy.jitters:
         jittered = color.adjust_brightness(images, draws["brightness"])
-        jittered = color.adjust_contrast(jittered, draws["contrast"])
+        jittered = color.adjust_contrast(jittered, draws["contrast"], policy.contrast_about)
         if is_rgb:
             jittered = color.adjust_saturation(jittered, draws["saturation"])
         if policy.hue:

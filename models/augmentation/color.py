@@ -21,10 +21,17 @@ def adjust_brightness(images, factor):
     return ops.clip(images * _per_image(factor), 0.0, 1.0)
 
 
-def adjust_contrast(images, factor):
-    """Move each image away from (> 1) or towards (< 1) its mean grey by its factor, shape (N,)."""
+def adjust_contrast(images, factor, about="grey"):
+    """Move each image away from (> 1) or towards (< 1) its mean by its factor, shape (N,).
+
+    Args:
+        images: float in [0, 1], shape (N, H, W, C).
+        factor: of each image.
+        about: `grey`, the image's mean grey, as Pillow and torchvision do; `channels`, each channel's own mean, as
+            TensorFlow and PIX do, which leaves the image's tint as it is.
+    """
     factor = _per_image(factor)
-    mean = ops.mean(_grey(images), axis=(1, 2), keepdims=True)
+    mean = ops.mean(_grey(images) if about == "grey" else images, axis=(1, 2), keepdims=True)
     return ops.clip(images * factor + mean * (1.0 - factor), 0.0, 1.0)
 
 

@@ -81,12 +81,19 @@ def load(folder):
 
 def test_it_writes_an_encoder_curves_pictures_and_a_record(finished, dataset):
     record, folder = finished
-    names = {"encoder.keras", "curves.csv", "views.png", "result.json"}
+    names = {"encoder.keras", "projection_head.keras", "curves.csv", "views.png", "result.json"}
     assert {path.name for path in folder.iterdir()} == names
     assert read_record(folder, Result) == record
     digest = read_record(dataset, Manifest).digest
     assert record.step == "pretrain"
     assert record.dataset_digest == record.inputs["dataset"] == digest
+    details = dict(record.details)
+    networks = details.pop("networks")
+    encoder = keras.saving.load_model(folder / "encoder.keras", compile=False)
+    assert sum(layer["weights"] for layer in networks["encoder"]) == encoder.count_params()
+    # 8 features, 16 hidden units with normalisation, 8 dimensions
+    head = [("Dense", 8 * 16), ("BatchNormalization", 4 * 16), ("ReLU", 0), ("Dense", 16 * 8 + 8)]
+    assert [(layer["kind"], layer["weights"]) for layer in networks["projection head"]] == head
     expected = {
         "seed": 0,
         "method": "simclr",
@@ -98,7 +105,7 @@ def test_it_writes_an_encoder_curves_pictures_and_a_record(finished, dataset):
         "weights": None,
         "weights_digest": None,
     }
-    assert record.details == expected
+    assert details == expected
     # nothing is kept of a finished training
     assert list((folder.parent / "states").iterdir()) == []
     with Image.open(folder / "views.png") as picture:

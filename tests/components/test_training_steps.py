@@ -20,8 +20,13 @@ from components.shared.artifacts import SPLITS, Dataset, Manifest, Result, read_
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import params_digest, select
+from components.shared.training.augmented import augmented_features
+from components.shared.training.choice import Choice
 from components.shared.training.inputs import fewer_labels
+from models.augmentation import augment
+from models.layers import layers_of
 from tests.helpers.datasets import make_arrays, make_dataset, write_dataset
+from tests.helpers.options import augmentation
 
 SMALL = (
     "encoder=conv_small", "encoder.width=8", "method.projection.hidden=16", "method.projection.width=8",
@@ -95,7 +100,10 @@ def refitted(cross_validated, tmp_path_factory):
 @pytest.mark.slow
 def test_a_search_writes_what_was_chosen_without_times_and_all_trials(searched, dataset):
     record = read_record(searched, Result)
-    names = {f"{step}.{kind}" for step in STEPS for kind in ("json", "npz")} | {"result.json"}
+    names = {f"{step}.{kind}" for step in STEPS for kind in ("json", "npz")} | {"result.json", "augmentations.png"}
+    with Image.open(searched / "augmentations.png") as picture:
+        # four rows of ten images
+        assert picture.width > 2 * picture.height > 400
     assert {path.name for path in searched.iterdir()} == names
     assert record.details["held_out"] == "validation"
     trials, fields = record.details["trials"], ("augmentation", "learning_rate", "weight_decay", "epochs")
@@ -233,6 +241,33 @@ def test_records_tell_validation_and_nothing_of_test(finished, step):
     assert not any("test" in name for name in (*record.metrics, *record.details))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_records_tell_how_often_the_exported_classifier_is_right_on_what_it_learned_from(
+    finished, refitted, dataset, step
+):
+    data = Dataset(dataset)
+    for trained, splits in ((finished, ("train",)), (refitted, ("train", "validation"))):
+        record, folder = trained[step]
+        model = keras.saving.load_model(folder / "classifier.keras", compile=False)
+        answers = [np.asarray(model(np.asarray(data.images(split)))).argmax(axis=1) for split in splits]
+        right = np.concatenate([found == data.labels(split) for found, split in zip(answers, splits, strict=True)])
+        assert record.metrics["training_accuracy"] == pytest.approx(right.mean())
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_records_tell_layers_and_weights_of_the_exported_classifier(finished, step):
+    record, folder = finished[step]
+    model = keras.saving.load_model(folder / "classifier.keras", compile=False)
+    told = record.details["networks"]
+    assert set(told) == {"encoder", "classifier"} | ({"projection head"} if step == "probe" else set())
+    whole = [*told["encoder"], *told["classifier"]]
+    assert sum(layer["weights"] for layer in whole) == model.count_params()
+    # after scaling, resizing and clipping
+    assert whole == layers_of(model)[3:]
+    assert told["classifier"] == [{"kind": "Dense", "output": [3], "weights": 8 * 3 + 3}]
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_the_exported_classifier_gives_the_recorded_answers(finished, dataset, step):
     folder = finished[step][1]
@@ -284,6 +319,89 @@ def test_curves_end_with_the_recorded_accuracy_of_the_chosen_training(finished, 
 def test_the_rival_is_trained_at_least_as_long(finished):
     steps = {step: finished[step][0].details["optimisation_steps"] for step in ("baseline", "finetune")}
     assert steps["baseline"] >= steps["finetune"] == 4 * (24 // 12)
+
+
+@pytest.mark.slow
+def test_the_probe_may_learn_from_changed_copies_too(dataset, encoder, finished, searched, tmp_path):
+    changed = ("probe.augmented_copies=3", "probe.augmentation.crop_area=[0.3,0.5]", "probe.l2=[0.1]", OWN)
+    still = ("probe.augmented_copies=3", "probe.l2=[0.1]", OWN, *(
+        f"probe.augmentation.{name}={value}" for name, value in
+        {"crop_area": "[1.0,1.0]", "crop_ratio": "[1.0,1.0]", "flip": "false", "jitter_probability": 0.0}.items()
+    ))  # fmt: skip
+    plain = ("probe.l2=[0.1]", OWN)
+    answers = {}
+    for name, options in {"plain": plain, "still": still, "changed": changed}.items():
+        search(dataset, encoder, tmp_path / f"search-{name}", params("search", *options), SEED)
+        run("probe", dataset, encoder, tmp_path / f"search-{name}", tmp_path / name, *options)
+        with np.load(tmp_path / f"search-{name}" / "probe.npz") as file:
+            answers[name] = predictions(tmp_path / name)["test_probabilities"], file["probabilities"]
+    for found, searching, expected in zip(answers["still"], answers["changed"], answers["plain"], strict=True):
+        # copies that are not changed teach nothing new, to the replicate and to the search
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert np.abs(searching - expected).max() > 1e-3
+
+
+def test_copies_are_those_that_the_seed_draws_in_whole_grey_levels(dataset):
+    images = np.asarray(Dataset(dataset).images("train"))
+    pixels = keras.Sequential([keras.Input(images.shape[1:], dtype="uint8"), keras.layers.Flatten()])
+    policy = augmentation(crop_area=(0.3, 0.5), brightness=0.5)
+    found = augmented_features(pixels, images, policy, 2, 7)
+    generator = keras.random.SeedGenerator(7)
+    expected = [
+        np.rint(255 * np.asarray(augment(images, policy, generator))).reshape(len(images), -1) for _ in "12"
+    ]
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(found[0] - found[1]).max() > 1
+    assert augmented_features(pixels, images, policy, 0, 7).shape == (0, *found.shape[1:])
+
+
+@pytest.mark.slow
+def test_total_epochs_may_be_equal(dataset, encoder, finished, searched, tmp_path):
+    options = (OWN, "supervised.search.equal_total_epochs=true")
+    assert read_record(encoder, Result).details["epochs"] == 3
+    search(dataset, encoder, tmp_path / "search", params("search", *options), SEED)
+    details = read_record(tmp_path / "search", Result).details
+    assert details["baseline_more_epochs"] == 3
+    assert {side: details["chosen"][side]["epochs"] for side in STEPS[1:]} == {"baseline": 7, "finetune": 4}
+    record = run("baseline", dataset, encoder, tmp_path / "search", tmp_path / "baseline", *options)
+    assert record.details["epochs"] == 7
+    assert record.details["optimisation_steps"] == 7 * (24 // 12)
+    # fine-tuning is searched as ever
+    same = json.loads((searched / "finetune.json").read_text())
+    assert json.loads((tmp_path / "search" / "finetune.json").read_text()) == same
+
+
+@pytest.mark.slow
+def test_finetuning_may_start_from_a_layer_of_the_projection_head_and_the_baseline_has_it_too(
+    dataset, encoder, tmp_path
+):
+    # at this rate it ends where it starts
+    options = ("supervised.search.learning_rates=[1e-12]", "supervised.search.epochs=[1]", OWN,
+               "supervised.projection_layers=1")  # fmt: skip
+    search(dataset, encoder, tmp_path / "search", params("search", *options), SEED)
+    for step in ("finetune", "baseline"):
+        run(step, dataset, encoder, tmp_path / "search", tmp_path / step, *options)
+    below, head = (keras.saving.load_model(encoder / f"{name}.keras") for name in ("encoder", "projection_head"))
+    assert [layer.__class__.__name__ for layer in head.layers][:3] == ["Dense", "BatchNormalization", "ReLU"]
+    start = [*below.get_weights(), *head.layers[0].get_weights(), *head.layers[1].get_weights()]
+    tuned, rival = (
+        keras.saving.load_model(tmp_path / step / "classifier.keras") for step in ("finetune", "baseline")
+    )
+    end = tuned.get_weights()
+    assert [weight.shape for weight in end] == [weight.shape for weight in rival.get_weights()]
+    assert len(end) == len(start) + 2 and end[-2].shape == (16, 3)
+    moving = {id(w) for w in tuned.non_trainable_variables}
+    for found, expected, variable in zip(end, start, tuned.weights, strict=False):
+        # normalisation by the batch moves its statistics at any rate
+        if id(variable) not in moving:
+            np.testing.assert_allclose(found, expected, atol=1e-7)
+    assert np.abs(rival.get_weights()[0] - start[0]).max() > 0.01
+    # another head than the options name
+    other = ("method.projection.hidden=12", *options)
+    with pytest.raises(
+        UserError, match=r"method\.projection = .*: another projection head .* run the pretrain step"
+    ):
+        search(dataset, encoder, tmp_path / "other", params("search", *other), SEED)
 
 
 @pytest.mark.slow
@@ -363,6 +481,20 @@ def test_fewer_labels_are_the_same_for_probe_and_baseline_and_differ_by_seed():
     again, other = (fewer_labels(labels, [2], seed=seed) for seed in (0, 1))
     np.testing.assert_array_equal(again[2], found[2])
     assert not np.array_equal(other[2], found[2])
+
+
+def test_budgets_may_be_fractions_of_what_the_smallest_class_has():
+    labels = np.array([0, 1, 2] * 20 + [0] * 5)
+    found = fewer_labels(labels, [0.1, 0.5, 2, 3, 0.001], seed=0)
+    # a tenth of 20 are the two that are asked for by their number too; of less than one label one is left
+    assert {budget: len(rows) for budget, rows in found.items()} == {1: 3, 2: 6, 3: 9, 10: 30, 20: 60}
+    assert all(isinstance(budget, int) for budget in found)
+    for budget, rows in fewer_labels(labels, [1, 2, 10], seed=0).items():
+        np.testing.assert_array_equal(found[budget], rows)
+    # as the search hands them on
+    choice = Choice(refit=False, held_out="validation", budgets=(1, 0.5))
+    assert json.loads(choice.model_dump_json())["budgets"] == [1, 0.5]
+    assert Choice.model_validate_json(choice.model_dump_json()) == choice
 
 
 def test_the_probe_lists_labels_that_neighbours_speak_against_by_their_files(dataset, encoder, searched, tmp_path):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from components.shared.artifacts import Manifest, Result
 from components.shared.cost import Cost, total
@@ -76,6 +76,7 @@ class Findings:
         rivals: the champions, with how far the images have moved in the features of the one that reigns.
         suspects: labels that may be wrong, see `read_suspects`.
         suspects_picture: of the first ones; None where there is none.
+        augmentations_picture: of what the search could choose from, likewise.
         examples: single test images.
     """
 
@@ -95,6 +96,7 @@ class Findings:
     rivals: Rivals = field(default_factory=Rivals)
     suspects: pd.DataFrame = field(default_factory=pd.DataFrame)
     suspects_picture: Path | None = None
+    augmentations_picture: Path | None = None
     examples: Examples = field(default_factory=Examples)
 
     @property
@@ -137,6 +139,9 @@ def write_report(out: Path, findings: Findings) -> None:
     if findings.suspects_picture is not None:
         caption = "Each of the first ones, and the nearest images of the label that its neighbours give it."
         pictures["suspects"] = Picture.read(findings.suspects_picture, caption)
+    if findings.augmentations_picture is not None:
+        caption = "Labelled images as they are, weakly augmented, and twice as the pretraining sees them."
+        pictures["augmentations"] = Picture.read(findings.augmentations_picture, caption)
     page = render_report(findings, pictures)
     (out / "report.html").write_text(page, encoding="utf-8")
     (out / "report.md").write_text(to_markdown(page), encoding="utf-8")
@@ -257,6 +262,7 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         look=look_in_words(blessing.look, blessing.alpha, blessing.policy.get("alpha")),
         reasons=blessing.reasons(),
         models=_models(findings),
+        networks=_networks(findings),
         replicates=max((candidate.replicates for candidate in findings.candidates.values()), default=0),
         artefact=_artefact(findings),
         provable=_provable(findings),
@@ -323,7 +329,13 @@ def _summary(findings: Findings) -> str:
 def _models(findings: Findings) -> list[dict[str, Any]]:
     rows = [_row(findings, name) for name in findings.validated]
     if findings.measured.published:
-        known = {"test": mean_and_spread(np.array(findings.measured.published)), "validation": "", "steps": ""}
+        known = {
+            "test": mean_and_spread(np.array(findings.measured.published)),
+            "validation": "",
+            "training": "",
+            "steps": "",
+            "minutes": "",
+        }
         rows.append({"name": "", "title": "fine-tuned as published (not gated)", **known})
     return rows
 
@@ -334,6 +346,8 @@ def _row(findings: Findings, name: str) -> dict[str, Any]:
         "name": name,
         "title": TITLES[name],
         "validation": mean_and_spread(findings.validated[name]),
+        "training": _training_accuracy(candidate.result.metrics),
+        "minutes": _minutes(findings, name),
         "steps": candidate.result.details.get("optimisation_steps", ""),
     }
     if name in findings.scores:
@@ -341,6 +355,58 @@ def _row(findings: Findings, name: str) -> dict[str, Any]:
         low, high = findings.measured.intervals[name]
         row |= {"test": mean_and_spread(score.accuracy), "interval": f"{100 * low:.1f} to {100 * high:.1f}"}
     return row
+
+
+def _training_accuracy(metrics: Mapping[str, float]) -> str:
+    """As `mean_and_spread`; empty where the record is of before it was measured."""
+    if "training_accuracy" not in metrics:
+        return ""
+    deviation = metrics.get("training_accuracy_std")
+    mean = f"{100 * metrics['training_accuracy']:.1f}"
+    return mean if deviation is None else f"{mean} ± {100 * deviation:.1f}"
+
+
+def _minutes(findings: Findings, name: str) -> str:
+    """How long a replicate took by the clock, its pretraining included: mean over replicates; empty if unknown."""
+    own: Any = findings.candidates[name].result.details.get("replicate_seconds")
+    probe = findings.candidates.get("probe")
+    before: Any = probe.result.details.get("pretraining_seconds") if probe and name != "baseline" else [0.0]
+    try:
+        return f"{(np.mean(own) + np.mean(before)) / 60:.1f}"
+    except TypeError:  # of a record of before it was told
+        return ""
+
+
+class _Layer(BaseModel):
+    """What a network is made of, as `models.layers.layers_of` tells it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    kind: str
+    output: list[int | None]
+    weights: int
+
+
+_NETWORKS = TypeAdapter(dict[str, list[_Layer]])
+
+
+def _networks(findings: Findings) -> list[dict[str, Any]]:
+    """The networks of the models, each once: title, layers and weights; of records that do not tell them none."""
+    tables: dict[str, list[_Layer]] = {}
+    for name, title in (("probe", "linear probe"), ("finetune", "fine-tuned model and baseline")):
+        details = findings.candidates[name].result.details if name in findings.candidates else {}
+        try:
+            known = _NETWORKS.validate_python(details.get("networks", {}))
+        except ValidationError:
+            continue
+        for part, layers in known.items():
+            # all start from one encoder, but where layers of the projection head are kept
+            if part != "encoder" or layers != tables.get(part):
+                tables[part if part not in tables and part != "classifier" else f"{part} of the {title}"] = layers
+    return [
+        {"title": title, "layers": layers, "weights": sum(layer.weights for layer in layers)}
+        for title, layers in tables.items()
+    ]
 
 
 def _artefact(findings: Findings) -> str:
@@ -395,15 +461,18 @@ def _search(record: Result | None) -> dict[str, Any] | None:
     details = record.details
     try:
         trials = {side: [_Trial.model_validate(trial) for trial in details["trials"][side]] for side in RIVALS}
-        chosen = {side: _Point.model_validate(details["chosen"][side]).point for side in RIVALS}
-    except (ValidationError, KeyError, TypeError):
+        more = int(details.get("baseline_more_epochs", 0))
+        chosen = {side: _Point.model_validate(details["chosen"][side]) for side in RIVALS}
+        # a row is what both sides have tried, the baseline perhaps for longer
+        chosen["baseline"] = chosen["baseline"].model_copy(update={"epochs": chosen["baseline"].epochs - more})
+    except (ValueError, KeyError, TypeError):
         return None
     tried: dict[tuple[Any, ...], dict[str, _Trial]] = {}
     for side in RIVALS:
         for trial in trials[side]:
             tried.setdefault(trial.point, {})[side] = trial
     rows: list[dict[str, Any]] = [
-        {"point": point, "sides": sides, "chosen": [side for side in RIVALS if chosen[side] == point]}
+        {"point": point, "sides": sides, "chosen": [side for side in RIVALS if chosen[side].point == point]}
         for point, sides in tried.items()
     ]
     # NaN, of a training that failed, comes last
@@ -415,6 +484,7 @@ def _search(record: Result | None) -> dict[str, Any] | None:
         "best": [row for row in rows if row["chosen"]],
         "capped": [TITLES[side] for side in RIVALS if side in details.get("capped", [])],
         "held_out": details.get("held_out"),
+        "more_epochs": more,
     }
 
 

@@ -184,9 +184,12 @@ class MonitorParams(Section):
     """What pretraining watches beside its loss.
 
     `every`: so many epochs, and after the last one; 0 never. kNN on validation images with `knn_neighbours` and
-    `knn_temperature`, and whether the embeddings collapse: `min_spread` (standard deviation of unit-length
-    embeddings times the root of their width, 1 where they are evenly spread) and `min_rank` (effective number of
-    dimensions); below either a warning is printed.
+    `knn_temperature`, how often their views find each other, and whether the embeddings collapse: `min_spread`
+    (standard deviation of unit-length embeddings times the root of their width, 1 where they are evenly spread) and
+    `min_rank` (effective number of dimensions); below either a warning is printed.
+
+    `stop_by`: a figure on validation images; the training ends where it has not improved for `stop_after` epochs,
+    and the last epoch's weights count. null: it goes on to `runtime.epochs`.
     """
 
     every: Annotated[int, Field(ge=0)]
@@ -194,6 +197,25 @@ class MonitorParams(Section):
     knn_temperature: Positive
     min_spread: Annotated[float, Field(ge=0)]
     min_rank: Annotated[float, Field(ge=0)]
+    stop_by: (
+        Literal[
+            "validation_probe_accuracy",
+            "validation_probe_loss",
+            "knn_accuracy",
+            "validation_view_top1",
+            "validation_view_top5",
+            "validation_view_rank",
+        ]
+        | None
+    )
+    stop_after: Count
+
+    @model_validator(mode="after")
+    def _measures_what_stops(self) -> MonitorParams:
+        each_epoch = self.stop_by is None or self.stop_by.startswith("validation_probe_")
+        if not self.every and not each_epoch:
+            raise ValueError(f"stop_by = {self.stop_by}: is never measured with every = 0; set every to 1 or more")
+        return self
 
 
 class GateParams(looks.Options, *(rule.Options for rule in rules().values())):  # type: ignore[misc]
@@ -299,6 +321,7 @@ def validate_params(values: Any, where: str = "", sections: Iterable[str] = SECT
                 raise UserError(f"{name}: missing; see conf/ for its values")
         found = Params({name: _checked(name, _type(name, values[name]), values[name]) for name in sections})
         _check_warm_up(found)
+        _check_projection(found)
         if hasattr(found, "data"):
             check_colors(found, found.data.channels)
     except UserError as error:
@@ -456,6 +479,8 @@ def check_colors(params: Params, channels: int) -> None:
         policies["supervised.weak"] = params.supervised.weak
         if params.supervised.published is not None:
             policies["supervised.published.augmentation"] = params.supervised.published.augmentation
+    if hasattr(params, "probe") and params.probe.augmented_copies:
+        policies["probe.augmentation"] = params.probe.augmentation
     for name, policy in policies.items():
         try:
             policy.require_channels(channels)
@@ -475,4 +500,15 @@ def _check_warm_up(params: Params) -> None:
         raise UserError(
             f"method.optimizer.warmup_epochs = {warmup}: must be ≤ runtime.epochs = {epochs}, "
             "or the learning rate is never reached"
+        )
+
+
+def _check_projection(params: Params) -> None:
+    if not (hasattr(params, "method") and hasattr(params, "supervised")):
+        return
+    asked, layers = params.supervised.projection_layers, params.method.projection.layers
+    if asked >= layers and asked:
+        raise UserError(
+            f"supervised.projection_layers = {asked}: must be ≤ {layers - 1}, the projection head's hidden layers "
+            f"(method.projection.layers = {layers})"
         )

@@ -20,6 +20,7 @@ from components.shared.evaluation.calibration import fit_temperature
 from components.shared.evaluation.statistics import accuracy, correct
 from components.shared.training.inputs import labelled
 from models.classifier import Recipe
+from models.methods.shared.heads import HeadOptions
 
 # fewer held-out images say too little about confidence
 FEWEST_TO_CALIBRATE = 200
@@ -32,7 +33,9 @@ class Choice(BaseModel):
     `recipe`: of the baseline's and fine-tuning's training. `l2`: the linear probe's penalty, None of the solver
     that has none. `refit`: train on the validation images too. `held_out`: which images the search's answers are
     about, "validation" or "train+validation", and `answers` their digest. `capped`: the longest training that was
-    tried was the best. `budgets`: labels per class that the baseline is trained with besides.
+    tried was the best. `budgets`: labels per class that the baseline is trained with besides, or fractions, as
+    `fewer_labels` takes them. `projection`: the projection head whose first layers stay below the classifier,
+    None where none do.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,7 +46,8 @@ class Choice(BaseModel):
     refit: bool
     held_out: Literal["validation", "train+validation"]
     capped: bool = False
-    budgets: tuple[int, ...] = ()
+    budgets: tuple[int | float, ...] = ()
+    projection: HeadOptions | None = None
     answers: str = ""
 
     @property
@@ -142,6 +146,11 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray) -> Calibration:
 def validation_metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracy on held-out images: probabilities (1, M, classes), labels (M,)."""
     return {"validation_accuracy": float(accuracy(correct(probabilities, labels)).mean())}
+
+
+def training_metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy on the plain images that a replicate trained on: probabilities (N, classes), labels (N,)."""
+    return {"training_accuracy": float(accuracy(correct(probabilities[None], labels)).mean())}
 
 
 def write_choice(folder: Path, step: str, choice: Choice, probabilities: np.ndarray, labels: np.ndarray) -> None:

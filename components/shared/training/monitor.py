@@ -1,4 +1,4 @@
-"""Watching a pretraining from outside: nearest neighbours on validation images, and whether embeddings collapse."""
+"""Watching a pretraining from outside: kNN and views of validation images, and whether embeddings collapse."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import numpy as np
 
 from components.shared.artifacts import Dataset
 from components.shared.params.schema import MonitorParams
+from models.augmentation import augment
 from models.classifier import predict
 from models.collapse import effective_rank, spread
 from models.knn import knn_probabilities
 from models.methods import Method
+from models.methods.shared.metrics import view_ranks
 
+# the views of validation images are the same in every epoch, so that only the network moves their ranks
+VIEWS_SEED = 0
 # images whose embeddings are looked at for collapse
 SAMPLE = 512
 
@@ -26,28 +30,37 @@ class Monitor:
         data: the dataset; kNN needs labelled training and validation images and is left out without them.
         options: how often, and what counts as collapse.
         epochs: of the whole training; the last one is always measured.
+        batch_size: images whose views are ranked among each other, as in a training step.
     """
 
-    def __init__(self, model: Method, data: Dataset, options: MonitorParams, epochs: int):
-        self.data, self.options, self.epochs = data, options, epochs
-        self.advice = model.advice
+    def __init__(self, model: Method, data: Dataset, options: MonitorParams, epochs: int, batch_size: int):
+        self.data, self.options, self.epochs, self.batch_size = data, options, epochs, batch_size
+        self.advice, self.policy = model.advice, model.policy
+        self.pairs = model.views == 2
         images = keras.Input(data.manifest.image_shape, dtype="uint8")
         features = model.encoder(keras.layers.Rescaling(1 / 255, dtype="float32")(images), training=False)
         self._features = keras.Model(images, features)
         self._embeddings = keras.Model(images, model.projection_head(features, training=False))
+        views = keras.Input(data.manifest.image_shape)
+        seen = model.projection_head(model.encoder(views, training=False), training=False)
+        self._embeddings_of_views = keras.Model(views, seen)
 
-    def measure(self, epoch: int) -> dict[str, float]:
-        """`knn_accuracy`, `embedding_spread` and `embedding_rank` after `epoch` epochs, if they are due.
+    def measure(self, epoch: int, last: bool = False) -> dict[str, float]:
+        """What is due after `epoch` epochs: everything after the `last` one.
+
+        `knn_accuracy`; `validation_view_top1`, `validation_view_top5` and `validation_view_rank`: how often the
+        other view of a validation image is the first, or among the first five, of the 2N − 1 others in batches of N
+        images, and its mean rank from 1; `embedding_spread` and `embedding_rank`.
 
         Raises:
             FloatingPointError: the embeddings are no numbers any more.
         """
-        if not self.options.every or (epoch % self.options.every and epoch != self.epochs):
+        if not self.options.every or (epoch % self.options.every and epoch != self.epochs and not last):
             return {}
         shape = self._shape()
         if not np.isfinite(list(shape.values())).all():
             raise FloatingPointError(f"the embeddings are not finite after epoch {epoch}")
-        return {**self._knn(), **shape}
+        return {**self._knn(), **self._views(), **shape}
 
     def warning(self, epoch: int, values: Mapping[str, float]) -> str | None:
         """One line that says what to try if the embeddings have collapsed, else None."""
@@ -73,6 +86,29 @@ class Monitor:
             self.options.knn_temperature,
         )
         return {"knn_accuracy": float((votes.argmax(axis=1) == validation).mean())}
+
+    def _views(self) -> dict[str, float]:
+        images = self.data.images("validation")
+        size = min(self.batch_size, len(images))
+        # a last, smaller batch is left out: among fewer views it is easier to be first
+        whole = len(images) // size * size if size > 1 and self.pairs else 0
+        if not whole:
+            return {}
+        generator = keras.random.SeedGenerator(VIEWS_SEED)
+        found = []
+        for start in range(0, whole, size):
+            batch = np.asarray(images[start : start + size])
+            z1, z2 = (
+                predict(self._embeddings_of_views, np.asarray(augment(batch, self.policy, generator)), size)
+                for _ in range(2)
+            )
+            found.append(np.asarray(view_ranks(z1, z2)))
+        ranks = np.concatenate(found)
+        return {
+            "validation_view_top1": float((ranks <= 1).mean()),
+            "validation_view_top5": float((ranks <= 5).mean()),
+            "validation_view_rank": float(ranks.mean()),
+        }
 
     def _shape(self) -> dict[str, float]:
         images = max((self.data.images(split) for split in ("unlabelled", "train")), key=len)

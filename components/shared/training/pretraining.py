@@ -20,13 +20,16 @@ from components.shared.training.checkpoints import Checkpoint
 from components.shared.training.curves import Curves
 from components.shared.training.devices import precision_here
 from components.shared.training.distributed import all_gather, is_chief
-from components.shared.training.inputs import network
+from components.shared.training.inputs import PROJECTION_HEAD, network
 from components.shared.training.monitor import Monitor
 from components.shared.training.start import load_start, start_digest
+from components.shared.training.stopping import best_epoch, is_over, require_figure
 from models import encoders, methods, optimizers
 from models.augmentation import augment
 from models.batches import Batches, feed, filled
 from models.kernels import fuse
+from models.layers import layers_of
+from models.methods.shared.heads import head
 from models.training import EpochSeed, StopOnNaN, devices, jit, precision, process_shard, validation_batch
 
 # splits with images to learn from
@@ -57,7 +60,8 @@ class Pretraining:
             raise UserError(f"data.image_size = {data.manifest.image_size}: {error}") from None
         self.model.compile(optimizer=self._optimizer(), jit_compile=jit())
         self.model.optimizer.build(self.model.trainable_variables)
-        self.monitor = Monitor(self.model, data, params.monitor, runtime.epochs)
+        require_figure(params.monitor, data, self.model.views)
+        self.monitor = Monitor(self.model, data, params.monitor, runtime.epochs, runtime.batch_size)
         self.checkpoint = Checkpoint(_key(data, params, seed), checkpoints)
         self.curves = Curves(work.run)
 
@@ -82,7 +86,7 @@ class Pretraining:
             progress.start_at(epoch)
 
         def end_of_epoch(epoch: int, logs: dict[str, Any]) -> None:
-            # only the probe is measured on validation images; there are no two views to contrast
+            # Keras measures the probe alone on validation images: the monitor makes the views to contrast
             measured = ("val_probe_accuracy", "val_probe_loss")
             logs = {
                 name.replace("val_", "validation_"): value
@@ -92,6 +96,9 @@ class Pretraining:
             if not self.data.classes:
                 logs = {name: value for name, value in logs.items() if not name.startswith("probe_")}
             logs |= self.monitor.measure(epoch + 1)
+            if is_over([*self.curves.rows, {"epoch": epoch + 1, **logs}], self.params.monitor):
+                logs |= self.monitor.measure(epoch + 1, last=True)
+                self.model.stop_training = True
             if warning := self.monitor.warning(epoch + 1, logs):
                 progress.note(warning)
             self.curves.add(epoch + 1, logs)
@@ -100,7 +107,7 @@ class Pretraining:
             shown = ("contrastive_loss", "contrastive_accuracy", "validation_probe_accuracy", "knn_accuracy")
             progress.step({name: logs[name] for name in shown if name in logs})
 
-        if epoch < runtime.epochs:
+        if epoch < runtime.epochs and not is_over(self.curves.rows, self.params.monitor):
             try:
                 batches = Batches(self.parts, runtime.batch_size, self.seed, shard=process_shard())
                 self.model.fit(
@@ -123,6 +130,9 @@ class Pretraining:
                 rate = self.params.method.optimizer.learning_rate
                 raise UserError(f"method.optimizer.learning_rate = {rate}: {error}; lower it") from None
         progress.close()
+        if self.epochs < runtime.epochs and (name := self.params.monitor.stop_by):
+            best, _ = best_epoch(self.curves.rows, name)
+            print(f"pretrain: ended after epoch {self.epochs}: {name} was best after epoch {best}", flush=True)
 
     def forget(self) -> None:
         """Remove the state that was kept for a killed run."""
@@ -139,6 +149,10 @@ class Pretraining:
         # (three pretrainings of the fast encoder, on the sample and CIFAR-10). Fine-tuning moves them by itself
         encoders.deployable(plain).save(out / "encoder.keras")
         self.work.run.file(out / "encoder.keras")
+        # for a fine-tuning that starts from a layer of it; in float32 too
+        top = head("projection_head", plain.output_shape[-1], self.params.method.projection)
+        top.set_weights(self.model.projection_head.get_weights())
+        top.save(out / PROJECTION_HEAD)
         # a plot fails without a column that it names, and one view of an image has no other to be found
         self.curves.write(out / "curves.csv", ["contrastive_accuracy"])
         self.work.run.file(out / "curves.csv")
@@ -149,6 +163,18 @@ class Pretraining:
             rows.append((f"view {number}", list(views)))
         draw_rows(rows).savefig(out / "views.png", dpi=100)
         self.work.run.file(out / "views.png", "pictures")
+
+    @property
+    def epochs(self) -> int:
+        """Number of finished epochs."""
+        return int(self.curves.rows[-1]["epoch"]) if self.curves.rows else 0
+
+    def networks(self) -> dict[str, list[dict[str, Any]]]:
+        """The layers of encoder and projection head, as `layers_of` lists them."""
+        return {
+            "encoder": layers_of(self.model.encoder),
+            "projection head": layers_of(self.model.projection_head),
+        }
 
     def last(self) -> dict[str, float]:
         """The last epoch's numbers; none where there was no epoch."""

@@ -16,11 +16,13 @@ from components.shared.plots.grids import draw_rows
 from components.shared.plots.probe import nearest_rows, suspect_rows
 from components.shared.progress import Progress
 from components.shared.step import Work
-from components.shared.training.choice import Chosen, calibrate, validation_metrics
+from components.shared.training.augmented import augmented_features
+from components.shared.training.choice import Chosen, calibrate, training_metrics, validation_metrics
 from components.shared.training.inputs import fewer_labels, labelled
 from models.classifier import predict, softmax_head
 from models.knn import knn_probabilities
 from models.label_errors import FEWEST, find_suspects
+from models.layers import layers_of
 from models.probes import LinearProbe, fit_probe
 
 Features = dict[str, np.ndarray]
@@ -54,6 +56,14 @@ class Probing:
         learned = ("train", "validation") if chosen.choice.refit else ("train",)
         self.known = np.concatenate([self.features[split] for split in learned])
         self.known_labels = np.concatenate([self.labels[split] for split in learned])
+        # copies × images × features
+        copies = [
+            augmented_features(
+                network, data.images(split), self.options.augmentation, self.options.augmented_copies, seed
+            )
+            for split in learned
+        ]
+        self.copies = np.concatenate(copies, axis=1)
 
     def run(self) -> Result:
         """Fit, measure, and write the folder."""
@@ -86,6 +96,7 @@ class Probing:
             self.data.manifest.digest,
             {
                 **validation_metrics(*splits["validation"]),
+                **training_metrics(fitted.probabilities(self.known), self.known_labels),
                 "knn_validation_accuracy": self._knn_accuracy(),
                 "label_suspects": suspects,
             },
@@ -101,11 +112,14 @@ class Probing:
             encoder=pretraining.details.get("encoder"),
             pretraining_run=pretraining.mlflow_run_id,
             pretraining_cost=pretraining.cost.model_dump() if pretraining.cost else None,
+            pretraining_seconds=pretraining.seconds,
+            networks={**pretraining.details.get("networks", {}), "classifier": layers_of(head)},
             curves="curves.csv",
         )
 
     def _fit(self, rows: np.ndarray) -> LinearProbe:
-        known, labels = self.known[rows], self.known_labels[rows]
+        known = np.concatenate([self.known[rows], *self.copies[:, rows]])
+        labels = np.tile(self.known_labels[rows], 1 + len(self.copies))
         return fit_probe(known, labels, self.data.classes, self.options, self.chosen.choice.l2, self.seed)
 
     def _save_budgets(self) -> None:

@@ -12,19 +12,22 @@ from typing import Any
 
 import keras
 import numpy as np
+from matplotlib.figure import Figure
 
-from components.shared.artifacts import Dataset, Result
+from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.errors import UserError
 from components.shared.evaluation.calibration import log_loss
 from components.shared.params.schema import Params, from_plain, to_plain
+from components.shared.plots.grids import draw_rows
 from components.shared.progress import Progress
 from components.shared.step import Work
+from components.shared.training.augmented import augmented_features
 from components.shared.training.choice import Choice, write_choice
 from components.shared.training.devices import on_devices, precision_here
-from components.shared.training.inputs import labelled, load_encoder, network
+from components.shared.training.inputs import labelled, load_encoder, network, pretrained_weights
 from components.shared.training.side_by_side import side_by_side
 from models import methods
-from models.augmentation import Augmentation
+from models.augmentation import Augmentation, augment
 from models.classifier import Recipe, SupervisedTrainer, predict
 from models.probes import ProbeOptions, fit_probe, penalties
 
@@ -33,6 +36,8 @@ SIDES = ("baseline", "finetune")
 VALIDATION, BOTH = "validation", "train+validation"
 # a rate or a decay that is widened goes on by the proportion of the last two, and at most by this
 _FACTOR = 10.0
+AUGMENTATIONS = "augmentations.png"
+_DRAWN = 10
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,8 @@ class Search:
         data: the dataset.
         params: reads encoder, supervised, method and runtime.
         seed: of all trainings.
-        pretrained: weights of the encoder that fine-tuning starts from.
+        pretrained: the weights that fine-tuning starts from, as `pretrained_weights` gives them.
+        more_epochs: by which the baseline trains longer than fine-tuning at each point, see `equal_total_epochs`.
         elsewhere: makes trials of as many points and sides at once, in other processes; None: here.
     """
 
@@ -145,12 +151,14 @@ class Search:
         params: Params,
         seed: int,
         pretrained: list[np.ndarray],
+        more_epochs: int = 0,
         elsewhere: Callable[[Sequence[Point], Sequence[str]], Iterable[Trial]] | None = None,
     ):
         self.data, self.params, self.seed = data, params, seed
         self.options = params.supervised
         self.held_out = HeldOut(data, params, seed)
         self.trials: dict[Point, dict[str, Trial]] = {}
+        self._more_epochs = {"baseline": more_epochs, "finetune": 0}
         self._start = {"baseline": None, "finetune": pretrained}
         self._trainers: dict[tuple[str, bool], SupervisedTrainer] = {}
         self._elsewhere = elsewhere
@@ -194,9 +202,13 @@ class Search:
         epochs = self.options.search.epochs
         return len(epochs) > 1 and self.chosen(side).epochs == epochs[-1]
 
-    def recipe(self, point: Point) -> Recipe:
-        """The whole training of a point."""
-        options = self.options
+    def training(self, side: str, point: Point) -> Point:
+        """A side's training at a point: the point, but that the baseline's may be longer."""
+        return replace(point, epochs=point.epochs + self._more_epochs[side])
+
+    def recipe(self, side: str, point: Point) -> Recipe:
+        """The whole training of a side at a point."""
+        options, point = self.options, self.training(side, point)
         return Recipe(
             augmentation=self._augmentation(point.augmentation),
             **{name: value for name, value in asdict(point).items() if name != "augmentation"},
@@ -235,7 +247,7 @@ class Search:
 
     def trial(self, point: Point, side: str) -> Trial:
         """Train a side as a point says, and answer the held-out images."""
-        held_out, recipe = self.held_out, self.recipe(point)
+        held_out, recipe = self.held_out, self.recipe(side, point)
         trainer = self._trainer(point.augmentation, side)
         answers = np.zeros((len(held_out.labels), self.data.classes), np.float32)
         for learned, answered in held_out.folds():
@@ -256,8 +268,10 @@ class Search:
         if key not in self._trainers:
             self._trainers[key] = SupervisedTrainer(
                 self._augmentation(augmentation), self.options.optimizer, self.options.head,
-                network(self.params.encoder, self.data), self.data.classes,
-                precision_here(self.params.runtime.precision), frozen,
+                network(
+                    self.params.encoder, self.data, self.params.method.projection, self.options.projection_layers
+                ),
+                self.data.classes, precision_here(self.params.runtime.precision), frozen,
             )  # fmt: skip
         return self._trainers[key]
 
@@ -344,7 +358,8 @@ def search_probe(
     for rows, to in held_out.folds():
         images, labels = held_out.train(rows)
         features = answered[rows] if held_out.name == BOTH else predict(encoder, images)
-        folds.append((features, labels, to))
+        copies = augmented_features(encoder, images, options.augmentation, options.augmented_copies, seed)
+        folds.append((np.concatenate([features, *copies]), np.tile(labels, 1 + len(copies)), to))
     tried: list[tuple[float, ProbeSearch]] = []
     trials: list[dict[str, Any]] = []
     for l2 in penalties(options):
@@ -361,11 +376,40 @@ def search_probe(
     return min(tried, key=lambda each: each[0])[1]
 
 
+def _draw_augmentations(data: Dataset, params: Params, seed: int) -> Figure:
+    """Some labelled images, changed weakly and twice as the pretraining sees them."""
+    images, _ = labelled(data, "train")
+    shown = np.asarray(images[np.unique(np.linspace(0, len(images) - 1, _DRAWN).astype(int))])
+    generator = keras.random.SeedGenerator(seed)
+    rows = [("original", list(shown))]
+    policies = {"weak": params.supervised.weak, "view 1": params.method.augmentation}
+    for name, policy in {**policies, "view 2": params.method.augmentation}.items():
+        rows.append((name, list(np.asarray(augment(shown, policy, generator)))))
+    return draw_rows(rows)
+
+
 @cache
 def _search_there(dataset: Path, encoder: Path, plain: str, seed: int) -> Search:
     params = from_plain(json.loads(plain), "search")
     data = Dataset(dataset)
-    return Search(data, params, seed, load_encoder(encoder, data, params.encoder).get_weights())
+    start = _start(encoder, load_encoder(encoder, data, params.encoder), params)
+    return Search(data, params, seed, start, _more_epochs(encoder, params))
+
+
+def _start(folder: Path, encoder: keras.Model, params: Params) -> list[np.ndarray]:
+    return pretrained_weights(folder, encoder, params.method.projection, params.supervised.projection_layers)
+
+
+def _more_epochs(folder: Path, params: Params) -> int:
+    """By how many epochs the baseline trains longer: the pretraining's, where the totals shall be equal."""
+    if not params.supervised.search.equal_total_epochs:
+        return 0
+    epochs = read_record(folder, Result).details.get("epochs")
+    if not isinstance(epochs, int):
+        raise UserError(
+            f"{folder / 'result.json'}: epochs = {epochs}: expected a number; run the pretrain step again"
+        )
+    return epochs
 
 
 def _trial_there(dataset: Path, encoder: Path, plain: str, seed: int, point: Point, side: str) -> Trial:
@@ -402,7 +446,9 @@ def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params
         _on_devices(data, params) as devices,
         side_by_side(params.runtime.threads, at_once) as pool,
     ):
-        search = Search(data, params, seed, encoder.get_weights(), partial(pool.map, there) if pool else None)
+        start = _start(folder, encoder, params)
+        more = _more_epochs(folder, params)
+        search = Search(data, params, seed, start, more, partial(pool.map, there) if pool else None)
         search.run()
     held_out = search.held_out
     probed = search_probe(encoder, held_out, params.probe, data.classes, seed)
@@ -411,11 +457,19 @@ def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params
     chosen = {side: search.chosen(side) for side in SIDES}
     for side, point in chosen.items():
         budgets = params.probe.label_budgets if side == "baseline" else ()
-        choice = Choice(recipe=search.recipe(point), capped=search.capped(side), budgets=budgets, **common)
+        choice = Choice(
+            recipe=search.recipe(side, point),
+            capped=search.capped(side),
+            budgets=budgets,
+            projection=params.method.projection if options.projection_layers else None,
+            **common,
+        )
         write_choice(work.out, side, choice, search.answers(side), held_out.labels)
     write_choice(work.out, "probe", Choice(l2=probed.l2, **common), probed.probabilities, held_out.labels)
     for path in sorted(work.out.iterdir()):
         work.run.file(path)
+    _draw_augmentations(data, params, seed).savefig(work.out / AUGMENTATIONS, dpi=100)
+    work.run.file(work.out / AUGMENTATIONS, "pictures")
     trials = {side: search.table(side) for side in SIDES}
     best = {side: search.trials[point][side] for side, point in chosen.items()}
     return work.finish(
@@ -426,7 +480,11 @@ def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params
         },
         seed=seed,
         trials={**trials, "probe": probed.trials},
-        chosen={**{side: asdict(point) for side, point in chosen.items()}, "probe": {"l2": probed.l2}},
+        chosen={
+            **{side: asdict(search.training(side, point)) for side, point in chosen.items()},
+            "probe": {"l2": probed.l2},
+        },
+        baseline_more_epochs=more,
         capped=[side for side in SIDES if search.capped(side)],
         held_out=held_out.name,
         held_out_images=len(held_out.labels),

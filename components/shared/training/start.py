@@ -46,6 +46,8 @@ def load_start(where: str, shapes: list[tuple[int, ...]], image_shape: tuple[int
     """
     import keras
 
+    from models.methods.shared.heads import WITH_LAYERS
+
     with _file(where) as path:
         try:
             model = keras.saving.load_model(path, compile=False)
@@ -60,7 +62,9 @@ def load_start(where: str, shapes: list[tuple[int, ...]], image_shape: tuple[int
             f"encoder.weights = {where}: was trained with data.channels={other}; set that (it is {channels}), or "
             "start from other weights"
         )
-    alike = [part for part in found if [tuple(weight.shape) for weight in part.weights] == shapes]
+    # below the layers of a projection head that a fine-tuning has kept
+    below = [part.layers[1] for part in found[1:] if part.name == WITH_LAYERS]
+    alike = [part for part in (*found, *below) if [tuple(weight.shape) for weight in part.weights] == shapes]
     if not alike:
         names = ", ".join(f"{part.name} of {part.count_params():,} weights" for part in found)
         raise UserError(

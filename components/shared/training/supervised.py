@@ -14,11 +14,12 @@ from components.shared.evaluation.calibration import rescale
 from components.shared.params.schema import Params, check_colors
 from components.shared.progress import Progress
 from components.shared.step import Work
-from components.shared.training.choice import Chosen, calibrate, validation_metrics
+from components.shared.training.choice import Chosen, calibrate, training_metrics, validation_metrics
 from components.shared.training.curves import Curves
 from components.shared.training.devices import on_devices, precision_here
 from components.shared.training.inputs import fewer_labels, labelled, network
 from models.classifier import Recipe, SupervisedTrainer, predict
+from models.layers import layers_of
 
 
 def train_supervised(
@@ -35,7 +36,7 @@ def train_supervised(
         params: reads encoder, supervised and runtime.
         seed: of the replicate.
         work: the step in progress.
-        pretrained: the encoder's weights to start from; None starts from random ones.
+        pretrained: the weights to start from, as `pretrained_weights` gives them; None starts from random ones.
 
     Raises:
         UserError: a labelled split is empty, the images do not suit an augmentation, the devices can't be used, or
@@ -93,7 +94,7 @@ class _Training:
             self.work.run.file(out / name)
         return self.work.finish(
             data.manifest.digest,
-            validation_metrics(*splits["validation"]),
+            {**validation_metrics(*splits["validation"]), **training_metrics(predict(model, train[0]), train[1])},
             seed=self.seed,
             **_told(recipe, self.chosen),
             temperature=calibration.temperature,
@@ -104,6 +105,8 @@ class _Training:
             curves="curves.csv",
             devices=devices,
             precision=precision_here(self.params.runtime.precision),
+            # after scaling and resizing
+            networks=dict(zip(("encoder", "classifier"), map(layers_of, model.layers[-2:]), strict=True)),
         )
 
     def _trainer(self, recipe: Recipe) -> SupervisedTrainer:
@@ -111,7 +114,8 @@ class _Training:
         frozen = options.freeze_encoder and self.pretrained is not None
         try:
             return SupervisedTrainer(
-                recipe.augmentation, recipe.optimizer, options.head, network(self.params.encoder, data),
+                recipe.augmentation, recipe.optimizer, options.head,
+                network(self.params.encoder, data, self.chosen.choice.projection, options.projection_layers),
                 data.classes, precision_here(self.params.runtime.precision), frozen,
             )  # fmt: skip
         except ValueError as error:

@@ -11,12 +11,15 @@ from keras import ops
 
 from models.augmentation import Augmentation, augment, scale
 from models.methods.shared.heads import HeadOptions, head
-from models.methods.shared.metrics import contrastive_ranks, correlation_accuracy
+from models.methods.shared.metrics import contrastive_ranks, correlation_accuracy, view_ranks
 from models.optimizers import OptimizerOptions
 from models.options import options
 
 # what compares the two views of each image
-OF_TWO_VIEWS = ("contrastive_accuracy", "contrastive_top5", "positive_rank", "correlation_accuracy")
+OF_TWO_VIEWS = (
+    *("contrastive_accuracy", "contrastive_top5", "positive_rank"),
+    *("view_top1", "view_top5", "view_rank", "correlation_accuracy"),
+)
 
 
 @options
@@ -156,6 +159,10 @@ class Method(keras.Model, ABC):
         self.means["contrastive_accuracy"].update_state(ops.cast(ranks < 1, "float32"))
         self.means["contrastive_top5"].update_state(ops.cast(ranks < 5, "float32"))
         self.means["positive_rank"].update_state(ranks)
+        ranks = view_ranks(z1, z2)
+        self.means["view_top1"].update_state(ops.cast(ranks <= 1, "float32"))
+        self.means["view_top5"].update_state(ops.cast(ranks <= 5, "float32"))
+        self.means["view_rank"].update_state(ranks)
         self.means["correlation_accuracy"].update_state(correlation_accuracy(z1, z2))
 
     def _probe(self, labels, logits):

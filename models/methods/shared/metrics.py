@@ -28,6 +28,27 @@ def contrastive_ranks(z1, z2):
     return n - 1.0 - ops.concatenate([forward, backward], axis=0)
 
 
+def view_ranks(z1, z2):
+    """Rank of each embedding's other view among all other views of the batch, the first views among them.
+
+    Args:
+        z1, z2: embeddings of the two views, shape (N, D), any scale.
+
+    Returns:
+        Float32, shape (2N,): from 1, where the other view is more similar than the 2N − 2 views of other images, to
+        2N − 1. Ties and NaN count as not found, as in `contrastive_ranks`.
+
+    Source: Lippe, "Tutorial 17: Self-Supervised Contrastive Learning with SimCLR" (JAX), UvA, 2022.
+    """
+    z = l2_normalize(ops.concatenate([z1, z2], axis=0))
+    similarities = ops.matmul(z, ops.transpose(z))
+    views = ops.shape(similarities)[0]
+    n = views // 2
+    positives = ops.concatenate([ops.diagonal(similarities[:n, n:]), ops.diagonal(similarities[n:, :n])], axis=0)
+    less_similar = ops.cast(similarities < positives[:, None], "float32") * (1.0 - ops.eye(views))
+    return ops.cast(views - 1, "float32") - ops.sum(less_similar, axis=1)
+
+
 def correlation_accuracy(z1, z2):
     """Fraction of embedding dimensions that correlate most with themselves across the two views.
 

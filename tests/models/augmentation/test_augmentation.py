@@ -8,6 +8,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
@@ -97,6 +98,25 @@ def test_adjustments_equal_their_formulas_image_by_image():
         assert apart(bright, np.clip(image * factor, 0, 1)) < 1e-5
         assert apart(contrast, np.clip(grey.mean() + factor * (image - grey.mean()), 0, 1)) < 1e-5
         assert apart(saturated, np.clip(grey + factor * (image - grey), 0, 1)) < 1e-5
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_contrast_about_each_channels_mean_equals_its_formula_and_tensorflows(channels):
+    images, factors = of_channels(channels, count=2), array(0.6, 1.8)
+    found = np.asarray(color.adjust_contrast(images, factors, "channels"))
+    for image, factor, contrast in zip(images.astype(float), factors.astype(float), found, strict=True):
+        means = np.array([image[..., channel].mean() for channel in range(channels)])
+        assert apart(contrast, np.clip(means + factor * (image - means), 0, 1)) < 1e-5
+        assert apart(contrast, np.clip(tf.image.adjust_contrast(image.astype("float32"), factor), 0, 1)) < 1e-5
+
+
+def test_a_policy_decides_what_contrast_is_changed_about():
+    grey = augmentation(**STILL, contrast=0.8, jitter_probability=1.0)
+    images = of_channels(3, low=0.2, high=0.8)
+    draws = aug.draw(len(images), grey, keras.random.SeedGenerator(3))
+    for about in ("grey", "channels"):
+        found = aug.apply(images, replace(grey, contrast_about=about), draws)
+        assert apart(np.asarray(found), np.asarray(color.adjust_contrast(images, draws["contrast"], about))) < 1e-6
 
 
 def slow_hue(image, turns):

@@ -73,11 +73,16 @@ def test_training_lowers_the_loss_and_finds_more_views(trained):
 def test_metrics_are_in_range_in_every_epoch(trained):
     _, history = trained
     fractions = ["contrastive_accuracy", "contrastive_top5", "correlation_accuracy", "probe_accuracy"]
+    fractions += ["view_top1", "view_top5"]
     for name in [*fractions, "val_probe_accuracy"]:
         assert len(history[name]) == EPOCHS
         assert 0 <= min(history[name]) <= max(history[name]) <= 1, name
     assert all(a <= b for a, b in zip(history["contrastive_accuracy"], history["contrastive_top5"], strict=True))
     assert 0 <= min(history["positive_rank"]) <= max(history["positive_rank"]) <= 31
+    assert 1 <= min(history["view_rank"]) <= max(history["view_rank"]) <= 63
+    # among all views it is no easier than among those of the other batch
+    for name, among_all in (("contrastive_accuracy", "view_top1"), ("contrastive_top5", "view_top5")):
+        assert all(a >= b for a, b in zip(history[name], history[among_all], strict=True))
     for name in ("contrastive_loss", "probe_loss"):
         assert np.isfinite(history[name]).all()
         assert min(history[name]) >= 0

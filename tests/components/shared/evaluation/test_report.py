@@ -31,6 +31,10 @@ def cost(cpu, gpu, peak) -> Cost:
     return Cost(cpu_seconds=cpu, gpu_seconds=gpu, peak_mebibytes=peak, watt_hours=cpu / 100)
 
 
+def layer(kind, output, weights):
+    return {"kind": kind, "output": output, "weights": weights}
+
+
 def make_findings(folders, truth, candidates, search=None, **more) -> Findings:
     search = search or make_search(truth)
     blessing = decided(candidates, truth, search=search, **more)
@@ -96,8 +100,22 @@ def judged(truth, tmp_path_factory):
     ledger = MemoryLedger()
     ledger.claim("another", truth.images, {})
     candidates = make_three(
-        truth, temperature=1.31, temperature_why="from 800 images", replicates=5, pretraining_runs=["1" * 32]
-    )
+        truth, temperature=1.31, temperature_why="from 800 images", replicates=5, pretraining_runs=["1" * 32],
+        replicate_seconds=[60.0, 90.0, 120.0, 150.0, 180.0], pretraining_seconds=[600.0] * 5,
+    )  # fmt: skip
+    small = {"encoder": [layer("Conv2D", [15, 15, 8], 224), layer("ReLU", [15, 15, 8], 0)]}
+    top = {"classifier": [layer("Dense", [4], 36)]}
+    candidates["probe"].result.details["networks"] = {
+        **small,
+        "projection head": [layer("Dense", [16], 144)],
+        **top,
+    }
+    candidates["finetune"].result.details["networks"] = {**small, **top}
+    metrics = {"training_accuracy": 0.987, "training_accuracy_std": 0.012}
+    candidates = {
+        name: replace(candidate, result=candidate.result.model_copy(update={"metrics": metrics}))
+        for name, candidate in candidates.items()
+    }
     right = np.random.default_rng(0).random(800) < 0.7
     folder = tmp_path_factory.mktemp("judged")
     findings = make_findings(
@@ -128,11 +146,34 @@ def test_a_judged_run_tells_claim_look_and_what_the_test_set_can_show(judged):
     assert "Weaker than the default gate: min_gain = 0.0 instead of 0.02. Approving it takes --override." in text
 
 
+def test_models_tell_their_minutes_and_networks_their_layers_and_weights(judged):
+    _, _, page, text = judged
+    table = page[page.index('<h2 id="models">') : page.index("The networks")]
+    rows = [re.findall(r"<td[^>]*>([^<]*)", row) for row in table.split("<tr>")]
+    minutes = {row[0].strip(): row[-1] for row in rows if row}
+    # two of the training, and ten of the pretraining before it
+    assert minutes["baseline, from scratch"] == "2.0"
+    assert minutes["linear probe"] == minutes["fine-tuned model"] == "12.0"
+    # the encoder is one and the same
+    for row in ("encoder 2 224", "projection head 1 144", "classifier of the linear probe 1 36",
+                "classifier of the fine-tuned model and baseline 1 36", "Conv2D 15 × 15 × 8 224"):  # fmt: skip
+        assert text.count(row) == 1, row
+
+
+@pytest.mark.parametrize("networks", [3, {"encoder": 3}, {"encoder": [{"kind": "Dense"}]}])
+def test_networks_and_minutes_that_a_record_does_not_tell_are_left_out(truth, tmp_path, networks):
+    candidates = make_three(truth, networks=networks, replicate_seconds="long")
+    _, text = told(tmp_path, make_findings(write_extras(tmp_path, truth), truth, candidates))
+    assert "The models" in text and "The networks" not in text
+
+
 def test_models_have_mean_and_spread_with_n_minus_1_and_the_file_its_own_accuracy(judged):
     findings, _, _, text = judged
     for name in ("baseline", "probe", "finetune"):
         values = 100 * findings.scores[name].accuracy
         assert f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" in text
+    # records tell it of the images that were learned from
+    assert text.count("98.7 ± 1.2") == 3
     own = findings.blessing.artefact
     assert f"best on held-out images. It answers {own.accuracy:.1%} of the test images right" in text
     assert "fine-tuned as published (not gated) 50.0 ± 0.0" in text
@@ -153,6 +194,19 @@ def test_both_grids_stand_side_by_side_with_the_choice_and_the_cap(judged):
     assert "Fine-tuned model: the longest" not in text
     rows = re.findall(r"augmentation (\w+), learning rate ([\d.]+), weight decay", text)
     assert len(rows) == 1 + 4
+    assert page.count("✓ 1.000") == 2 * 2
+    assert "epochs longer than the row says" not in text
+
+
+def test_a_baseline_that_was_trained_longer_is_judged_and_told(truth, tmp_path):
+    candidates, search = make_three(truth), make_search(truth, baseline_more_epochs=25)
+    search.details["chosen"]["baseline"] = {**search.details["chosen"]["baseline"], "epochs": 35}
+    candidates["baseline"].result.details["epochs"] = 35
+    findings = make_findings(write_extras(tmp_path, truth), truth, candidates, search=search)
+    assert findings.blessing.judged
+    page, text = told(tmp_path, findings)
+    assert "was 25 epochs longer than the row says: as many as the pretraining had." in text
+    # both sides' choice is the same row
     assert page.count("✓ 1.000") == 2 * 2
 
 

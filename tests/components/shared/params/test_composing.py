@@ -80,7 +80,7 @@ def test_the_registered_model_is_named_after_the_data():
         (
             ["epochs=3"],
             "epochs=3: the chosen options have no parameter epochs (did you mean supervised.search.epochs or "
-            "runtime.epochs or probe.minibatch.epochs?); see conf/",
+            "probe.minibatch.epochs or runtime.epochs?); see conf/",
         ),
         (["+runtime.foo=1"], "runtime.foo: no such parameter; see conf/ for the names"),
         (["runtime.epochs"], "'runtime.epochs': write name=value, such as data=sample or runtime.epochs=20"),

@@ -32,6 +32,7 @@ STILL = {"flip": False, "crop": "resized", "crop_area": (1.0, 1.0), "crop_ratio"
 CONDITIONS = {
     "crop_ratio": lambda found: found["crop"] == "resized",
     "jitter_probability": lambda found: any(found[n] for n in ("brightness", "contrast", "saturation", "hue")),
+    "contrast_about": lambda found: found["contrast"] > 0,
     "blur_sigma": lambda found: found["blur_probability"] > 0,
     "blur_kernel": lambda found: found["blur_probability"] > 0,
 }
@@ -84,8 +85,8 @@ RECIPES = {
         "optimizer": {"name": "adamw", "learning_rate": 5e-4, "weight_decay": 1e-4, "schedule": "cosine",
                       "warmup_epochs": 0, "final_fraction": 0.02},
         "views": {"flip": True, "crop_area": (0.08, 1.0), "crop_ratio": RATIO, "brightness": 0.5, "contrast": 0.5,
-                  "saturation": 0.5, "hue": 0.1, "jitter_probability": 0.8, "grey_probability": 0.2,
-                  "blur_probability": 1.0, "blur_kernel": 9, "blur_sigma": (0.1, 2.0)},
+                  "contrast_about": "channels", "saturation": 0.5, "hue": 0.1, "jitter_probability": 0.8,
+                  "grey_probability": 0.2, "blur_probability": 1.0, "blur_kernel": 9, "blur_sigma": (0.1, 2.0)},
         "runtime": {"epochs": 500, "batch_size": 256},
         "probe": {"solver": "minibatch", "label_budgets": BUDGETS,
                   "minibatch": {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-3,

@@ -121,7 +121,15 @@ REFUSED = [
     ("data.path", "", 'data.path = "": must have at least 1 character'),
     ("gate.min_accuracy", 50, "gate.min_accuracy = 50: must be less than or equal to 1"),
     ("probe.l2", [], "probe.l2 = []: must have at least 1 item, not 0"),
-    ("probe.label_budgets", [1, 0], "probe.label_budgets = [1, 0]: must be whole numbers ≥ 1"),
+    *(
+        (
+            "probe.label_budgets",
+            budgets,
+            f"probe.label_budgets = {budgets}: must be whole numbers ≥ 1 of labels per "
+            "class, or fractions between 0 and 1 of the labels there are",
+        )
+        for budgets in ([1, 0], [0.1, 1.5])
+    ),
     (
         "probe.solver",
         "mini",
@@ -140,6 +148,12 @@ REFUSED = [
     ("supervised.head.hidden", -1, "supervised.head.hidden = -1: must be greater than or equal to 0"),
     ("supervised.head.dropout", 1, "supervised.head.dropout = 1: must be less than 1"),
     ("supervised.freeze_encoder", "no", 'supervised.freeze_encoder = "no": must be a valid boolean'),
+    (
+        "supervised.projection_layers",
+        2,
+        "supervised.projection_layers = 2: must be ≤ 1, the projection head's hidden layers "
+        "(method.projection.layers = 2)",
+    ),
     ("supervised.weak.flip", 1, "supervised.weak.flip = 1: must be a valid boolean"),
     (
         "method.augmentation.crop_area",

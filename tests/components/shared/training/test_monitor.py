@@ -10,8 +10,9 @@ from components.pretrain import pretrain
 from components.shared.artifacts import Dataset
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
-from components.shared.training.monitor import Monitor
+from components.shared.training.monitor import VIEWS_SEED, Monitor
 from models import methods
+from models.augmentation import augment
 from models.collapse import effective_rank, spread
 from models.knn import knn_probabilities
 from models.training import precision
@@ -24,6 +25,7 @@ def monitoring(**changes):
     return compose_params([])[0].monitor.model_copy(update=changes)
 
 
+BATCH = 5
 OFTEN = monitoring(every=1, knn_neighbours=5, knn_temperature=0.2)
 
 
@@ -66,19 +68,34 @@ def embeddings(model, images):
     [(1, 3, [1, 2, 3]), (2, 5, [2, 4, 5]), (10, 3, [3]), (3, 6, [3, 6]), (0, 4, []), (1, 0, [])],
 )
 def test_it_measures_every_so_many_epochs_and_after_the_last(data, every, epochs, due):
-    monitor = Monitor(method(), data, monitoring(every=every), epochs)
+    monitor = Monitor(method(), data, monitoring(every=every), epochs, BATCH)
     assert [epoch for epoch in range(1, epochs + 1) if monitor.measure(epoch)] == due
 
 
 def test_what_it_measures_is_what_one_gets_by_hand(data):
     model = method("byol")
-    found = Monitor(model, data, OFTEN, 3).measure(1)
+    found = Monitor(model, data, OFTEN, 3, BATCH).measure(1)
     train, _ = embeddings(model, data.images("train"))
     validation, _ = embeddings(model, data.images("validation"))
     votes = knn_probabilities(train, data.labels("train"), validation, 3, 5, 0.2)
     _, z = embeddings(model, data.images("unlabelled"))
+    # of twelve images two batches of five: each view's place among nine others
+    generator = keras.random.SeedGenerator(VIEWS_SEED)
+    ranks = []
+    for rows in (slice(0, 5), slice(5, 10)):
+        views = [np.asarray(augment(data.images("validation")[rows], model.policy, generator)) for _ in range(2)]
+        _, rows_of_views = embeddings(model, 255 * np.concatenate(views))
+        unit = rows_of_views / np.linalg.norm(rows_of_views, axis=1, keepdims=True)
+        cosines = unit @ unit.T
+        np.fill_diagonal(cosines, -2)
+        order = np.argsort(-cosines, axis=1)
+        ranks += [1 + list(order[view]).index((view + 5) % 10) for view in range(10)]
+    ranks = np.array(ranks)
     assert found == {
         "knn_accuracy": (votes.argmax(axis=1) == data.labels("validation")).mean(),
+        "validation_view_top1": (ranks <= 1).mean(),
+        "validation_view_top5": (ranks <= 5).mean(),
+        "validation_view_rank": pytest.approx(ranks.mean()),
         "embedding_spread": pytest.approx(spread(z), rel=1e-4),
         "embedding_rank": pytest.approx(effective_rank(z), rel=1e-4),
     }
@@ -90,7 +107,8 @@ def test_what_it_measures_is_what_one_gets_by_hand(data):
 def test_the_number_of_neighbours_decides(data):
     model = method()
     first, second = (
-        Monitor(model, data, monitoring(every=1, knn_neighbours=n), 1).measure(1)["knn_accuracy"] for n in (1, 18)
+        Monitor(model, data, monitoring(every=1, knn_neighbours=n), 1, BATCH).measure(1)["knn_accuracy"]
+        for n in (1, 18)
     )
     assert first != second
 
@@ -99,7 +117,16 @@ def test_the_number_of_neighbours_decides(data):
 def test_without_labels_only_the_embeddings_are_looked_at(tmp_path, missing):
     counts = {"unlabelled": 10, "train": 9, "validation": 9, "test": 3} | {missing: 0}
     data = Dataset(make_dataset(tmp_path / "dataset", **counts))
-    assert set(Monitor(method(), data, OFTEN, 1).measure(1)) == {"embedding_spread", "embedding_rank"}
+    of_views = {f"validation_view_{name}" for name in ("top1", "top5", "rank")} if missing == "train" else set()
+    measured = set(Monitor(method(), data, OFTEN, 1, BATCH).measure(1))
+    assert measured == {"embedding_spread", "embedding_rank"} | of_views
+
+
+def test_one_view_of_each_image_has_no_other_to_be_found(data):
+    keras.utils.set_random_seed(0)
+    single = method("supcon")
+    single.views = 1
+    assert not any("view" in name for name in Monitor(single, data, OFTEN, 1, BATCH).measure(1))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -111,7 +138,7 @@ def test_measuring_changes_nothing(data, file, dtype):
     keras.utils.set_random_seed(1)
     expected = np.random.random(), keras.random.uniform((2,)).numpy().tolist()
     keras.utils.set_random_seed(1)
-    first = Monitor(model, data, OFTEN, 1)
+    first = Monitor(model, data, OFTEN, 1, BATCH)
     values = first.measure(1)
     assert (np.random.random(), keras.random.uniform((2,)).numpy().tolist()) == expected
     assert_equal(model.variables, before)
@@ -122,7 +149,7 @@ def test_measuring_changes_nothing(data, file, dtype):
 
 def test_it_sees_the_network_as_it_is_now(data):
     model = method()
-    monitor = Monitor(model, data, OFTEN, 2)
+    monitor = Monitor(model, data, OFTEN, 2, BATCH)
     first = monitor.measure(1)
     for variable in model.trainable_variables:
         variable.assign_add(np.random.default_rng(0).normal(size=variable.shape).astype("float32"))
@@ -142,7 +169,7 @@ def collapse(model):
 @pytest.mark.parametrize("file", FILES)
 def test_a_collapsed_encoder_is_told_in_one_line_with_what_to_try(data, file):
     model = method(file)
-    monitor = Monitor(model, data, OFTEN, 5)
+    monitor = Monitor(model, data, OFTEN, 5, BATCH)
     collapse(model)
     values = monitor.measure(3)
     assert (values["embedding_spread"], values["embedding_rank"]) == pytest.approx((0, 0), abs=1e-4)
@@ -166,7 +193,7 @@ def _names(values, prefix=""):
 
 def test_an_encoder_that_tells_images_apart_gives_no_warning(data):
     model = method()
-    monitor = Monitor(model, data, OFTEN, 5)
+    monitor = Monitor(model, data, OFTEN, 5, BATCH)
     # fresh weights put all images into much the same direction; without it they differ
     _, z = embeddings(model, data.images("unlabelled"))
     model.projection_head.layers[-1].bias.assign_sub(z.mean(axis=0))
@@ -186,14 +213,14 @@ def test_an_encoder_that_tells_images_apart_gives_no_warning(data):
     ],
 )
 def test_each_limit_warns_below_it(data, values, told):
-    line = Monitor(method(), data, OFTEN, 5).warning(7, values)
+    line = Monitor(method(), data, OFTEN, 5, BATCH).warning(7, values)
     assert (line is None) if told is None else line.startswith(f"warning: epoch 7: {told}: ")
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_embeddings_that_are_no_numbers_end_the_training(data, wrong):
     model = method()
-    monitor = Monitor(model, data, OFTEN, 5)
+    monitor = Monitor(model, data, OFTEN, 5, BATCH)
     model.projection_head.layers[-1].bias.assign(np.full(5, wrong))
     with pytest.raises(FloatingPointError, match="the embeddings are not finite after epoch 2"):
         monitor.measure(2)

@@ -41,7 +41,7 @@ def composed(*overrides):
     return compose_params(overrides)[0]
 
 
-def search(data, surface, *overrides):
+def search(data, surface, *overrides, more_epochs=0):
     """A finished search whose trials take their log-loss from a function of point and side."""
     trained = []
 
@@ -51,7 +51,7 @@ def search(data, surface, *overrides):
             loss = surface(point, side)
             return Trial(loss, 0.5, np.full((3, 2), 0.5) if np.isfinite(loss) else None)
 
-    found = Simulated(data, composed(*SPACE, *overrides), 0, [])
+    found = Simulated(data, composed(*SPACE, *overrides), 0, [], more_epochs)
     found.run()
     found.trained = trained
     return found
@@ -111,6 +111,19 @@ def test_the_chosen_point_is_the_best_and_the_rival_is_never_trained_shorter(dat
         known = {p: surface(p, side) for p in found.trials if p.epochs >= least}
         assert known[chosen[side]] == min(known.values())
         assert found.capped(side) == (chosen[side].epochs == 60)
+
+
+def test_the_baseline_alone_trains_longer_where_total_epochs_are_equal(data):
+    best = {side: Point("weak", 0.001, 0.0001, 60) for side in SIDES}
+    found = search(data, bowl(best), more_epochs=25)
+    # tried at the same points all the same
+    assert found.table("baseline") == found.table("finetune")
+    assert {side: found.chosen(side).epochs for side in SIDES} == {"baseline": 60, "finetune": 60}
+    assert {side: found.recipe(side, found.chosen(side)).epochs for side in SIDES} == {
+        "baseline": 85,
+        "finetune": 60,
+    }
+    assert found.training("baseline", best["baseline"]).epochs == 85
 
 
 def test_a_best_beyond_the_grid_is_found_by_widening_for_both(data):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from models.methods.shared.heads import head
+from models.methods.shared.heads import head, up_to_layer
 from tests.helpers.options import head as options
 
 FEATURES = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
@@ -68,3 +68,36 @@ def test_outside_training_it_works_with_the_running_statistics():
     np.testing.assert_allclose(model(FEATURES, training=False), trained, atol=0.2)
     # and an image's embedding then does not depend on the others
     np.testing.assert_allclose(model(FEATURES[:3], training=False), model(FEATURES, training=False)[:3], atol=1e-5)
+
+
+def encoder():
+    return keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(6)])
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_first_layers_on_an_encoder_do_what_they_do_in_the_whole_head(layers, batch_norm):
+    chosen, below = options(hidden=5, width=4, layers=3, batch_norm=batch_norm), encoder()
+    whole = head("h", 6, chosen)
+    if batch_norm:
+        # statistics as a training leaves them
+        for layer in (layer for layer in whole.layers if isinstance(layer, keras.layers.BatchNormalization)):
+            layer.moving_mean.assign(np.linspace(-1, 1, 5))
+            layer.moving_variance.assign(np.linspace(0.5, 2, 5))
+    part = up_to_layer(below, chosen, layers)
+    ours = whole.layers[: chosen.layers_up_to(layers)]
+    kept = [weight for layer in ours for weight in layer.get_weights()]
+    assert len(kept) == layers * (5 if batch_norm else 2)
+    part.set_weights([*below.get_weights(), *kept])
+    images = np.random.default_rng(0).normal(size=(7, 4, 4, 3)).astype("float32")
+    expected = below(images)
+    for layer in ours:
+        expected = layer(expected)
+    np.testing.assert_allclose(part(images), expected, atol=1e-6)
+    assert part.output_shape == (None, 5) and np.asarray(expected).min() == 0
+
+
+@pytest.mark.parametrize("layers", [0, 2, 3])
+def test_a_head_has_no_more_middle_layers_than_hidden_ones(layers):
+    with pytest.raises(ValueError, match=f"layers = {layers}: a head of 2 layers has 1 hidden ones"):
+        up_to_layer(encoder(), options(hidden=5, width=4, layers=2), layers)

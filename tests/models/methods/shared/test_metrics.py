@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from models.methods.shared.metrics import contrastive_ranks, correlation_accuracy
+from models.methods.shared.metrics import contrastive_ranks, correlation_accuracy, view_ranks
 
 
 def ranks(z1, z2):
@@ -63,6 +63,45 @@ def test_no_number_counts_as_not_found():
 
 def test_one_pair_is_always_found():
     np.testing.assert_array_equal(ranks(np.ones((1, 3), "float32"), np.ones((1, 3), "float32")), [0, 0])
+
+
+def all_ranks(z1, z2):
+    return ops.convert_to_numpy(view_ranks(z1, z2))
+
+
+def slow_view_ranks(z1, z2):
+    """Sort all views but the anchor by their cosine, and look up the other view's place, from 1."""
+    z = np.concatenate([z1, z2])
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    found = []
+    for anchor in range(len(z)):
+        other = (anchor + len(z1)) % len(z)
+        order = sorted((view for view in range(len(z)) if view != anchor), key=lambda view: -(z[anchor] @ z[view]))
+        found.append(order.index(other) + 1)
+    return found
+
+
+@pytest.mark.parametrize(("n", "width", "noise"), [(2, 3, 0.1), (9, 4, 1.0), (32, 8, 5.0)])
+def test_ranks_among_all_views_equal_a_slow_sort(n, width, noise):
+    rng = np.random.default_rng(n)
+    z1 = rng.standard_normal((n, width)).astype("float32")
+    z2 = (z1 + noise * rng.standard_normal((n, width))).astype("float32") * 7
+    np.testing.assert_array_equal(all_ranks(z1, z2), slow_view_ranks(z1.astype(float), z2.astype(float)))
+
+
+def test_among_all_views_those_of_its_own_batch_count_too():
+    # a first view that is close to another first view, and farther from its other one
+    z1 = np.array([[1, 0, 0], [1, 0.1, 0]], "float32")
+    z2 = np.array([[1, 1, 0], [0, 0, 1]], "float32")
+    np.testing.assert_array_equal(ranks(z1, z2)[:1], [0])
+    np.testing.assert_array_equal(all_ranks(z1, z2)[:1], [2])
+
+
+def test_ranks_among_all_views_start_at_one_and_end_where_all_views_are_alike():
+    z = np.random.default_rng(0).standard_normal((16, 5)).astype("float32")
+    np.testing.assert_array_equal(all_ranks(z, 3 * z), np.ones(32))
+    for same in (np.ones((8, 4), "float32"), np.zeros((8, 4), "float32"), np.full((8, 4), np.nan, "float32")):
+        np.testing.assert_array_equal(all_ranks(same, same), np.full(16, 15))
 
 
 def slow_correlation_accuracy(z1, z2):
