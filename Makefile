@@ -70,12 +70,12 @@ docs: env  ## Build the documentation as a site in site/; a link that leads nowh
 .PHONY: lock
 lock: env  ## Compile the locks anew from pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  pyproject.toml --extra cpu --extra server --extra export --extra dev -o requirements.lock
+	  pyproject.toml --extra cpu --extra signing --extra server --extra export --extra dev -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  pyproject.toml --extra gpu --extra storage -o requirements-gpu.lock
+	  pyproject.toml --extra gpu --extra signing --extra storage -o requirements-gpu.lock
 	cp requirements.lock requirements-cpu.lock  # what is pinned there stays: the image runs what the tests tested
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  pyproject.toml --extra cpu --extra storage -o requirements-cpu.lock
+	  pyproject.toml --extra cpu --extra signing --extra storage -o requirements-cpu.lock
 	@# the tracking server's image: MLflow and the extra `server` without the pipeline, in the versions tested here
 	python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 	  print(*[line for line in project['dependencies'] if line.startswith('mlflow==')], \

@@ -151,7 +151,7 @@ def test_the_lock_of_the_image_pins_what_was_tested_and_brings_no_tools():
     names = {re.match(r"[A-Za-z0-9_.-]+", requirement)[0].lower() for requirement in development}
     assert {"pytest", "ruff", "uv"} <= names
     assert names & set(image) == set()
-    assert {"tensorflow-cpu", "mlflow", "kfp", "boto3"} <= set(image)
+    assert {"tensorflow-cpu", "mlflow", "kfp", "boto3", "model-signing", "pyopenssl"} <= set(image)
 
 
 def test_the_lock_for_cards_has_both_backends_and_the_pipelines_own_versions():
