@@ -19,7 +19,7 @@ IMAGE ?= contrastive-pipeline
 GPU ?=
 TAG ?=
 # what shapes it
-IN_IMAGE := Dockerfile .dockerignore requirements.lock requirements-cpu.lock requirements-gpu.lock \
+IN_IMAGE := Dockerfile .dockerignore requirements.lock requirements-cpu.lock requirements-gpu.lock mlflow/sbom.lock \
   params.yaml dvc.yaml conf models components pipelines benchmarks/textures10.py
 ENGINE ?= $(shell for name in docker podman nerdctl; do command -v $$name >/dev/null && echo $$name && break; done)
 
@@ -82,6 +82,10 @@ lock: env  ## Compile the locks anew from pyproject.toml
 	  *project['optional-dependencies']['server'], sep='\n')" | \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --no-annotate -c requirements.lock - -o mlflow/requirements.lock
+	@# what lists the packages of both images while they are built
+	echo cyclonedx-bom | \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate -c requirements.lock - -o mlflow/sbom.lock
 
 # the engine, and `more`: the index, certificates and proxy of this machine
 define prepare_build

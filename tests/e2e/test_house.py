@@ -48,11 +48,12 @@ def test_no_tracked_file_names_a_registry_host_or_a_path_of_one_machine():
 
 
 def test_locks_have_hashes_and_no_addresses():
-    for name in ("requirements.lock", "requirements-gpu.lock"):
+    names = ("requirements.lock", "requirements-cpu.lock", "requirements-gpu.lock")
+    for name in (*names, "mlflow/requirements.lock", "mlflow/sbom.lock"):
         text = (ROOT / name).read_text()
         assert "://" not in text
         pinned = re.findall(r"^[A-Za-z0-9_.\[\]-]+==[^\n]*\\$(?=\n    --hash=sha256:)", text, re.MULTILINE)
-        assert len(pinned) == len(re.findall(r"^[A-Za-z0-9]", text, re.MULTILINE)) > 100
+        assert len(pinned) == len(re.findall(r"^[A-Za-z0-9]", text, re.MULTILINE)) > 30
 
 
 # declared for what imports nothing here
