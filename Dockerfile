@@ -31,6 +31,15 @@ RUN --mount=type=secret,id=packages --mount=type=secret,id=certificates \
  # headers for compiling against TensorFlow: 290 MB that nothing here can use
  && rm -rf /opt/venv/lib/python3.*/site-packages/tensorflow/include
 
+# the list of all that is installed, for scanners, by a tool that stays behind like uv
+COPY mlflow/sbom.lock /build/
+RUN --mount=type=secret,id=packages --mount=type=secret,id=certificates \
+    if test -f /run/secrets/packages; then . /run/secrets/packages; fi \
+ && python3 -m venv --without-pip /build/sbom \
+ && /build/uv/bin/uv pip install --quiet --python /build/sbom/bin/python --require-hashes -r /build/sbom.lock \
+ && /build/sbom/bin/cyclonedx-py environment --output-reproducible --output-file /opt/venv/sbom.cdx.json \
+    /opt/venv/bin/python
+
 FROM environment AS application
 WORKDIR /app
 COPY params.yaml dvc.yaml ./

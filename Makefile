@@ -19,7 +19,7 @@ IMAGE ?= contrastive-pipeline
 GPU ?=
 TAG ?=
 # what shapes it
-IN_IMAGE := Dockerfile .dockerignore requirements.lock requirements-cpu.lock requirements-gpu.lock \
+IN_IMAGE := Dockerfile .dockerignore requirements.lock requirements-cpu.lock requirements-gpu.lock mlflow/sbom.lock \
   params.yaml dvc.yaml conf models components pipelines benchmarks/textures10.py
 ENGINE ?= $(shell for name in docker podman nerdctl; do command -v $$name >/dev/null && echo $$name && break; done)
 
@@ -70,18 +70,22 @@ docs: env  ## Build the documentation as a site in site/; a link that leads nowh
 .PHONY: lock
 lock: env  ## Compile the locks anew from pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  pyproject.toml --extra cpu --extra server --extra export --extra dev -o requirements.lock
+	  pyproject.toml --extra cpu --extra signing --extra server --extra export --extra dev -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  pyproject.toml --extra gpu --extra storage -o requirements-gpu.lock
+	  pyproject.toml --extra gpu --extra signing --extra storage -o requirements-gpu.lock
 	cp requirements.lock requirements-cpu.lock  # what is pinned there stays: the image runs what the tests tested
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  pyproject.toml --extra cpu --extra storage -o requirements-cpu.lock
+	  pyproject.toml --extra cpu --extra signing --extra storage -o requirements-cpu.lock
 	@# the tracking server's image: MLflow and the extra `server` without the pipeline, in the versions tested here
 	python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 	  print(*[line for line in project['dependencies'] if line.startswith('mlflow==')], \
 	  *project['optional-dependencies']['server'], sep='\n')" | \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --no-annotate -c requirements.lock - -o mlflow/requirements.lock
+	@# what lists the packages of both images while they are built
+	echo cyclonedx-bom | \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate -c requirements.lock - -o mlflow/sbom.lock
 
 # the engine, and `more`: the index, certificates and proxy of this machine
 define prepare_build

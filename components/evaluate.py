@@ -65,7 +65,7 @@ def evaluate(
         finetune: folder of `finetune`.
         champion: folder of `champion`.
         out: folder to write.
-        params: with section `gate`.
+        params: with section `gate`, and `registry.require_signature`.
 
     Raises:
         UserError: the dataset or the champion's record is missing or damaged, no image has a label, or `out` can't
@@ -92,12 +92,12 @@ def evaluate(
 
 
 def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: Champion) -> Findings:
-    truth, gate = Truth.of(data), work.params.gate
+    truth, gate, signed = Truth.of(data), work.params.gate, work.params.registry.require_signature
     candidates, search, unreadable = _read(folders)
     asked: list[Rivals] = []
 
     def rivals() -> Rivals:
-        asked.append(ask_rivals(champion, data, gate.skip_champions))
+        asked.append(ask_rivals(champion, data, gate.skip_champions, signed))
         return asked[-1]
 
     blessing = decide(candidates, unreadable, search, truth, gate, RegistryLedger(), rivals, find_slices(data))

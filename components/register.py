@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
+from mlflow.exceptions import MlflowException
 
 from components.shared.artifacts import Dataset, Result, input_digest, read_record
 from components.shared.digests import file_digest
-from components.shared.errors import RefusedError, UserError
-from components.shared.evaluation.gate import Blessing, read_blessing
+from components.shared.errors import RefusedError, UserError, first_line
+from components.shared.evaluation.gate import BLESSING, Blessing, read_blessing
 from components.shared.evaluation.measured import read_measured
 from components.shared.evaluation.predictions import CONTENDERS, TEST, Candidate, image_digests, read_candidate
 from components.shared.params.schema import Params
@@ -20,6 +24,8 @@ from components.shared.registry.infra_validation import validate_infrastructure
 from components.shared.registry.ledger import RegistryLedger
 from components.shared.registry.logged_model import log_classifier
 from components.shared.registry.model_card import model_card
+from components.shared.registry.signature import fetch, find_signer, require_signed
+from components.shared.registry.signed_files import SIGNATURE
 from components.shared.registry.version_tags import Subject, version_tags
 from components.shared.registry.versions import find_version, put_up_for_review
 from components.shared.step import command_line, working
@@ -54,24 +60,34 @@ def register(dataset: Path, evaluation: Path, probe: Path, finetune: Path, out: 
         The record.
 
     Raises:
-        UserError: the dataset or the evaluation is missing or damaged, or the registry does not answer.
+        UserError: the dataset or the evaluation is missing or damaged, the key to sign with is missing or none, or
+            the registry does not answer.
     """
     data = Dataset(dataset)
     blessing, evaluated = read_blessing(evaluation), read_record(evaluation, Result)
     folders = {"probe": Path(probe), "finetune": Path(finetune)}
     inputs = {"dataset": Path(dataset), "evaluation": Path(evaluation), **folders}
+    signer = find_signer(params.registry.require_signature)
     with working("register", out, params, inputs, data.manifest.name) as work:
         measured: dict[str, float] = {}
+        signature = work.out / SIGNATURE
         try:
             winner = _winner(data, blessing, evaluated, folders)
             _check_look(data, blessing)
             path = folders[winner.name] / CLASSIFIER
             digest = file_digest(path)
             known = find_version(params.registry.model_name, digest)
-            uri = known.uri if known is not None else log_classifier(path, data, work.run.id)
+            if known is not None:
+                uri = known.uri
+            else:
+                sign = partial(signer.sign, signature=signature) if signer else None
+                uri = log_classifier(path, data, work.run.id, Path(evaluation) / BLESSING, sign)
             _say(f"MLflow has the model as {uri}")
             measured["model_mebibytes"] = round(path.stat().st_size / 2**20, 3)
-            measured |= _try_out(uri, data, winner)
+            if signer is None:
+                measured |= _try_out(uri, data, winner)
+            else:
+                measured |= _try_out_signed(uri, None if known else signature, data, winner)
             probed = read_record(folders["probe"], Result)
             exported = int(winner.result.details.get("exported_seed", 0))
             runs = find_runs(recorded_runs(data.manifest, evaluated, probed, exported, work.run.id), data.manifest)
@@ -86,10 +102,15 @@ def register(dataset: Path, evaluation: Path, probe: Path, finetune: Path, out: 
                 runs=runs,
                 measured=measured,
             )
-            details = _put_up(uri, digest, subject, params)
+            if signature.exists():
+                # only now: what was tried, and nothing else, is signed
+                _publish(signature, uri)
+            details = _put_up(uri, digest, subject, params) | {"signed": signer is not None}
             if known is not None:
                 details["why"] += " (it was registered before)"
         except RefusedError as refusal:
+            # nobody may put it beside a model that was refused
+            signature.unlink(missing_ok=True)
             details = {"registered": False, "why": str(refusal)}
         details["model_name"] = params.registry.model_name
         work.run.tags({"registered": str(details["registered"]).lower()})
@@ -147,6 +168,35 @@ def _try_out(uri: str, data: Dataset, winner: Candidate) -> dict[str, float]:
     _say(f"{loading}; {len(images)} images answered as recorded")
     _say(f"served over HTTP; {asked:.0f} images answered as recorded, {refused:.0f} malformed requests refused")
     return found
+
+
+def _try_out_signed(uri: str, signature: Path | None, data: Dataset, winner: Candidate) -> dict[str, float]:
+    """Fetch a model, compare it with its signature, and only then run it: its code can read the private key.
+
+    Args:
+        uri: of the model.
+        signature: of its files, None where it was signed when it was registered before.
+        data: the dataset.
+        winner: what it must answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="signed-") as place:
+        folder = fetch(uri, Path(place))
+        if signature is not None:
+            shutil.copyfile(signature, folder / SIGNATURE)
+        try:
+            require_signed(folder, uri, required=True)
+        except UserError as error:
+            again = "delete that version, and register again" if signature is None else "look who may write there"
+            raise RefusedError(f"what the registry holds is not what was signed: {error}; {again}") from None
+        return _try_out(str(folder), data, winner)
+
+
+def _publish(signature: Path, uri: str) -> None:
+    """Put a signature beside the files of a logged model."""
+    try:
+        mlflow.MlflowClient().log_model_artifact(str(uri.rpartition("/")[2]), str(signature))
+    except (MlflowException, OSError) as error:
+        raise UserError(f"MLflow did not take the signature: {first_line(error)}; run again") from None
 
 
 def _put_up(uri: str, digest: str, subject: Subject, params: Params) -> dict[str, Any]:

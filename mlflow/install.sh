@@ -12,4 +12,11 @@ test -x "$folder/bin/mlflow" || {
   echo "error: $lock has nothing for $(python3 --version); take the Python of the Dockerfile" >&2
   exit 1
 }
+# the list of all that is installed, for scanners, by a tool that stays behind
+tool=$(mktemp -d)
+trap 'rm -rf "$tool"' EXIT
+python3 -m venv --without-pip "$tool"
+python3 -m pip --python "$tool/bin/python" install -qq --disable-pip-version-check --root-user-action=ignore \
+  --require-hashes --requirement "$(dirname "$lock")/sbom.lock"
+"$tool/bin/cyclonedx-py" environment --output-reproducible --output-file "$folder/sbom.cdx.json" "$folder/bin/python"
 "$folder/bin/python" -m compileall -q -j 0 "$folder"

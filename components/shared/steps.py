@@ -62,6 +62,7 @@ class Step(Task):
 WHERE = DEVICES, THREADS = "runtime.devices", "runtime.threads"
 # the seeds, each of them a whole training: pretraining, probe and fine-tuning, and a baseline beside it
 REPLICATES = "runtime.replicates"
+_REGISTERED_MODELS = ("registry.model_name", "registry.production_model")
 _SUPERVISED = ("encoder", "supervised", "runtime.precision")
 
 STEPS: dict[str, Step] = {
@@ -74,7 +75,7 @@ STEPS: dict[str, Step] = {
             inputs=("dataset",),
             out="validation",
             # the registry, where it answers: how many looks there were, and what the champion was trained on
-            reads=("validation", "gate.alpha", REPLICATES, "registry"),
+            reads=("validation", "gate.alpha", REPLICATES, *_REGISTERED_MODELS),
         ),
         Step(
             name="pretrain",
@@ -135,7 +136,7 @@ STEPS: dict[str, Step] = {
             title="Look up the champion",
             after=("probe", "baseline", "finetune"),
             out="champion",
-            reads=("registry",),
+            reads=_REGISTERED_MODELS,
             network=True,
             cached=False,
         ),
@@ -144,7 +145,7 @@ STEPS: dict[str, Step] = {
             title="Evaluate against the baseline",
             inputs=("dataset", "search", "probe", "baseline", "finetune", "champion"),
             out="evaluation",
-            reads=("gate",),
+            reads=("gate", "registry.require_signature"),
             # the ledger of looks, and the champion's model
             network=True,
         ),

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
-from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from components.shared.artifacts import Manifest, Result, read_record
 from components.shared.errors import UserError, first_line
+from components.shared.params.schema import load_params
+from components.shared.registry.signature import fetch, require_signed
 from components.shared.registry.uris import parse_uri
 from components.shared.registry.versions import open_registry, resolve
+from components.shared.repository import in_repository
 from components.shared.training.backend import start_backend
 
 if TYPE_CHECKING:
@@ -34,12 +36,12 @@ def load_ready(where: str) -> ReadyModel:
             `models:/` or `runs:/`; or the path of a `.keras` file or of an MLflow model folder.
 
     Raises:
-        UserError: there is nothing there, it can't be loaded, or it does not take images.
+        UserError: there is nothing there, it can't be loaded, it does not take images, or it comes from MLflow and
+            is not signed as it must be.
     """
-    # libraries' remarks off the error stream, where the skipped files are named: MLflow draws bars for files that
-    # come within a second, and an image so large that it may be an attack is an error of its own
+    # libraries' remarks off the error stream, where the skipped files are named: an image so large that it may be
+    # an attack is an error of its own
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     path = Path(where)
     if _ADDRESS.match(where):
@@ -58,10 +60,20 @@ def _from_registry(uri: str) -> ReadyModel:
     name = f"{version.name} version {version.version}" if version and version.version else uri
     with tempfile.TemporaryDirectory(prefix="model-") as folder:
         try:
-            local = mlflow.artifacts.download_artifacts(artifact_uri=resolved, dst_path=folder)
-        except (MlflowException, OSError) as error:
-            raise UserError(f"{uri}: MLflow does not give it: {first_line(error)}; check the address") from None
-        return _from_mlflow(Path(local), name)
+            local = fetch(resolved, Path(folder))
+        except UserError as error:
+            raise UserError(f"{uri}: MLflow does not give it: {error}; check the address") from None
+        require_signed(local, name, _signature_required())
+        return _from_mlflow(local, name)
+
+
+def _signature_required() -> bool:
+    """What params.yaml says, where there is one."""
+    try:
+        path = in_repository("params.yaml")
+    except UserError:
+        return False
+    return path.exists() and load_params(path, "register").registry.require_signature
 
 
 def _from_mlflow(folder: Path, name: str) -> ReadyModel:

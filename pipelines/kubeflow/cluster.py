@@ -45,7 +45,10 @@ Seconds = Annotated[int, Field(ge=1, le=2**31 - 1)]
 # they ask no tracking server
 _UNTRACKED = ("compose", "refuse")
 # what the image, the container's runtime or KFP's launcher need as it is
-_TAKEN = ("/", "/app", "/opt", "/tmp", "/gcs", "/s3", "/minio", "/dev", "/proc", "/sys", "/etc", "/usr", "/var")
+_TAKEN = (
+    *("/", "/app", "/opt", "/tmp", "/keys", "/gcs", "/s3", "/minio"),
+    *("/dev", "/proc", "/sys", "/etc", "/usr", "/var"),
+)
 _SECRET = re.compile(
     r"(^|_)(PASSWORD|PASSWD|SECRET|TOKEN|ACCESS_KEY|API_KEY|PRIVATE_KEY|CREDENTIALS?)(_|$)", re.IGNORECASE
 )
@@ -127,6 +130,21 @@ class Source(Section):
     optional: bool = False
 
 
+class Signing(Section):
+    """Where the keys of signed models are: a secret with `private.pem`, and a config map with `public.pem`."""
+
+    secret: Name | None = None
+    config_map: Name | None = None
+
+    @model_validator(mode="after")
+    def _is_a_pair(self) -> Signing:
+        if self.secret and not self.config_map:
+            raise ValueError(
+                f"secret = {self.secret}: who signs needs the public key too; set config_map to one with public.pem"
+            )
+        return self
+
+
 class Retries(Section):
     """How often a step that failed is tried again.
 
@@ -165,7 +183,8 @@ class Cluster(Section):
     of the whole run; null is for ever) name steps; `compose`, `look`, `refuse` and `record` are the short ones at
     the beginning and the end. Secrets and config maps become environment variables of every step. `page` is the
     address of the Kubeflow page, for links. `tracking_patience` is how many seconds a step waits for a tracking
-    server that is away, at its beginning and at its end.
+    server that is away, at its beginning and at its end. `signing` mounts keys as files where models are signed
+    and checked.
     """
 
     image: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$")]
@@ -179,6 +198,7 @@ class Cluster(Section):
     cache: Volume
     secrets: list[Source] = []
     config_maps: list[Source] = []
+    signing: Signing = Signing()
     env: dict[Variable, Text] = {}
     tracking_patience: Annotated[int, Field(ge=0, le=86400)] = 0
     timeouts: dict[Timed, Seconds | None] = {}

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from kfp import dsl, kubernetes
 
+from components.shared.registry.signature import SIGNING_KEY
+from components.shared.registry.signed_files import PUBLIC_KEY
 from components.shared.steps import Task
 from components.shared.tracking.client import PATIENCE_VARIABLE
 from pipelines.kubeflow import CACHE, PAGE, RUN
 from pipelines.kubeflow.cluster import Cluster, Gpu
 
+# who is given which key; the private one nobody else
+KEYS = "/keys"
+_HOLDERS = {SIGNING_KEY: ("register",), PUBLIC_KEY: ("evaluate", "register")}
 WRITABLE = "/tmp/pipeline-cache"
 # of a try without a time limit, in seconds: a year
 _FOR_EVER = 365 * 24 * 3600
@@ -70,6 +75,13 @@ def _volumes(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
     mounted = {"compose": cluster.data, "ingest": cluster.data, "pretrain": cluster.cache}.get(step.name)
     if mounted is not None and mounted.claim is not None:
         kubernetes.mount_pvc(task, mounted.claim, mounted.path, mounted.sub_path)
+    for name, kind, mount, variable in (
+        (cluster.signing.secret, "private", kubernetes.use_secret_as_volume, SIGNING_KEY),
+        (cluster.signing.config_map, "public", kubernetes.use_config_map_as_volume, PUBLIC_KEY),
+    ):
+        if name is not None and step.name in _HOLDERS[variable]:
+            mount(task, name, f"{KEYS}/{kind}")
+            task.set_env_variable(variable, f"{KEYS}/{kind}/{kind}.pem")
     if step.name == "pretrain":
         task.set_env_variable(CACHE, cluster.cache.path if cluster.cache.claim else WRITABLE)
     if cluster.on_gpu(step.name) and cluster.gpu.shared_memory is not None:

@@ -117,7 +117,7 @@ def find_models(given: ModelOptions) -> ReviewedModels:
     Raises:
         UserError: a name is not allowed, none is known, or the registry does not answer.
     """
-    model, production = given.model, given.production_model
+    model, production, signed = given.model, given.production_model, False
     try:
         path = in_repository("params.yaml")
     except UserError:
@@ -126,6 +126,7 @@ def find_models(given: ModelOptions) -> ReviewedModels:
         path = None
     if path is not None and (model is None or path.exists()):
         registry = load_params(path, "register").registry
+        signed = registry.require_signature
         if model in (None, registry.model_name):
             model, production = registry.model_name, production or registry.production_model
     for option, name in (("--model", model), ("--production-model", production)):
@@ -134,7 +135,7 @@ def find_models(given: ModelOptions) -> ReviewedModels:
     if model == production:
         raise UserError(f"--production-model = {production}: is --model too; name another model, or leave it out")
     open_registry(str(model))
-    return ReviewedModels(str(model), production)
+    return ReviewedModels(str(model), production, signed)
 
 
 def _state_json(state: State) -> dict[str, Any]:

@@ -11,9 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.credentials import read_mlflow_creds
 
 from components.shared.errors import UserError
+from components.shared.registry.signature import require_signed_version
+from components.shared.registry.uris import version_uri
 from components.shared.registry.versions import PRUNED
 from pipelines.review.history import in_words
 from pipelines.review.record import Action, Decision
@@ -71,7 +74,8 @@ def approve(models: ReviewedModels, number: str, reason: str, who: str, override
             record.
 
     Raises:
-        UserError: there is no such version, something stands against it, or the account may not.
+        UserError: there is no such version, something stands against it, it is not signed as it must be, or the
+            account may not.
     """
     reason, state = _one_line("--reason", reason, _LONGEST_REASON), read(models)
     against = " and ".join(_against(state, number))
@@ -88,6 +92,7 @@ def approve(models: ReviewedModels, number: str, reason: str, who: str, override
             f"{models.model} version {number}: its files were removed on {pruned} (`contrastive registry prune`); "
             "approve another version"
         )
+    _require_signed(models.model, number, state.versions[number], models)
     champion = copy_to_production(state, number)
     return _decide(state, who, "approve", reason, version=number, champion=champion, override=against or None)
 
@@ -132,7 +137,7 @@ def rollback(models: ReviewedModels, reason: str, who: str) -> Outcome:
     """Make the previous champion champion again; doing it twice goes back two champions.
 
     Raises:
-        UserError: there is no previous champion, or it was rejected since.
+        UserError: there is no previous champion, it was rejected since, or it is not signed as it must be.
     """
     reason, state = _one_line("--reason", reason, _LONGEST_REASON), read(models)
     target = state.previous
@@ -147,7 +152,13 @@ def rollback(models: ReviewedModels, reason: str, who: str) -> Outcome:
             f"{state.name_of(target)} was champion before, but was rejected since; `approve` another version "
             "instead"
         )
+    _require_signed(models.champion_model, target, state.champion_versions[target], models)
     return _decide(state, who, "rollback", reason, version=state.origin_of(state.champion), champion=target)
+
+
+def _require_signed(name: str, number: str, version: ModelVersion, models: ReviewedModels) -> None:
+    uri, title = version_uri(name, number), f"{name} version {number}"
+    require_signed_version(uri, title, version.tags, models.require_signature)
 
 
 def _one_line(option: str, text: str, longest: int) -> str:

@@ -35,10 +35,12 @@ class ReviewedModels:
     Attributes:
         model: that versions are put up in.
         production: that approved versions are copied into; None where `model` holds the champion itself.
+        require_signature: whether a version must be signed to become champion.
     """
 
     model: str
     production: str | None = None
+    require_signature: bool = False
 
     @property
     def champion_model(self) -> str:

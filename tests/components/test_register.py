@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from components import register as module
 from components.champion import champion
@@ -20,14 +21,20 @@ from components.shared.errors import RefusedError, UserError
 from components.shared.evaluation.champion import Accepted, Champion
 from components.shared.evaluation.gate import read_blessing
 from components.shared.evaluation.predictions import image_digests
+from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import select
 from components.shared.registry import ledger
 from components.shared.registry.ledger import RegistryLedger
 from components.shared.registry.logged_model import requirements
+from components.shared.registry.rivals import ask_rivals
 from components.shared.registry.versions import find_champion, find_version
 from components.shared.steps import STEPS
-from components.shared.tracking.client import absolute_uri
+from components.shared.tracking.client import absolute_uri, local_path
+from pipelines.__main__ import main
+from tests.helpers import reviewed
 from tests.helpers.datasets import make_arrays, write_dataset
+from tests.helpers.repository import make_root
+from tests.helpers.signing import make_keys
 from tests.helpers.trained import write_all
 
 SEEDS, EXPORTED = 3, 1
@@ -84,8 +91,6 @@ def save_true_predictions(folder: Path, dataset: Path, model) -> None:
 
 
 def run_evaluate(root: Path, *overrides: str) -> None:
-    from components.shared.params.composing import compose_params
-
     params = select(compose_params(["data.name=colours", *overrides])[0], "evaluate")
     shutil.rmtree(root / "evaluation", ignore_errors=True)
     inputs = [root / name for name in ("dataset", "search", "probe", "baseline", "finetune", "champion")]
@@ -287,6 +292,155 @@ def test_a_refused_run_without_models_ends_well(run, do_register):
     run_evaluate(run)
     result = do_register("colours-refused")
     assert "finetune/result.json: missing" in result.details["why"]
+
+
+# --- signed models
+
+
+@pytest.fixture
+def signing(tmp_path, monkeypatch):
+    """A new pair of keys, named to whoever signs and checks."""
+    keys = make_keys(tmp_path / "keys")
+    for name, value in keys.variables().items():
+        monkeypatch.setenv(name, value)
+    return keys
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """Let every model pass the infrastructure validation; returns what was tried."""
+    asked = []
+    monkeypatch.setattr(module, "validate_infrastructure", lambda uri, *rest: asked.append(uri) or dict(MEASURED))
+    return asked
+
+
+def settle(run, name, required=True):
+    """Make the run's folder a repository whose parameters ask for signed models, and whose model is this one."""
+    if not (run / "conf").exists():
+        make_root(run)
+    values = compose_params([f"registry.model_name={name}", f"registry.require_signature={str(required).lower()}"])
+    write_params(values[1], run / "params.yaml")
+    Image.new("RGB", (32, 32), "red").save(run / "photo.png")
+
+
+def stored(name, number="1"):
+    """The folder in which the registry keeps a version's files."""
+    logged = client().get_model_version(name, number).source.rpartition("/")[2]
+    return local_path(client().get_logged_model(logged).artifact_location)
+
+
+def flip(path):
+    changed = bytearray(path.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    path.write_bytes(bytes(changed))
+
+
+def test_a_model_is_signed_approved_and_used_until_somebody_changes_it(run, do_register, signing, tried, capsys):
+    name = "colours-signed"
+    settle(run, name)
+    result = do_register(name)
+    assert (result.details["registered"], result.details["signed"]) == (True, True)
+    assert (run / "registration" / "model.sig").read_bytes() == (stored(name) / "model.sig").read_bytes()
+    assert (stored(name) / "blessing.json").read_bytes() == (run / "evaluation" / "blessing.json").read_bytes()
+    # not what lies in the registry is run beside the private key, but a copy that was held against the signature
+    assert not tried[0].startswith("models:")
+    assert "registered before" in do_register(name).details["why"]
+
+    approve = ["review", "approve", "1", "--reason", "good"]
+    client().set_model_version_tag(name, "1", "dataset_digest", "0" * 64)
+    with pytest.raises(UserError, match=rf"^{name} version 1: tag dataset_digest = '0+': '\w+' was signed"):
+        main(approve)
+    client().set_model_version_tag(name, "1", "dataset_digest", Dataset(run / "dataset").manifest.digest)
+    main(approve)
+    capsys.readouterr()
+    assert main(["predict", "photo.png"]) == 0
+    assert "  red  " in capsys.readouterr().out
+    rivals = ask_rivals(find_champion(name), Dataset(run / "dataset"), [], True)
+    assert (len(rivals.found), rivals.faults) == (1, [])
+
+    flip(stored(name) / "data" / "model.keras")
+    changed = "data/model.keras: changed since it was signed"
+    for command in (
+        ["predict", "photo.png"],
+        ["embed", "photo.png", "--model", f"models:/{name}/1", "--out", "o.parquet"],
+    ):
+        with pytest.raises(UserError, match=f"^{name} version 1: {changed}"):
+            main(command)
+    (fault,) = ask_rivals(find_champion(name), Dataset(run / "dataset"), [], True).faults
+    assert f"version 1 can't be loaded: its files: {changed}" in fault
+    refused = do_register(name)
+    assert refused.details["registered"] is False
+    assert f"is not what was signed: models:/{name}/1: {changed}; delete that version" in refused.details["why"]
+    assert len(tried) == 2
+
+
+@pytest.mark.slow
+def test_a_signed_model_is_tried_as_any_other(run, do_register, signing):
+    result = do_register("colours-tried")
+    assert (result.details["registered"], result.details["signed"]) == (True, True)
+    # by the loader too, which checks the signature again in the fresh process
+    assert (result.metrics["served_images"], result.metrics["refused_requests"]) == (32, 7)
+
+
+def test_an_unsigned_model_is_not_used_where_signed_ones_are_asked_for(run, do_register, tried, tmp_path):
+    name = "colours-unsigned"
+    settle(run, name, required=False)
+    assert do_register(name).details["signed"] is False
+    reviewed.put_up(name, client().get_model_version(name, "1").source, "2")
+    for number in "12":
+        assert not main(["review", "approve", number, "--reason", "nobody asks for signed ones"])
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in make_keys(tmp_path / "keys").variables().items():
+            patch.setenv(variable, value)
+        unsigned = r"it is not signed \(it has no model.sig\)"
+        with pytest.raises(UserError, match=f"^{name} version 1: {unsigned}"):
+            main(["review", "rollback", "--reason", "back"])
+        main(["review", "withdraw", "2", "--reason", "unsigned"])
+        for more in ([], ["--override"]):
+            with pytest.raises(UserError, match=f"^{name} version 1: {unsigned}"):
+                main(["review", "approve", "1", "--reason", "good", *more])
+        with pytest.raises(UserError, match=f"^{name} version 1: {unsigned}"):
+            main(["predict", "photo.png", "--model", f"models:/{name}/1"])
+        refused = do_register(name)
+        assert "it is not signed" in refused.details["why"] and len(tried) == 1
+    # and who must have a key is not let through without one
+    settle(run, name)
+    for command in (
+        ["review", "approve", "1", "--reason", "good"],
+        ["predict", "photo.png", "--model", f"models:/{name}/1"],
+    ):
+        with pytest.raises(UserError, match=r"^CONTRASTIVE_PUBLIC_KEY: not set"):
+            main(command)
+
+
+def test_what_is_changed_on_its_way_to_the_registry_is_neither_run_nor_signed(
+    run, do_register, signing, tried, monkeypatch
+):
+    log = module.log_classifier
+
+    def log_and_change(*arguments):
+        uri = log(*arguments)
+        flip(
+            local_path(client().get_logged_model(uri.rpartition("/")[2]).artifact_location) / "code/signed_files.py"
+        )
+        return uri
+
+    monkeypatch.setattr(module, "log_classifier", log_and_change)
+    result = do_register("colours-way")
+    assert result.details["registered"] is False and tried == []
+    assert "code/signed_files.py: changed since it was signed; look who may write there" in result.details["why"]
+    assert find_version("colours-way", "any") is None
+    assert list(run.rglob("model.sig")) == []
+
+
+def test_who_must_sign_and_can_not_is_told_before_anything_is_done(run, tmp_path):
+    params = compose_params(["registry.model_name=colours-keyless", "registry.require_signature=true"])[0]
+    folders = [run / folder for folder in ("dataset", "evaluation", "probe", "finetune")]
+    with pytest.raises(
+        UserError, match=r"^CONTRASTIVE_SIGNING_KEY: not set, and registry.require_signature = true"
+    ):
+        register(*folders, run / "registration", select(params, "register"))
+    assert not (run / "registration").exists()
 
 
 # --- the ledger of looks, again

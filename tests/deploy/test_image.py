@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -127,13 +129,48 @@ def test_whatever_a_library_keeps_goes_where_it_can_be_written():
 def test_every_install_is_locked_and_nothing_is_fetched_besides():
     runs = " ".join(instruction.text for stage in stages(TEXT) for instruction in stage.named("RUN"))
     installs = re.findall(r"(?:uv )?pip install.*?(?=&&|$)", runs)
-    assert len(installs) == 2
+    assert len(installs) == 3
     assert all(
-        "--require-hashes" in install and re.search(r" -r /build/(uv\.lock|\$\{LOCK\})", install)
+        "--require-hashes" in install and re.search(r" -r /build/(uv\.lock|sbom\.lock|\$\{LOCK\})", install)
         for install in installs
     )
     assert "--compile-bytecode" in installs[1]
     assert re.search(r"\b(curl|wget|apt-get|ADD)\b", runs) is None
+
+
+def test_what_is_installed_is_listed_by_a_tool_that_stays_behind():
+    runs = [run.line_to_run() for run in next(iter(stages(TEXT))).named("RUN")]
+    # the last of its stage: nothing is installed or removed after it
+    assert "cyclonedx-py environment" in runs[-1] and "-r /build/${LOCK}" in "".join(runs[:-1])
+    assert "--output-file /opt/venv/sbom.cdx.json" in runs[-1]
+    # the same image has the same list: no new layer
+    assert "--output-reproducible" in runs[-1]
+    tool, tested = pins("mlflow/sbom.lock"), pins("requirements.lock")
+    assert "cyclonedx-bom" in tool and "cyclonedx-bom" not in tested
+    assert {name: found for name, found in tool.items() if name in tested and found != tested[name]} == {}
+    for lock in (*LOCKS, "mlflow/requirements.lock"):
+        assert "cyclonedx-bom" not in pins(lock)
+    # the server's image too, from its own folder
+    server = (ROOT / "mlflow" / "Dockerfile").read_text()
+    assert "sbom.lock" in next(iter(stages(server))).named("COPY")[0].words()
+    assert "!sbom.lock" in (ROOT / "mlflow" / ".dockerignore").read_text().split()
+    assert '"$(dirname "$lock")/sbom.lock"' in (ROOT / "mlflow" / "install.sh").read_text()
+
+
+def test_a_list_that_lacks_a_package_or_names_one_too_many_is_told(tmp_path):
+    known = {(each.name, each.version) for each in distributions()}
+    program, path = ROOT / "tests" / "helpers" / "sbom.py", tmp_path / "sbom.cdx.json"
+
+    def check(packages, purl="pkg:pypi/a"):
+        components = [{"name": name, "version": version, "purl": purl} for name, version in packages]
+        path.write_text(json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": components}))
+        done = subprocess.run([sys.executable, program, path], capture_output=True, text=True, cwd=tmp_path)
+        return (done.stdout if done.returncode == 0 else done.stderr).strip()
+
+    assert re.fullmatch(r"\d+ packages are installed, and listed", check(known))
+    assert "installed only: [('keras', " in check({each for each in known if each[0] != "keras"})
+    assert "listed only: [('nothing', '1')], installed only: []" in check({*known, ("nothing", "1")})
+    assert "listed without the address of a package" in check(known, purl="")
 
 
 def test_the_python_is_the_one_that_the_locks_are_made_for():
@@ -151,7 +188,7 @@ def test_the_lock_of_the_image_pins_what_was_tested_and_brings_no_tools():
     names = {re.match(r"[A-Za-z0-9_.-]+", requirement)[0].lower() for requirement in development}
     assert {"pytest", "ruff", "uv"} <= names
     assert names & set(image) == set()
-    assert {"tensorflow-cpu", "mlflow", "kfp", "boto3"} <= set(image)
+    assert {"tensorflow-cpu", "mlflow", "kfp", "boto3", "model-signing", "pyopenssl"} <= set(image)
 
 
 def test_the_lock_for_cards_has_both_backends_and_the_pipelines_own_versions():
@@ -247,7 +284,7 @@ def test_each_install_takes_the_secrets_and_git_is_not_missed():
     server = (ROOT / "mlflow" / "Dockerfile").read_text()
     runs = [run for text in (TEXT, server) for stage in stages(text) for run in stage.named("RUN")]
     installs = [run for run in runs if "pip install" in run.text or "install.sh" in run.text]
-    assert len(installs) == 3
+    assert len(installs) == 4
     for install in installs:
         assert install.text.startswith("--mount=type=secret,id=packages --mount=type=secret,id=certificates ")
         assert ". /run/secrets/packages" in install.line_to_run()

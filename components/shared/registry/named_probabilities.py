@@ -5,6 +5,9 @@ It runs wherever the model is loaded, without this project.
 
 from __future__ import annotations
 
+import importlib
+import os
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -31,6 +34,14 @@ class NamedProbabilities:
 
 
 def _load_pyfunc(path: str) -> NamedProbabilities:
-    """What MLflow calls, with the model's folder."""
+    """What MLflow calls, with the model's folder.
+
+    Raises:
+        ValueError: the environment names a public key, and the model is not as its owner signed it.
+    """
+    if os.environ.get("CONTRASTIVE_PUBLIC_KEY"):
+        # it lies beside this file, in the model's folder
+        signed = importlib.import_module("signed_files")
+        signed.require_signed(Path(path), signed.public_keys())
     network = mlflow.keras.load_model(path)
     return NamedProbabilities(network, mlflow.models.Model.load(path).metadata["class_names"])

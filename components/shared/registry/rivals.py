@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import yaml
 
@@ -22,6 +20,7 @@ from components.shared.evaluation.evidence import Rival, Rivals
 from components.shared.evaluation.feature_drift import FEWEST, FeatureDrift, measure_drift
 from components.shared.evaluation.predictions import TEST, image_digests
 from components.shared.registry.logged_model import DATASET_FEATURES, classifier_features
+from components.shared.registry.signature import fetch, require_signed
 from components.shared.tracking.client import connect
 from components.shared.training.backend import start_backend
 
@@ -36,7 +35,9 @@ class _NotComparableError(Exception):
     """Why a model can't be asked these images, whoever asks."""
 
 
-def ask_rivals(champion: Champion, data: Dataset, skipped: Sequence[int]) -> Rivals:
+def ask_rivals(
+    champion: Champion, data: Dataset, skipped: Sequence[int], require_signature: bool = False
+) -> Rivals:
     """Load each accepted version from the registry and let it answer the test images.
 
     The champion must be comparable; one before it that has other classes, another image size or no list of its
@@ -47,6 +48,8 @@ def ask_rivals(champion: Champion, data: Dataset, skipped: Sequence[int]) -> Riv
         champion: what the step `champion` wrote down.
         data: the dataset.
         skipped: numbers of versions that are not asked.
+        require_signature: `registry.require_signature`; a version that is not signed counts as one that can't be
+            loaded.
     """
     if champion.unavailable is not None:
         fault = f"the registry could not be asked for its champion: {champion.unavailable}"
@@ -69,6 +72,7 @@ def ask_rivals(champion: Champion, data: Dataset, skipped: Sequence[int]) -> Riv
         asked.add(model.artifact_digest)
         try:
             with _fetched(model) as folder:
+                require_signed(folder, "its files", require_signature)
                 network = _network(folder, data)
                 found.append(_ask(model.version, folder, network, data))
                 if reigns:
@@ -88,14 +92,9 @@ def ask_rivals(champion: Champion, data: Dataset, skipped: Sequence[int]) -> Riv
 @contextmanager
 def _fetched(model: Accepted) -> Iterator[Path]:
     """The files of a version, for as long as the block lasts."""
-    # MLflow draws a bar for each file
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     connect()
     with tempfile.TemporaryDirectory(prefix="champion-") as place:
-        try:
-            folder = Path(mlflow.artifacts.download_artifacts(model.uri, dst_path=place))
-        except Exception as error:  # each artifact store has its own exceptions
-            raise UserError(first_line(error)) from None
+        folder = fetch(model.uri, Path(place))
         if not (folder / "MLmodel").is_file():
             raise UserError("its files are gone from the artifact store")
         yield folder

@@ -46,6 +46,7 @@ FULL = [
     "cluster.tolerations=[{key: spot, value: 'true', effect: NoExecute, seconds: 60}]",
     "cluster.data={claim: images, path: /data, sub_path: birds}",
     "cluster.resources.ingest={cpu: 3, memory: 6Gi}",
+    "cluster.signing={secret: signing-key, config_map: verifying-key}",
     "cluster.env={KERAS_BACKEND: jax}",
     "cluster.page=https://kubeflow.example.org/pipeline",
 ]
@@ -171,6 +172,32 @@ def test_every_setting_reaches_the_pods(compiled):
     assert ingest["volumeMounts"] == pod(compiled, "full", "compose")["spec"]["containers"][0]["volumeMounts"]
     record = pod(compiled, "full", "record")["spec"]["containers"][0]
     assert {"name": "PIPELINE_PAGE", "value": "https://kubeflow.example.org/pipeline"} in record["env"]
+
+
+def test_the_private_key_is_given_to_register_alone(compiled):
+    private, public = {"secretName": "signing-key"}, {"name": "verifying-key"}
+    named = {
+        "secret": ("CONTRASTIVE_SIGNING_KEY", "/keys/private/private.pem"),
+        "configMap": ("CONTRASTIVE_PUBLIC_KEY", "/keys/public/public.pem"),
+    }
+    holders = {}
+    for name in pods.steps(compiled["full"][1]):
+        spec = pod(compiled, "full", name)["spec"]
+        (container,) = spec["containers"]
+        volumes = {each["name"]: each for each in spec.get("volumes", [])}
+        for mount in container.get("volumeMounts", []):
+            volume = volumes.get(mount["name"], {})
+            for kind, what in (("secret", private), ("configMap", public)):
+                if volume.get(kind, {}).items() >= what.items():
+                    holders.setdefault(name, {})[kind] = mount["mountPath"]
+        env = {each["name"]: each.get("value") for each in container["env"]}
+        mine = [named[kind] for kind in named if kind in holders.get(name, {})]
+        assert [(key, value) for key, value in env.items() if key.startswith("CONTRASTIVE_")] == mine
+    assert holders == {
+        "evaluate": {"configMap": "/keys/public"},
+        "register": {"secret": "/keys/private", "configMap": "/keys/public"},
+    }
+    assert "CONTRASTIVE_" not in compiled["default"][0].read_text()
 
 
 def test_the_run_ends_in_time_and_is_cleared_away(compiled):
@@ -405,6 +432,10 @@ def test_options_are_the_default_of_one_parameter(compiled):
         (
             "cluster.timeouts.probe=0",
             "cluster.timeouts.probe = 0: must be greater than or equal to 1",
+        ),
+        (
+            "cluster.signing.secret=a",
+            "cluster.signing.secret = a: who signs needs the public key too; set config_map to one with public.pem",
         ),
         (
             "cluster.cache={claim: b, path: /data}",
