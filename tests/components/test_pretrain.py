@@ -102,6 +102,7 @@ def test_it_writes_an_encoder_curves_pictures_and_a_record(finished, dataset):
         "images": 84,
         "features": 8,
         "devices": 1,
+        "precision": "float32",
         "weights": None,
         "weights_digest": None,
     }
