@@ -157,7 +157,7 @@ def plan_train(
 
     if not labels["test"].size:
         chosen = hashes(keys, data.seed, "test") < data.split.test
-        _set_aside(plan, members(), chosen, "test", class_names, data)
+        _set_aside(plan, members(), keys, chosen, "test", class_names, data)
     if data.labels_per_class is not None:
         _check_budget(data.labels_per_class, class_names, members(), cuts_validation)
         order = hashes(digests, data.seed, "labels")
@@ -172,7 +172,7 @@ def plan_train(
             ]
             # a group, or copies under two names, may lie in several classes
             chosen = np.isin(keys, keys[np.concatenate(lowest)])
-        _set_aside(plan, members(), chosen, "validation", class_names, data)
+        _set_aside(plan, members(), keys, chosen, "validation", class_names, data)
     return plan
 
 
@@ -205,6 +205,7 @@ def _lowest(order: np.ndarray, count: int) -> np.ndarray:
 def _set_aside(
     plan: np.ndarray,
     members: Sequence[np.ndarray],
+    keys: np.ndarray,
     chosen: np.ndarray,
     split: str,
     class_names: Sequence[str],
@@ -218,10 +219,14 @@ def _set_aside(
             continue
         fall = "all" if len(rows) and chosen[rows].all() else "none"
         needed = max(math.ceil(math.log(1 - _SURE) / math.log1p(-min(fraction, 1 - fraction))), 2)
+        # copies and groups are never divided
+        sets = len(np.unique(keys[rows]))
+        joined = f" that count as {sets}, since near-copies, copies and groups stay together" * (sets < len(rows))
+        keep = ", set data.near_copies=keep where they only look alike" * (sets < len(rows))
         raise UserError(
-            f"data.split.{split} = {fraction}: class {name!r} has {len(rows)} labelled images to cut from, and "
-            f"{fall} of them fall into {split}; {needed} different ones make sure of both sides ({_SURE:.0%}): add "
-            f"images, bring a {split} split, or change data.seed"
+            f"data.split.{split} = {fraction}: class {name!r} has {len(rows)} labelled images to cut from{joined}, "
+            f"and {fall} of them fall into {split}; {needed} different ones make sure of both sides ({_SURE:.0%}): "
+            f"add images, bring a {split} split, change data.seed{keep}"
         )
 
 

@@ -228,6 +228,22 @@ def test_what_can_not_be_split_is_refused_with_the_number_of_images_needed(sourc
     assert "\n" not in str(caught.value)
 
 
+def test_images_that_stay_together_are_told_where_a_class_can_not_be_split():
+    source = labels(train=(90, 34, 90))
+    groups = [f"walk {row % 2}" if label == 1 else None for row, label in enumerate(source["train"])]
+    found = []
+    for seed in range(20):
+        try:
+            plan(source, data(seed), digests(214), groups)
+        except UserError as error:
+            found.append(str(error))
+    together = (
+        "34 labelled images to cut from that count as 2, since near-copies, copies and groups stay together, and"
+    )
+    assert any(together in message for message in found)
+    assert all("set data.near_copies=keep where they only look alike" in message for message in found)
+
+
 def test_the_number_of_images_needed_is_enough():
     source = labels(train=(21, 21, 21), validation=(1, 1, 1))
     refused = 0
