@@ -8,8 +8,8 @@
 Each contender is a process that waits for its turn: a round asks all of them for as many steps as take some
 seconds. Printed are the medians over the rounds, and the ratio to the first contender round by round. Images are
 random and in memory, two views each. `augmentation` makes the views and trains nothing; `overhead` trains a network
-that costs nothing: milliseconds a step, the start of `fit` shared out among them. lightly gets an environment of its
-own (some 5 GB, made once, with pip); `--without lightly` does without.
+that costs nothing: milliseconds a step, the start of `fit` shared out among them. lightly gets an environment of
+its own (some 5 GB, made once, with pip); `--without lightly` does without.
 """
 
 from __future__ import annotations
