@@ -55,15 +55,15 @@ def worse(folder: Path) -> Iterator[str]:
         mean = sum(known[name]) / len(known[name])
         if mean < least:
             yield f"{name}: {100 * mean:.1f} % of the test images right; at least {100 * least:.1f} % is asked for"
-    runtime = compose_params()[0].runtime
+    defaults = compose_params()[0]
     for name, most in MOST_STEPS.items():
         details = read_record(folder / name, Result).details
         steps = details.get("optimisation_steps")
         if steps is None:
-            steps = details["epochs"] * (details["images"] // runtime.batch_size)
+            steps = details["epochs"] * (details["images"] // defaults.runtime.batch_size)
         if steps > most:
             yield f"{name}: {steps:,} optimisation steps; at most {most:,} are asked for"
-    found = operations(folder / "encoder" / "encoder.keras", compose_params()[0].data.image_size)
+    found = operations(folder / "encoder" / "encoder.keras", defaults.data.image_size)
     if found > MOST_OPERATIONS:
         yield f"encoder: {found:,} operations an image; at most {MOST_OPERATIONS:,} are asked for"
 
