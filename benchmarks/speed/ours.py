@@ -27,22 +27,10 @@ def augmentation():
     """Two views of each image, and nothing else."""
     seed = keras.random.SeedGenerator(0)
     policy = params.method.augmentation
+    # imported here: a pretraining on JAX does without TensorFlow
+    from benchmarks.speed.views import over_batches
 
-    def views(batch_images):
-        return [keras.ops.sum(augment(batch_images, policy, seed)) for _ in range(2)]
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        compiled = tf.function(views)
-
-        def train(steps):
-            for index in range(steps):
-                start = index % (rows // batch) * batch
-                np.asarray(compiled(tf.constant(images[start : start + batch]))[0])
-
-        return train
-    raise SystemExit("error: augmentation alone is measured on TensorFlow")
+    return over_batches(lambda data: [augment(data, policy, seed) for _ in range(2)], images, batch)
 
 
 def pretraining():

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras import layers
 
 from benchmarks.speed.turns import serve, work
+from benchmarks.speed.views import over_batches
 
 asked = work()
 size, batch, rows, width = asked["size"], asked["batch"], asked["rows"], asked["width"]
@@ -84,14 +85,7 @@ class SimCLR(keras.Model):
 
 def augmentation():
     """Two views of each image, and nothing else."""
-    compiled = tf.function(lambda data: [tf.reduce_sum(augmenter(data, training=True)) for _ in range(2)])
-
-    def train(steps):
-        for index in range(steps):
-            start = index % (rows // batch) * batch
-            np.asarray(compiled(tf.constant(images[start : start + batch]))[0])
-
-    return train
+    return over_batches(lambda data: [augmenter(data, training=True) for _ in range(2)], images, batch)
 
 
 def pretraining():
