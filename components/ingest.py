@@ -24,7 +24,7 @@ from components.shared.artifacts import (
     Manifest,
     save_array,
 )
-from components.shared.digests import file_digest, files_digest, value_digest
+from components.shared.digests import file_digest, joint_digest, value_digest
 from components.shared.errors import UserError
 from components.shared.params.schema import DataParams, Params
 from components.shared.plots.grids import draw_rows
@@ -84,6 +84,9 @@ def ingest(out: Path, params: Params) -> Manifest:
                 labels = {split: files.loc[files["split"] == split, "label"].to_numpy() for split in SPLITS}
                 for split, values in labels.items():
                     save_array(work.out / f"{split}.labels.npy", values)
+            tables = (work.out / name for name in (FILES, NEAR_COPIES, LEFT_OUT_FILES))
+            digests = {path.name: file_digest(path) for path in sorted([*work.out.glob("*.npy"), *tables])}
+            arrays = [(name, digest) for name, digest in digests.items() if name.endswith(".npy")]
             manifest = Manifest(
                 **work.common(),
                 name=data.name,
@@ -96,17 +99,9 @@ def ingest(out: Path, params: Params) -> Manifest:
                 labels_per_class=data.labels_per_class,
                 seed=data.seed,
                 cuts_validation=cuts_validation,
-                digest=value_digest([files_digest(work.out.glob("*.npy")), class_names]),
-                test_digest=files_digest(work.out.glob("test.*.npy")),
-                files={
-                    path.name: file_digest(path)
-                    for path in sorted(
-                        [
-                            *work.out.glob("*.npy"),
-                            *(work.out / name for name in (FILES, NEAR_COPIES, LEFT_OUT_FILES)),
-                        ]
-                    )
-                },
+                digest=value_digest([joint_digest(arrays), class_names]),
+                test_digest=joint_digest(one for one in arrays if one[0].startswith("test.")),
+                files=digests,
                 left_out=left_out.counts(),
                 bad_images=len(left_out.bad),
                 grey_bits=source.bits,

@@ -17,7 +17,12 @@ def file_digest(path: Path) -> str:
 
 def files_digest(paths: Iterable[Path]) -> str:
     """SHA-256 over the names and contents of several files, independent of the order they are given in."""
-    lines = sorted(f"{path.name} {file_digest(path)}" for path in paths)
+    return joint_digest((path.name, file_digest(path)) for path in paths)
+
+
+def joint_digest(digests: Iterable[tuple[str, str]]) -> str:
+    """What `files_digest` is of files whose names and `file_digest` are known."""
+    lines = sorted(f"{name} {digest}" for name, digest in digests)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

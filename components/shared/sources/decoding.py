@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 CHUNK = 8  # images that a thread decodes before it asks for more
 # of so many no more than a tenth of a second is lost to threads; to start processes takes several
 FEW = 500
-BATCH = 64  # images that a process is given at once, fewer of large ones:
+BATCH = 128  # images that a process is given at once, fewer of large ones:
 _SLOT = 4 << 20  # bytes of memory for those of one batch, once they are resized
 MOST = 16  # processes: the first one, which reads the files, can't feed more
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps
 
 from components.shared.errors import UserError
@@ -149,7 +150,7 @@ class Picture:
 def content_digest(pixels: np.ndarray) -> str:
     """SHA-256, hexadecimal, of an image's shape and pixels, uint8 (H, W, C), whatever its name and format."""
     digest = _head_of_digest(pixels.shape[1], pixels.shape[0])
-    digest.update(pixels.tobytes())
+    digest.update(np.ascontiguousarray(pixels))
     return digest.hexdigest()
 
 
@@ -203,6 +204,8 @@ def decode(
             if needed > limits.pixels.total:
                 raise ValueError(f"{image.width:,}×{image.height:,} pixels: {limits.advice(needed, limits.pixels)}")
             with limits.pixels.taken(needed):
+                if kind == "JPEG" and channels == 3 and (pixels := _of_its_size(image, data, size)) is not None:
+                    return Picture(pixels, path, size, size, content_digest(pixels), group, "RGB", len(data))
                 mode, deep = image.mode, ";16" in str(image.tile)
                 upright, found = _converted(image, kind, bits, MODES[channels])
                 if deep and found is None:
@@ -230,6 +233,19 @@ def fit(image: Image.Image, size: int) -> np.ndarray:
         image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
     # of grey Pillow gives no axis of channels
     return np.asarray(image).reshape(size, size, -1)
+
+
+def _of_its_size(image: Image.Image, data: bytes, size: int) -> np.ndarray | None:
+    """The pixels of an opened JPEG that has the size already, uint8 (size, size, 3); None where Pillow must decode.
+
+    The same ones in half the time: they need not go through Pillow's four bytes a pixel. Both use libjpeg-turbo.
+    """
+    if image.mode != "RGB" or image.size != (size, size) or image.getexif().get(0x0112, 1) != 1:
+        return None
+    try:
+        return simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:  # damaged: Pillow tells what it thinks of it
+        return None
 
 
 def in_mib(count: int) -> str:

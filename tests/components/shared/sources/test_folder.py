@@ -358,11 +358,11 @@ def test_an_undecodable_name_is_refused(tree):
 
 
 def test_an_unreadable_image_is_named(tree, monkeypatch):
-    def refuse(path, mode, buffering):
+    def refuse(path, flags):
         raise PermissionError(13, "Permission denied")
 
     with Folder(tree, SIZE) as source:
-        monkeypatch.setattr("components.shared.sources.files.open", refuse, raising=False)
+        monkeypatch.setattr(os, "open", refuse)
         errors = list(source.images("train"))
     assert str(errors[0]) == (
         f"{tree}/train/cat/0000.png: can't be read as an image: Permission denied; repair or remove it"

@@ -26,6 +26,45 @@ def test_an_image_of_the_right_size_is_untouched(kind, options):
     np.testing.assert_array_equal(decoded, pixels)
 
 
+@pytest.mark.parametrize("size", [8, 33, 96])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"quality": quality, "subsampling": chroma} for quality in (30, 95) for chroma in (0, 1, 2)),
+        {"progressive": True},
+        {"keep_rgb": True},
+        {"restart_marker_blocks": 2},
+        {"exif": Image.Exif()},
+    ],
+)
+def test_a_jpeg_of_the_right_size_has_the_pixels_that_pillow_gives_it(options, size):
+    data = encode(picture("a", size), "JPEG", **options)
+    found = decode(data, size, "a")
+    np.testing.assert_array_equal(found.pixels, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    assert found.digest == content_digest(found.pixels)
+    assert (found.width, found.height, found.mode, found.bytes, found.bits) == (size, size, "RGB", len(data), None)
+
+
+def test_of_a_damaged_jpeg_of_the_right_size_pillow_decides_what_it_shows():
+    whole = encode(picture("a", 32), "JPEG", quality=90)
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(200):
+        data = bytearray(whole[: rng.integers(len(whole) // 2, len(whole) + 1)])
+        data[rng.integers(2, len(data))] ^= 1 << int(rng.integers(8))
+        try:
+            with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+                expected = fit(image.convert("RGB"), 32)
+        except Exception:
+            expected = None
+        try:
+            found = decode(bytes(data), 32, "a").pixels
+        except BadImageError:
+            found = None
+        seen.add(expected is None)
+        np.testing.assert_equal(found, expected)
+    assert seen == {True, False}
+
+
 def test_grey_becomes_three_equal_channels():
     grey = picture("grey", SIZE)[..., 0]
     np.testing.assert_array_equal(decode(encode(grey), SIZE, "a").pixels, np.repeat(grey[..., None], 3, axis=2))
