@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _TEMPLATE = Path(__file__).parent / "templates" / "hub_card.md.j2"
 FILE = Path("model.keras")
+_AXES = ("N", "height", "width", "channels")
 # of the registry's card, what only the registry's own readers can follow
 _AT_HOME = re.compile(r"^### (?:Call|Runs)\n.*?(?=^### |\Z)", re.DOTALL | re.MULTILINE)
 _REFUSED = {
@@ -100,7 +101,8 @@ def push_model(address: str, repository: str, public: bool, license: str | None,
         card=known.card,
         digest=digest,
         repository=found[1],
-        shape=", ".join(str(side or "any") for side in description["takes"]["shape"][1:]),
+        # of any size where a side is None
+        shape=", ".join(str(side or name) for side, name in zip(description["takes"]["shape"], _AXES, strict=True)),
     )
     front = _front_matter(description["gives"], known.tags, license, found[1].split("/")[1])
     content["README.md"] = f"---\n{front.to_yaml()}\n---\n\n{body.strip()}\n".encode()

@@ -129,6 +129,7 @@ def test_a_champion_arrives_with_its_card_in_one_commit(hub, registry, tmp_path,
     assert (result.metric_type, result.metric_value) == ("accuracy", 0.855)
     assert result.metric_name == "test accuracy, 98 % interval 83.7 to 87.4 %"
     assert "85.5 % | this file alone" in card.text
+    assert "takes uint8 images (N, height, width, 3; RGB, 0 to 255) and gives class probabilities;" in card.text
     # addresses of the registry say nothing to the Hub's readers, and may be secret
     assert "mlflow" not in card.text
     assert "champion" not in card.text.lower()
