@@ -70,7 +70,7 @@ docs: env  ## Build the documentation as a site in site/; a link that leads nowh
 .PHONY: lock
 lock: env  ## Compile the locks anew from pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  pyproject.toml --extra cpu --extra signing --extra server --extra export --extra dev -o requirements.lock
+	  pyproject.toml --extra cpu --extra signing --extra server --extra export --extra hub --extra dev -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  pyproject.toml --extra gpu --extra signing --extra storage -o requirements-gpu.lock
 	cp requirements.lock requirements-cpu.lock  # what is pinned there stays: the image runs what the tests tested

@@ -6,6 +6,7 @@ and is no longer a link.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -16,21 +17,30 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-# files outside docs/ → pages
+# files outside docs/, and a notebook → pages
 MOVED = {
     "README.md": "index.md",
     "mlflow/README.md": "tracking-server.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "docs/first-hour.ipynb": "first-hour.md",
 }
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that lie elsewhere."""
+    """Add the pages that lie elsewhere, or are no Markdown yet."""
     for source, page in MOVED.items():
-        files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
+        text = (ROOT / source).read_text(encoding="utf-8")
+        content = _as_markdown(text) if source.endswith(".ipynb") else text
+        files.append(File.generated(config, page, content=content))
     return files
+
+
+def _as_markdown(notebook: str) -> str:
+    """A notebook's text and code; it is kept without what the code shows."""
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(notebook)["cells"]]
+    return "\n\n".join(text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -1,4 +1,4 @@
-"""The commands that use a model: predict, embed, similar, export, label next."""
+"""The commands that use a model: predict, embed, similar, export, push, label next."""
 
 from __future__ import annotations
 
@@ -128,6 +128,38 @@ def export(
     from pipelines.inference.export import export_model
 
     export_model(model, out, kind, features, size, dtype)
+
+
+@app.command()
+def push(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="as --model of predict, or an encoder")],
+    repository: Annotated[str, typer.Argument(metavar="hf://OWNER/NAME", help="made if it is not there")],
+    public: Annotated[bool, typer.Option("--public", help="for everybody to see; private without it")] = False,
+    license: Annotated[
+        str | None, typer.Option(metavar="ID", help="of the model, such as apache-2.0; none is named without it")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the card and the files; nothing is sent")
+    ] = False,
+) -> None:
+    """Push a model with its card to a repository of the Hugging Face Hub.
+
+    $ contrastive push models:/photos@champion hf://acme/photos --dry-run
+    $ contrastive push models:/photos@champion hf://acme/photos
+
+    One commit: the registry's model card, with the test accuracy and its
+    interval in the form that the Hub reads; model.keras as it was judged, with
+    a .json that tells its classes; and the same unpacked, which
+    keras.saving.load_model("hf://acme/photos") loads. The card of what is no
+    champion begins with that; what a reviewer decided against is not pushed.
+    The card names where the data came from and the git commit: read it first.
+
+    The token is that of `hf auth login`, or HF_TOKEN; HF_ENDPOINT names
+    another hub. Needs the extra `hub`.
+    """
+    from pipelines.inference.hub import push_model
+
+    push_model(model, repository, public, license, dry_run)
 
 
 @label_app.command(name="next")

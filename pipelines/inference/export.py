@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from components.shared.errors import UserError
 from pipelines.inference.model import description_of, load_ready
@@ -77,7 +77,7 @@ def export_model(
         if out.is_dir():
             shutil.rmtree(out)
         written.replace(out)
-    description = _describe(model, kind, None if free else fixed, dtype)
+    description = describe(model, kind, None if free else fixed, dtype)
     description_of(out).write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     images = "images of any size" if free else f"images of {fixed[0]}×{fixed[1]}"
     print(f"{out}: {model.name}, {dtype} {images} to {description['gives']}; differs by {difference:.1g} at most")
@@ -106,10 +106,18 @@ def _sides(size: str | None, kind: str) -> tuple[int, int] | None:
     return sides
 
 
-def _describe(model: ReadyModel, kind: str, size: tuple[int, int] | None, dtype: str) -> dict[str, object]:
+def describe(model: ReadyModel, kind: str, size: tuple[int, int] | None, dtype: str) -> dict[str, Any]:
+    """What an exported model takes and gives, as `<out>.json` says it.
+
+    Args:
+        model: that was exported.
+        kind: its format.
+        size: height and width of its images; None takes any.
+        dtype: of its images.
+    """
     shape = [None, *(size or (None, None)), model.channels]
     kind_of_values = {1: "grey", 3: "RGB", 4: "four channels"}[model.channels]
-    found: dict[str, object] = {
+    found: dict[str, Any] = {
         "model": model.name,
         "format": kind,
         "takes": {"shape": shape, "dtype": dtype, "values": f"{kind_of_values}, 0 to 255"},

@@ -71,9 +71,9 @@ def distribution(requirement):
 def test_what_is_imported_is_declared_and_what_is_declared_is_needed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {distribution(line) for line in project["dependencies"]}
-    # backends of Keras, formats of exports, and signatures, that a module imports only if they are asked for
+    # backends of Keras, formats of exports, a hub, and signatures, that a module imports only if they are asked for
     extras = project["optional-dependencies"]
-    optional = {distribution(line) for name in ("cpu", "gpu", "export", "signing") for line in extras[name]}
+    optional = {distribution(line) for name in ("cpu", "gpu", "export", "hub", "signing") for line in extras[name]}
     providers = packages_distributions()
     used, undeclared = set(), set()
     for path in sources("models", "components", "pipelines"):

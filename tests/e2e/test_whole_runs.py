@@ -86,6 +86,21 @@ def test_the_metrics_are_shown(project):
     assert [name for name in metrics if "test" in name] == []
 
 
+def test_the_notebook_runs_on_what_a_run_leaves(project):
+    project.run("jupyter", "execute", "docs/first-hour.ipynb", "--output", "../ran")
+    cells = json.loads((project.root / "ran.ipynb").read_text())["cells"]
+    (project.root / "ran.ipynb").unlink()
+    shown = {cell["id"]: cell["outputs"] for cell in cells if cell["cell_type"] == "code"}
+    pictures = {
+        name for name, outputs in shown.items() if any("image/png" in out.get("data", {}) for out in outputs)
+    }
+    assert pictures == {"examples", "views", "map", "neighbours", "mistakes", "replicates"}
+    reached = dict(line.split(maxsplit=1) for line in "".join(shown["change"][0]["text"]).splitlines())
+    assert reached["method.temperature"] == "pretrain, search"
+    assert reached["gate.min_gain"] == "evaluate"
+    assert all("warn" not in json.dumps(outputs).lower() for outputs in shown.values())
+
+
 def test_the_summary_is_printed(project):
     printed = project.run("python", "-m", "pipelines", "summary")
     assert "baseline" in printed
