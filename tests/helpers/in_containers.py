@@ -205,7 +205,7 @@ def try_steps(trial: Trial, image: str) -> None:
     full = ["--mount=type=tmpfs,destination=/claim,tmpfs-size=1m,tmpfs-mode=0777"]
     new = [*step, "/claim/dataset"]
     trial.expect("a claim that belongs to another", image, new, "error: /claim/dataset", True, there, **reached)
-    trial.expect("a claim that is full", image, new, "No space left on device", True, full, **reached)
+    trial.expect("a claim that is full", image, new, "the disk is too small", True, full, **reached)
 
 
 def use_containers(place: Path) -> None:
