@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from unittest.mock import patch
@@ -325,6 +326,8 @@ def main() -> int:
     claim.chmod(0o2775)
     image = f"localhost/contrastive-pipeline:{commit[:12]}"
     (server,) = podman("images", "--format", "{{.Repository}}:{{.Tag}}", "mlflow-server").splitlines()
+    # that titles and resources do nothing here is known
+    warnings.filterwarnings("ignore", module="kfp")
     trial = Trial(claim)
     try_image(trial, image, commit)
     serve(trial, server)
