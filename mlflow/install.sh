@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make the server's environment: install.sh LOCK FOLDER. The image's first stage; also run without a container in CI.
+# Make the server's environment: install.sh LOCK FOLDER. The image's first stage.
 # Byte code is compiled now: the image's files are read-only later, and each start would take seconds more.
 set -eu
 lock=$1 folder=$2

@@ -154,8 +154,8 @@ def output_folder(out: Path, records: Sequence[str] = RECORDS) -> Iterator[Path]
     out = Path(out)
     partial = out.parent / f".{out.name}.partial"
     old = out.parent / f".{out.name}.old"
-    refuse_foreign(out, records)
     try:
+        refuse_foreign(out, records)
         if partial.exists():
             # what a killed run left; a living run holds a lock on it
             with locked(partial) as dead:

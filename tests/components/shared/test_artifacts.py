@@ -11,6 +11,7 @@ import sys
 import tempfile
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,17 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@contextmanager
+def as_owner():
+    """The user that the tests began as."""
+    now = os.geteuid()
+    os.seteuid(os.getuid())
+    try:
+        yield
+    finally:
+        os.seteuid(now)
+
+
 @pytest.fixture
 def foreign():
     """A folder that belongs to somebody else, as a new volume does to root."""
@@ -163,6 +175,7 @@ def foreign():
             yield folder
         finally:
             os.seteuid(before)
+            folder.chmod(0o755)
 
 
 def test_a_folder_of_somebody_else_is_refused_with_what_helps_in_a_cluster(foreign):
@@ -378,3 +391,11 @@ def test_a_file_that_can_not_be_written_leaves_nothing(tmp_path):
     with pytest.raises(OSError):
         replace_file(tmp_path / "state", b"new")
     assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_folder_that_is_closed_to_others_is_refused_in_one_line(foreign):
+    # without the right to look into it, it is not even known what is there
+    with as_owner():
+        foreign.chmod(0o600)
+    with pytest.raises(UserError, match=r"cache/probe: can't be written: Permission denied; check the path"):
+        write_whole(foreign / "probe")
