@@ -7,7 +7,7 @@
 # JAX are built for, which requirements-gpu.lock has as wheels; the driver is the node's, and its runtime mounts it.
 ARG BASE=python:3.11-slim-bookworm
 
-FROM ${BASE} AS environment
+FROM ${BASE} AS build
 ARG LOCK=requirements-cpu.lock
 # uv as locked, in an environment of its own that stays behind in this stage
 COPY requirements.lock /build/
@@ -40,7 +40,7 @@ RUN --mount=type=secret,id=packages --mount=type=secret,id=certificates \
  && /build/sbom/bin/cyclonedx-py environment --output-reproducible --output-file /opt/venv/sbom.cdx.json \
     /opt/venv/bin/python
 
-FROM environment AS application
+# the code, in the same stage: one more would be a second copy of the environment to some engines
 WORKDIR /app
 COPY params.yaml dvc.yaml ./
 COPY conf ./conf
@@ -55,8 +55,8 @@ RUN mkdir -p data/sample \
  && chmod -R u=rwX,go=rX .
 
 FROM ${BASE}
-COPY --from=environment /opt/venv /opt/venv
-COPY --from=application /app /app
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
 # everything that a library keeps goes to /tmp, the one place that must be writable. A cluster may choose any user id:
 # one without a name or a home
 ENV PATH=/opt/venv/bin:$PATH \
