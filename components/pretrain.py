@@ -20,7 +20,7 @@ from components.shared.training.distributed import initialize
 
 
 def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: Path = FOLDER) -> Result:
-    """Train an encoder to recognise two views of the same image.
+    """Train an encoder to recognise the views of the same image.
 
     Args:
         dataset: folder written by `ingest`.

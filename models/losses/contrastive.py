@@ -6,6 +6,7 @@ from keras import ops
 
 from models.losses.checks import check_pair, check_temperature
 from models.losses.scaling import l2_normalize
+from models.losses.views import over_pairs, split_views
 
 
 def cross_view_nt_xent(z1, z2, temperature):
@@ -31,11 +32,22 @@ def cross_view_nt_xent(z1, z2, temperature):
     return (rows + columns) / 2 - ops.mean(ops.diagonal(similarities))
 
 
-def normalized_views(z1, z2, temperature):
-    """Both views below each other, rows of unit length, (2N, D), and N; refuses what doesn't fit."""
-    check_pair(z1, z2, "the two views")
+def normalized_views(views, temperature):
+    """All views below each other, rows of unit length, (V·N, D), and N; refuses what doesn't fit."""
+    for other in views[1:]:
+        check_pair(views[0], other, "the two views" if len(views) == 2 else "the views")
     check_temperature(temperature)
-    return ops.concatenate([l2_normalize(z1), l2_normalize(z2)], axis=0), ops.shape(z1)[0]
+    return ops.concatenate([l2_normalize(view) for view in views], axis=0), ops.shape(views[0])[0]
+
+
+def mean_positive(z, views, temperature):
+    """Mean similarity over all pairs of views of an image, of what `normalized_views` made of so many."""
+
+    def positives(one, other):
+        return ops.mean(ops.sum(one * other, axis=-1) / temperature)
+
+    rows = split_views(z, views)
+    return over_pairs(positives, rows, rows, both_ways=False)
 
 
 def log_sum_exp_without(similarities, excluded):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from keras import ops
 
 from models.losses.checks import check_pair, check_weights
 from models.losses.scaling import standardize
-from models.methods.shared.base import Method, MethodOptions, Setup, split_views
+from models.losses.views import over_pairs, split_views
+from models.methods.shared.base import Method, MethodOptions, Setup
 from models.options import options, within
 
 
@@ -53,4 +55,5 @@ class BarlowTwins(Method):
 
     def contrastive_loss(self, outputs, labels):
         """Distance of the cross-correlation from the identity; labels play no part."""
-        return barlow_twins(*split_views(outputs["z"]), self.off_diagonal)
+        views = split_views(outputs["z"], self.views)
+        return over_pairs(partial(barlow_twins, off_diagonal=self.off_diagonal), views, views, both_ways=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from models.losses.cosine import negative_cosine
-from models.methods.shared.base import split_views, symmetrize
+from models.losses.views import over_pairs, split_views
 from models.methods.shared.momentum import MomentumMethod, MomentumOptions
 from models.methods.shared.predicting import PredictingMethod, PredictingOptions
 from models.options import options
@@ -44,6 +44,6 @@ class BYOL(PredictingMethod, MomentumMethod):
 
     def contrastive_loss(self, outputs, labels):
         """Distance of predictions from the other view's targets; the sum of both ways, as published."""
-        predictions, targets = split_views(outputs["p"]), split_views(outputs["targets"])
-        found = symmetrize(byol, predictions, targets, self.symmetric)
+        predictions, targets = (split_views(outputs[name], self.views) for name in ("p", "targets"))
+        found = over_pairs(byol, predictions, targets, self.symmetric)
         return 2.0 * found if self.symmetric else found

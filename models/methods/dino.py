@@ -9,7 +9,8 @@ from keras import ops
 
 from models.losses.assignment import cross_entropy, sinkhorn
 from models.losses.checks import check_pair, check_temperature
-from models.methods.shared.base import Setup, split_views, symmetrize
+from models.losses.views import over_pairs, split_views
+from models.methods.shared.base import Setup
 from models.methods.shared.momentum import MomentumMethod, MomentumOptions, ema_copy, ema_update
 from models.methods.shared.prototypes import prototypes, scores
 from models.options import options, within
@@ -69,8 +70,12 @@ class Options(MomentumOptions):
 
 
 class DINO(MomentumMethod):
-    """Self-distillation without labels, Caron et al. 2021, arXiv:2104.14294, with two full-size views."""
+    """Self-distillation without labels, Caron et al. 2021, arXiv:2104.14294, with full-size views.
 
+    Of more than two the teacher sees the first two, as it sees the paper's two large crops (eq. 3).
+    """
+
+    target_views = 2
     advice = "set method.centering to sinkhorn, lower method.teacher_temperature, or raise method.momentum.start"
 
     def __init__(self, setup: Setup[Options]):
@@ -95,14 +100,15 @@ class DINO(MomentumMethod):
         return {**outputs, "student": student, "teacher": teacher}
 
     def contrastive_loss(self, outputs, labels):
-        """Cross entropy both ways; a running center then moves towards the teacher's mean answer."""
+        """Cross entropy with the other views' targets; a running center then moves towards the teacher's mean."""
         running = ops.convert_to_tensor(self.center)
         center = self._balance(outputs["teacher"]) if self.balanced else running
 
         def loss(student, teacher):
             return dino(student, teacher, center, *self.temperatures)
 
-        found = symmetrize(loss, split_views(outputs["student"]), split_views(outputs["teacher"]))
+        students, teachers = outputs["student"], outputs["teacher"]
+        found = over_pairs(loss, split_views(students, self.views), split_views(teachers, self.target_views))
         mean = ops.mean(outputs["teacher"], axis=0)
         self.center.assign(self.center_momentum * running + (1.0 - self.center_momentum) * mean)
         return found

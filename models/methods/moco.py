@@ -9,7 +9,8 @@ from keras import ops
 
 from models.losses.checks import check_pair, check_temperature
 from models.losses.scaling import l2_normalize
-from models.methods.shared.base import Setup, split_views, symmetrize
+from models.losses.views import over_pairs, split_views
+from models.methods.shared.base import Setup
 from models.methods.shared.contrastive import ContrastiveOptions
 from models.methods.shared.heads import HeadOptions, head
 from models.methods.shared.momentum import MomentumMethod, MomentumOptions
@@ -72,9 +73,9 @@ def moco_v3(queries, keys, temperature):
 
 @options
 class Options(MomentumOptions, ContrastiveOptions):
-    """Version 2 has a queue and may be `symmetric` (published: only first views ask); version 3 has `prediction`.
+    """Version 2 has a queue and may be `symmetric` (published: only the first of two views asks).
 
-    In version 3 the keys of the batch are the candidates, both ways.
+    Version 3 has `prediction`; the keys of the batch are the candidates, both ways.
     """
 
     name: Literal["moco"]
@@ -114,12 +115,13 @@ class MoCo(MomentumMethod):
 
     def contrastive_loss(self, outputs, labels):
         """Queries against keys; in version 2 the queue takes the keys after."""
-        queries, keys = split_views(outputs["queries"]), split_views(outputs["targets"])
+        queries, keys = (split_views(outputs[name], self.views) for name in ("queries", "targets"))
         temperature = self.temperature.value()
         if self.queue is None:
             # the sum of both directions, as published
-            return 2.0 * symmetrize(partial(moco_v3, temperature=temperature), queries, keys)
+            return 2.0 * over_pairs(partial(moco_v3, temperature=temperature), queries, keys)
         loss = partial(moco, queue=ops.convert_to_tensor(self.queue.rows), temperature=temperature)
-        found = symmetrize(loss, queries, keys, self.symmetric)
-        self.queue.enqueue(outputs["targets"] if self.symmetric else keys[1])
+        found = over_pairs(loss, queries, keys, self.symmetric)
+        # the keys that were asked for
+        self.queue.enqueue(ops.concatenate(keys if self.symmetric else keys[1:], axis=0))
         return found

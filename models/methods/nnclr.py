@@ -9,7 +9,8 @@ from keras import ops
 
 from models.losses.contrastive import cross_view_nt_xent
 from models.losses.scaling import l2_normalize
-from models.methods.shared.base import Setup, split_views, symmetrize
+from models.losses.views import over_pairs, split_views
+from models.methods.shared.base import Setup
 from models.methods.shared.contrastive import ContrastiveOptions
 from models.methods.shared.predicting import PredictingMethod, PredictingOptions
 from models.methods.shared.queue import Queue
@@ -61,10 +62,10 @@ class NNCLR(PredictingMethod):
 
     def contrastive_loss(self, outputs, labels):
         """Neighbours of one view against the predictions of the other; the queue takes the first views after."""
-        z = split_views(outputs["z"])
-        neighbours = (self._neighbours(z[0]), self._neighbours(z[1]))
+        z, predictions = split_views(outputs["z"], self.views), split_views(outputs["p"], self.views)
+        neighbours = [self._neighbours(view) for view in z]
         loss = partial(nnclr, temperature=self.temperature.value())
-        found = symmetrize(loss, neighbours, split_views(outputs["p"]), self.symmetric)
+        found = over_pairs(loss, neighbours, predictions, self.symmetric)
         self.queue.enqueue(z[0])
         return found
 

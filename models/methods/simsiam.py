@@ -7,7 +7,7 @@ from typing import Literal
 from keras import ops
 
 from models.losses.cosine import negative_cosine
-from models.methods.shared.base import split_views, symmetrize
+from models.losses.views import over_pairs, split_views
 from models.methods.shared.predicting import PredictingMethod, PredictingOptions
 from models.options import options
 
@@ -26,5 +26,6 @@ class SimSiam(PredictingMethod):
 
     def contrastive_loss(self, outputs, labels):
         """Minus the cosine of predictions with the other view's projections, held still."""
-        targets = split_views(ops.stop_gradient(outputs["z"]))
-        return symmetrize(negative_cosine, split_views(outputs["p"]), targets, self.symmetric)
+        predictions = split_views(outputs["p"], self.views)
+        targets = split_views(ops.stop_gradient(outputs["z"]), self.views)
+        return over_pairs(negative_cosine, predictions, targets, self.symmetric)

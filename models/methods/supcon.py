@@ -9,17 +9,17 @@ from keras import ops
 from models.losses.checks import check_rows, check_temperature
 from models.losses.contrastive import log_sum_exp_without
 from models.losses.scaling import l2_normalize
-from models.methods.shared.base import Method, Setup
+from models.methods.shared.base import MOST_VIEWS, Method, Setup
 from models.methods.shared.contrastive import ContrastiveOptions
 from models.methods.shared.temperature import Temperature
-from models.options import options
+from models.options import options, within
 
 
 def sup_con(z, labels, temperature):
     """Supervised contrastive loss: each embedding must find all others of its class (L_out).
 
     Args:
-        z: embeddings, shape (M, D), any scale; with two views stack them and repeat the labels.
+        z: embeddings, shape (M, D), any scale; with several views stack them and repeat the labels.
         labels: int, shape (M,); rows labelled −1 (unlabelled) are left out, as anchors and as candidates.
         temperature: > 0; 0.05 to 0.1 is usual.
 
@@ -51,20 +51,20 @@ def sup_con(z, labels, temperature):
 
 @options
 class Options(ContrastiveOptions):
-    """Of each image 2 `views`, as published, or 1.
+    """Of each image 2 `views`, as published, or more, or 1.
 
-    `unlabelled`: `instance` lets the two views of an unlabelled image belong to each other and to nothing else, as
-    in SimCLR; `leave_out` takes it out of the loss.
+    `unlabelled`: `instance` lets the views of an unlabelled image belong to each other and to nothing else, as in
+    SimCLR; `leave_out` takes it out of the loss.
     """
 
     name: Literal["supcon"]
-    views: Literal[1, 2]
+    views: int = within(ge=1, le=MOST_VIEWS)
     unlabelled: Literal["instance", "leave_out"]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.views == 1 and self.unlabelled == "instance":
-            raise ValueError("unlabelled = instance: needs views = 2; use leave_out with views = 1")
+            raise ValueError("unlabelled = instance: needs 2 views or more; use leave_out with views = 1")
 
 
 class SupCon(Method):
@@ -77,7 +77,6 @@ class SupCon(Method):
         super().__init__(setup)
         options = setup.options
         self.temperature = Temperature(options.temperature, options.learnable_temperature)
-        self.views = options.views
         self.classes = setup.classes
         self.instances = options.unlabelled == "instance"
 

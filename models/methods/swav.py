@@ -6,32 +6,39 @@ from typing import Literal
 
 from models.losses.assignment import cross_entropy, sinkhorn
 from models.losses.checks import check_pair, check_temperature
-from models.methods.shared.base import Method, MethodOptions, Setup, split_views
+from models.losses.views import over_pairs, split_views
+from models.methods.shared.base import Method, MethodOptions, Setup
 from models.methods.shared.prototypes import prototypes, scores
 from models.options import options, within
 
 
-def swav(scores1, scores2, temperature, epsilon=0.05, iterations=3):
-    """Predict the prototype assignment of one view from the other, both ways.
+def swav(scores1, scores2, temperature, epsilon=0.05, iterations=3, more=()):
+    """Predict the prototype assignment of one view from the other, both ways, and from further views.
 
     Args:
         scores1, scores2: cosine of each view's embeddings with the prototypes, shape (N, K).
         temperature: > 0, of the prediction; 0.1 is usual.
         epsilon, iterations: of `sinkhorn`.
+        more: scores of a third view and further ones, each of shape (N, K), which predict both assignments and have
+            none, as the paper's small crops.
 
     Returns:
-        Scalar float32, in nats. Equal scores give log K.
+        Scalar float32, in nats: the mean over all that is predicted. Equal scores give log K.
 
     Raises:
         ValueError: temperature or epsilon is not > 0, or the shapes differ.
 
-    Source: Caron et al. 2020, arXiv:2006.09882, eq. 1 and 2, averaged over the two directions.
+    Source: Caron et al. 2020, arXiv:2006.09882, eq. 1 and 2, averaged over the two directions; with `more` eq. 6.
     """
-    check_pair(scores1, scores2, "the two views' scores")
+    for other in (scores2, *more):
+        check_pair(scores1, other, "the views' scores" if more else "the two views' scores")
     check_temperature(temperature)
-    first = cross_entropy(sinkhorn(scores2, epsilon, iterations), scores1, temperature)
-    second = cross_entropy(sinkhorn(scores1, epsilon, iterations), scores2, temperature)
-    return (first + second) / 2
+    targets = [sinkhorn(scores, epsilon, iterations) for scores in (scores1, scores2)]
+
+    def loss(scores, target):
+        return cross_entropy(target, scores, temperature)
+
+    return over_pairs(loss, (scores1, scores2, *more), targets)
 
 
 @options
@@ -50,7 +57,7 @@ class Options(MethodOptions):
 
 
 class SwAV(Method):
-    """Caron et al. 2020, arXiv:2006.09882, with two full-size views (no multi-crop)."""
+    """Caron et al. 2020, arXiv:2006.09882, with full-size views: of more than two, the first two are assigned."""
 
     advice = "lower method.epsilon or the number of method.prototypes, or raise method.freeze_prototypes"
 
@@ -65,4 +72,5 @@ class SwAV(Method):
     def contrastive_loss(self, outputs, labels):
         """Cross entropy of each view's scores with the other's assignment; labels play no part."""
         found = scores(self.prototypes, outputs["z"], trained=self.done > self.freeze)
-        return swav(*split_views(found), self.temperature, self.epsilon, self.iterations)
+        one, two, *more = split_views(found, self.views)
+        return swav(one, two, self.temperature, self.epsilon, self.iterations, more)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from keras import ops
 
 from models.losses.checks import check_pair, check_weights
-from models.methods.shared.base import Method, MethodOptions, Setup, split_views
+from models.losses.views import over_pairs, split_views
+from models.methods.shared.base import Method, MethodOptions, Setup
 from models.options import options, within
 
 
@@ -64,8 +66,9 @@ class VICReg(Method):
     def __init__(self, setup: Setup[Options]):
         super().__init__(setup)
         options = setup.options
-        self.weights_of_terms = (options.invariance, options.variance, options.covariance)
+        self.weights_of_terms = {name: getattr(options, name) for name in ("invariance", "variance", "covariance")}
 
     def contrastive_loss(self, outputs, labels):
         """The three terms; labels play no part."""
-        return vicreg(*split_views(outputs["z"]), *self.weights_of_terms)
+        views = split_views(outputs["z"], self.views)
+        return over_pairs(partial(vicreg, **self.weights_of_terms), views, views, both_ways=False)

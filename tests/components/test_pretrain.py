@@ -203,6 +203,16 @@ def test_one_view_of_each_image_leaves_what_compares_two_out(dataset, tracking_u
     assert "positive_rank" not in row
 
 
+def test_of_more_views_all_is_told_that_is_told_of_two(dataset, finished, tracking_uri, tmp_path):
+    # and what ends a training by the ranks of views is measured
+    three = params("method.views=3", "monitor.stop_by=validation_view_rank", "monitor.every=1", epochs=1)
+    record = pretrain(dataset, tmp_path / "encoder", three, 0, tmp_path / "states")
+    assert set(record.metrics) == set(finished[0].metrics)
+    assert all(np.isfinite(value) for value in record.metrics.values())
+    # of 32 images no rank is higher with a third view
+    assert record.metrics["view_rank"] <= 63
+
+
 def test_a_loss_that_is_no_number_is_told_in_one_line_and_leaves_nothing(dataset, tracking_uri, tmp_path):
     wrong = params("method.optimizer.learning_rate=1e30", "method.optimizer.warmup_epochs=0")
     with pytest.raises(UserError, match=r"learning_rate = 1e\+30: .*loss is .* in epoch 1; lower it") as caught:

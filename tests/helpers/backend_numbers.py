@@ -266,27 +266,33 @@ def small(options):
 
 def method_numbers():
     """Each method's variables and metrics after each of some steps of SGD; step 0 is before the first."""
-    labels = ARGUMENTS["labels"]
     for name in methods.NAMES:
-        options = checked(methods.options_type(name), small(to_jsonable_python(method(name, augmentation()))))
-        with drawn() as draws:
-            model = methods.build(tiny_encoder(), options, 3, seed=0, steps=10)
-            model.compile(optimizer=keras.optimizers.SGD(0.05, momentum=0.9), jit_compile=jit())
-            model.optimizer.build(model.trainable_variables)
-            train_step = model.train_step
+        yield from _steps(f"methods/{name}", method(name, augmentation()), STEPS)
+        # one step takes the same way through more than two views as many do
+        yield from _steps(f"methods/{name}/three views", method(name, augmentation(), views=3), 1)
 
-            def rewound(*arguments, train_step=train_step, draws=draws):
-                # a compiled step draws when it is traced, the others in each call
-                draws.rewind()
-                return train_step(*arguments)
 
-            model.train_step = rewound
-            yield from _state(f"methods/{name}/step 0", model)
-            for step in range(1, STEPS + 1):
-                metrics = model.train_on_batch(images(ROWS, IMAGE), labels, return_dict=True)
-                yield from _state(f"methods/{name}/step {step}", model)
-                for key, value in metrics.items():
-                    yield f"methods/{name}/step {step}/metric {key}", value
+def _steps(place, chosen, steps):
+    labels = ARGUMENTS["labels"]
+    options = checked(type(chosen), small(to_jsonable_python(chosen)))
+    with drawn() as draws:
+        model = methods.build(tiny_encoder(), options, 3, seed=0, steps=10)
+        model.compile(optimizer=keras.optimizers.SGD(0.05, momentum=0.9), jit_compile=jit())
+        model.optimizer.build(model.trainable_variables)
+        train_step = model.train_step
+
+        def rewound(*arguments):
+            # a compiled step draws when it is traced, the others in each call
+            draws.rewind()
+            return train_step(*arguments)
+
+        model.train_step = rewound
+        yield from _state(f"{place}/step 0", model)
+        for step in range(1, steps + 1):
+            metrics = model.train_on_batch(images(ROWS, IMAGE), labels, return_dict=True)
+            yield from _state(f"{place}/step {step}", model)
+            for key, value in metrics.items():
+                yield f"{place}/step {step}/metric {key}", value
 
 
 def _state(place, model):

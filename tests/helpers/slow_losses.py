@@ -29,9 +29,14 @@ def mean(terms):
     return sum(terms) / len(terms)
 
 
-def nt_xent(z1, z2, temperature):
-    """Equation 1 and algorithm 1 of arXiv:2002.05709: views 2k − 1 and 2k belong together."""
+def nt_xent(z1, z2, temperature, more=()):
+    """Equation 1 and algorithm 1 of arXiv:2002.05709: views 2k − 1 and 2k belong together.
+
+    Of more than two views equation 2 of arXiv:2004.11362, each image a class of its own.
+    """
     n = len(z1)
+    if more:
+        return sup_con(np.concatenate([z1, z2, *more]), [*range(n)] * (2 + len(more)), temperature)
     z = np.empty((2 * n, z1.shape[1]))
     z[0::2], z[1::2] = z1, z2
 
@@ -53,15 +58,19 @@ def cross_view_nt_xent(z1, z2, temperature):
     return (rows + columns) / 2
 
 
-def dcl(z1, z2, temperature):
-    """Equation 6 of arXiv:2110.06848: of both views k, every embedding of every other image in the denominator."""
-    n, views = len(z1), (z1, z2)
+def dcl(z1, z2, temperature, more=()):
+    """Equation 6 of arXiv:2110.06848: of all views k, every embedding of every other image in the denominator.
+
+    A view of an image that has several others has the mean over these.
+    """
+    n, views = len(z1), (z1, z2, *more)
 
     def loss(i, k):
         others = [cosine(views[k][i], view[j]) / temperature for view in views for j in range(n) if j != i]
-        return -cosine(z1[i], z2[i]) / temperature + log_sum_exp(others)
+        same = mean(cosine(views[k][i], views[p][i]) / temperature for p in range(len(views)) if p != k)
+        return -same + log_sum_exp(others)
 
-    return mean(loss(i, k) for k in (0, 1) for i in range(n))
+    return mean(loss(i, k) for k in range(len(views)) for i in range(n))
 
 
 def nnclr_one_way(nn1, z2, temperature):
@@ -183,8 +192,8 @@ def sinkhorn(scores, epsilon, iterations):
     return np.array([[q[k, b] * n for k in range(count)] for b in range(n)])
 
 
-def swav_to(targets1, targets2, scores1, scores2, temperature):
-    """Equations 1 and 2 of arXiv:2006.09882 for given assignments, averaged over the two directions."""
+def swav_to(targets1, targets2, scores1, scores2, temperature, more=()):
+    """Equations 1, 2 and 6 of arXiv:2006.09882 for given assignments, averaged over all that is predicted."""
 
     def loss(scores, targets):
         return mean(
@@ -192,12 +201,13 @@ def swav_to(targets1, targets2, scores1, scores2, temperature):
             for target, row in zip(targets, scores, strict=True)
         )
 
-    return (loss(scores1, targets2) + loss(scores2, targets1)) / 2
+    views = (scores1, scores2, *more)
+    return mean(loss(views[v], (targets1, targets2)[i]) for i in range(2) for v in range(len(views)) if v != i)
 
 
-def swav(scores1, scores2, temperature, epsilon=0.05, iterations=3):
+def swav(scores1, scores2, temperature, epsilon=0.05, iterations=3, more=()):
     targets = [sinkhorn(scores, epsilon, iterations) for scores in (scores1, scores2)]
-    return swav_to(*targets, scores1, scores2, temperature)
+    return swav_to(*targets, scores1, scores2, temperature, more)
 
 
 def dino(student, teacher, centre, student_temperature, teacher_temperature):

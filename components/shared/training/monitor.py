@@ -36,7 +36,7 @@ class Monitor:
     def __init__(self, model: Method, data: Dataset, options: MonitorParams, epochs: int, batch_size: int):
         self.data, self.options, self.epochs, self.batch_size = data, options, epochs, batch_size
         self.advice, self.policy = model.advice, model.policy
-        self.pairs = model.views == 2
+        self.pairs = model.views > 1
         images = keras.Input(data.manifest.image_shape, dtype="uint8")
         features = model.encoder(keras.layers.Rescaling(1 / 255, dtype="float32")(images), training=False)
         self._features = keras.Model(images, features)

@@ -60,7 +60,7 @@ def require_figure(options: MonitorParams, data: Dataset, views: int) -> None:
         missing = f"the dataset has {counts.get('validation', 0)} validation images"
     elif name == "knn_accuracy" and not counts.get("train", 0):
         missing = "the dataset has no labelled training images"
-    elif of_views and views != 2:
+    elif of_views and views < 2:
         missing = "the method has one view of each image"
     if missing:
         raise UserError(f"monitor.stop_by = {name}: is never measured: {missing}; set it to null")

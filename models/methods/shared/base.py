@@ -10,12 +10,15 @@ import keras
 from keras import ops
 
 from models.augmentation import Augmentation, augment, scale
+from models.losses.views import split_views
 from models.methods.shared.heads import HeadOptions, head
 from models.methods.shared.metrics import contrastive_ranks, correlation_accuracy, view_ranks
 from models.optimizers import OptimizerOptions
-from models.options import options
+from models.options import options, within
 
-# what compares the two views of each image
+# of each image, in a batch; beyond a few a step takes long and brings little
+MOST_VIEWS = 8
+# what compares the first two views of each image
 OF_TWO_VIEWS = (
     *("contrastive_accuracy", "contrastive_top5", "positive_rank"),
     *("view_top1", "view_top5", "view_rank", "correlation_accuracy"),
@@ -24,9 +27,10 @@ OF_TWO_VIEWS = (
 
 @options
 class MethodOptions:
-    """What all methods have: a projection head, an optimiser, and the augmentation of the views."""
+    """What all methods have: a projection head, an optimiser, and the number and augmentation of the views."""
 
     name: str
+    views: int = within(ge=2, le=MOST_VIEWS)
     projection: HeadOptions
     optimizer: OptimizerOptions
     augmentation: Augmentation
@@ -61,16 +65,15 @@ class Method(keras.Model, ABC):
     """An encoder in self-supervised training.
 
     Trained on batches of (uint8 images (N, H, W, C), int64 labels (N,), −1 = unlabelled). Each image is augmented
-    twice, and both views go through the encoder in one batch, so that batch normalisation sees them together. A
-    method turns the features into embeddings (`embed`) and these into a loss (`contrastive_loss`). Beside it a
-    linear probe learns the labels there are from features through which no gradient flows, so that its accuracy
-    can be watched.
+    V times (`views`), and all views go through the encoder in one batch, so that batch normalisation sees them
+    together. A method turns the features into embeddings (`embed`) and these into a loss (`contrastive_loss`).
+    Beside it a linear probe learns the labels there are from the first views' features, through which no gradient
+    flows, so that its accuracy can be watched.
 
     Args:
         setup: what it is built from.
     """
 
-    views = 2
     # whether the encoder learns from labels; the online probe's gradient does not reach it
     uses_labels = False
     # what to try when the embeddings collapse
@@ -82,7 +85,7 @@ class Method(keras.Model, ABC):
         super().__init__(dtype="float32")
         features = setup.encoder.output_shape[-1]
         self.encoder = setup.encoder
-        self.policy = setup.options.augmentation
+        self.policy, self.views = setup.options.augmentation, setup.options.views
         self.projection_head = head("projection_head", features, setup.options.projection)
         # float32: the softmax of a small probe gains nothing from half precision
         self.online_probe = keras.layers.Dense(setup.classes, dtype="float32", name="online_probe")
@@ -110,11 +113,12 @@ class Method(keras.Model, ABC):
         """What the loss needs.
 
         Args:
-            views: the augmented images, float32 in [0, 1], shape (2N, H, W, C): all first views, then all second.
-            features: the encoder's output for them, shape (2N, D).
+            views: the augmented images, float32 in [0, 1], shape (V·N, H, W, C): all first views, then all second
+                ones, and so on (`split_views`).
+            features: the encoder's output for them, shape (V·N, D).
 
         Returns:
-            Name → array of 2N rows; `z` are the embeddings that the metrics compare.
+            Name → array of V·N rows; `z` are the embeddings of which the metrics compare the first two views.
         """
         return {"z": self.projection_head(features, training=True)}
 
@@ -141,8 +145,8 @@ class Method(keras.Model, ABC):
             return probe_loss
         loss = self.contrastive_loss(y_pred, y)
         self.means["contrastive_loss"].update_state(loss)
-        if self.views == 2:
-            self._watch(*split_views(y_pred["z"]))
+        if self.views > 1:
+            self._watch(*split_views(y_pred["z"], self.views)[:2])
         return loss + probe_loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -151,7 +155,7 @@ class Method(keras.Model, ABC):
 
     def get_metrics_result(self):
         """Name → mean over the epoch; without what compares two views where there is one."""
-        names = [name for name in self.means if self.views == 2 or name not in OF_TWO_VIEWS]
+        names = [name for name in self.means if self.views > 1 or name not in OF_TWO_VIEWS]
         return {name: self.means[name].result() for name in names}
 
     def _watch(self, z1, z2):
@@ -174,21 +178,3 @@ class Method(keras.Model, ABC):
         self.means["probe_loss"].update_state(losses, sample_weight=labelled)
         self.means["probe_accuracy"].update_state(correct, sample_weight=labelled)
         return ops.sum(losses * labelled) / ops.maximum(ops.sum(labelled), 1.0)
-
-
-def split_views(rows) -> tuple[Any, Any]:
-    """First and second views: (2N, …) → two arrays (N, …)."""
-    n = ops.shape(rows)[0] // 2
-    return rows[:n], rows[n:]
-
-
-def symmetrize(loss, one: tuple[Any, Any], other: tuple[Any, Any], symmetric: bool = True):
-    """A loss of (first of `one`, second of `other`), averaged with the same for swapped views if `symmetric`.
-
-    Args:
-        loss: function of two arrays (N, D).
-        one, other: the two views' rows of two kinds of embedding, such as predictions and targets.
-        symmetric: also compute it from the second of `one` and the first of `other`.
-    """
-    first = loss(one[0], other[1])
-    return (first + loss(one[1], other[0])) / 2.0 if symmetric else first

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from models.losses.views import split_views
 from models.methods.shared.base import Method, MethodOptions, Setup
 from models.options import options, within
 
@@ -30,6 +31,9 @@ class MomentumOptions(MethodOptions):
 class MomentumMethod(Method):
     """A method whose targets come from a moving average (EMA) of the encoder and its projection head."""
 
+    # of how many views of each image there are targets; None: of all
+    target_views: int | None = None
+
     def __init__(self, setup: Setup[MomentumOptions]):
         super().__init__(setup)
         self.momentum = setup.options.momentum
@@ -37,10 +41,13 @@ class MomentumMethod(Method):
         self.target_head = ema_copy(self.projection_head)
 
     def embed(self, views, features) -> dict[str, Any]:
-        """Embeddings `z`, and `targets` through which no gradient flows."""
+        """Embeddings `z`, and `targets` (of the first `target_views`) through which no gradient flows."""
         # at the start of a step: with the weights of the step before
         self.update_targets(momentum_at(self.done, self.momentum.start, self.momentum.end))
-        targets = self.target_head(self.target_encoder(views, training=True), training=True)
+        seen = views
+        if self.target_views is not None and self.views > self.target_views:
+            seen = ops.concatenate(split_views(views, self.views)[: self.target_views], axis=0)
+        targets = self.target_head(self.target_encoder(seen, training=True), training=True)
         return {**super().embed(views, features), "targets": ops.stop_gradient(targets)}
 
     def update_targets(self, momentum) -> None:

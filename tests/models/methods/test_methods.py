@@ -14,7 +14,8 @@ from components.shared.training.backend import start_backend
 from models import methods
 from models.batches import Batches
 from models.losses import nt_xent
-from models.methods.shared.base import Method, Setup, split_views
+from models.losses.views import split_views
+from models.methods.shared.base import Method, Setup
 from models.training import EpochSeed, jit
 from tests.helpers.datasets import make_arrays
 from tests.helpers.options import augmentation, head, method, network
@@ -167,7 +168,7 @@ def test_the_loss_is_nt_xent_of_two_different_views(arrays):
     model.reset_metrics()
     _, outputs, _ = gradients(model, images, labels)
     assert outputs["z"].shape == (64, 8)
-    z1, z2 = split_views(outputs["z"])
+    z1, z2 = split_views(outputs["z"], 2)
     assert float(np.abs(z1 - z2).max()) > 1e-3
     expected = float(nt_xent(z1, z2, 0.1))
     assert float(model.get_metrics_result()["contrastive_loss"]) == pytest.approx(expected, rel=1e-6)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from models import losses
 from models.augmentation import scale
+from models.methods.shared.metrics import contrastive_ranks, correlation_accuracy, view_ranks
 from tests.helpers.method_cases import (
     CLASSES,
     FILES,
@@ -44,30 +45,42 @@ def first(rows):
     return rows[:ROWS]
 
 
-def second(rows):
-    return rows[ROWS:]
+def apart(rows):
+    """The rows of each view."""
+    return np.split(np.asarray(rows), len(rows) // ROWS)
+
+
+def mean_of_pairs(loss, one, other, both_ways=True):
+    """Of each view of `one` with each other view of `other`; else with each later one."""
+    pairs = [(a, b) for b in range(len(other)) for a in range(len(one)) if a != b and (both_ways or a < b)]
+    return np.mean([float(loss(one[a], other[b])) for a, b in pairs])
 
 
 def simclr(o, out, model, queue):
-    function = {"all": losses.nt_xent, "cross_view": losses.cross_view_nt_xent}[o["negatives"]]
-    return function(first(out["z"]), second(out["z"]), o["temperature"])
+    views, temperature = apart(out["z"]), o["temperature"]
+    if o["negatives"] == "cross_view":
+        return mean_of_pairs(lambda a, b: losses.cross_view_nt_xent(a, b, temperature), views, views)
+    return losses.nt_xent(*views[:2], temperature, more=views[2:])
 
 
 def dcl(o, out, model, queue):
-    return losses.dcl(first(out["z"]), second(out["z"]), o["temperature"])
+    one, two, *more = apart(out["z"])
+    return losses.dcl(one, two, o["temperature"], more=more)
 
 
 def barlow_twins(o, out, model, queue):
-    return losses.barlow_twins(first(out["z"]), second(out["z"]), o["off_diagonal"])
+    views = apart(out["z"])
+    return mean_of_pairs(lambda a, b: losses.barlow_twins(a, b, o["off_diagonal"]), views, views)
 
 
 def vicreg(o, out, model, queue):
-    return losses.vicreg(first(out["z"]), second(out["z"]), o["invariance"], o["variance"], o["covariance"])
+    views, weights = apart(out["z"]), {name: o[name] for name in ("invariance", "variance", "covariance")}
+    return mean_of_pairs(lambda a, b: losses.vicreg(a, b, **weights), views, views)
 
 
 def swav(o, out, model, queue):
-    one, two = (cosines(half(out["z"]), kernel(model.prototypes)) for half in (first, second))
-    return losses.swav(one, two, o["temperature"], o["epsilon"], o["iterations"])
+    one, two, *more = (cosines(view, kernel(model.prototypes)) for view in apart(out["z"]))
+    return losses.swav(one, two, o["temperature"], o["epsilon"], o["iterations"], more)
 
 
 def supcon(o, out, model, queue):
@@ -78,45 +91,46 @@ def supcon(o, out, model, queue):
 
 
 def simsiam(o, out, model, queue):
-    one = losses.negative_cosine(first(out["p"]), second(out["z"]))
-    other = losses.negative_cosine(second(out["p"]), first(out["z"]))
-    return (one + other) / 2 if o["symmetric"] else one
+    return mean_of_pairs(losses.negative_cosine, apart(out["p"]), apart(out["z"]), o["symmetric"])
 
 
 def byol(o, out, model, queue):
-    one = losses.byol(first(out["p"]), second(out["targets"]))
-    other = losses.byol(second(out["p"]), first(out["targets"]))
-    return one + other if o["symmetric"] else one
+    mean = mean_of_pairs(losses.byol, apart(out["p"]), apart(out["targets"]), o["symmetric"])
+    # both ways are added
+    return 2 * mean if o["symmetric"] else mean
 
 
 def moco(o, out, model, queue):
-    queries, keys, temperature = out["queries"], out["targets"], o["temperature"]
+    queries, keys, temperature = apart(out["queries"]), apart(out["targets"]), o["temperature"]
     if o["version"] == 3:
-        one = losses.moco_v3(first(queries), second(keys), temperature)
-        return one + losses.moco_v3(second(queries), first(keys), temperature)
-    one = losses.moco(first(queries), second(keys), queue, temperature)
-    other = losses.moco(second(queries), first(keys), queue, temperature)
-    return (one + other) / 2 if o["symmetric"] else one
+        return 2 * mean_of_pairs(lambda q, k: losses.moco_v3(q, k, temperature), queries, keys)
+    return mean_of_pairs(lambda q, k: losses.moco(q, k, queue, temperature), queries, keys, o["symmetric"])
 
 
 def nnclr(o, out, model, queue):
     nearest = queue[cosines(out["z"], queue).argmax(axis=1)]
     predictions = out["z"] if o["prediction"] is None else out["p"]
-    one = losses.nnclr(first(nearest), second(predictions), o["temperature"])
-    other = losses.nnclr(second(nearest), first(predictions), o["temperature"])
-    return (one + other) / 2 if o["symmetric"] else one
+
+    def loss(nn1, z2):
+        return losses.nnclr(nn1, z2, o["temperature"])
+
+    return mean_of_pairs(loss, apart(nearest), apart(predictions), o["symmetric"])
 
 
 def dino(o, out, model, queue):
     student = cosines(out["z"], kernel(model.prototypes))
     teacher = cosines(out["targets"], kernel(model.target_prototypes))
+    # whatever the number of views
+    assert len(teacher) == 2 * ROWS
     if o["centering"] == "sinkhorn":
         targets = losses.sinkhorn(teacher, o["teacher_temperature"], 3).numpy()
         answers = tf.nn.log_softmax(student / o["temperature"]).numpy()
-        return -((first(targets) * second(answers) + second(targets) * first(answers)).sum(axis=1) / 2).mean()
-    arguments = (CENTER, o["temperature"], o["teacher_temperature"])
-    one = losses.dino(first(student), second(teacher), *arguments)
-    return (one + losses.dino(second(student), first(teacher), *arguments)) / 2
+        return mean_of_pairs(lambda a, t: -(t * a).sum(axis=1).mean(), apart(answers), apart(targets))
+
+    def loss(one, other):
+        return losses.dino(one, other, CENTER, o["temperature"], o["teacher_temperature"])
+
+    return mean_of_pairs(loss, apart(student), apart(teacher))
 
 
 CENTER = np.linspace(-0.3, 0.3, 9, dtype="float32")
@@ -136,6 +150,12 @@ VARIANTS = [
     ("dino", {"centering": "mean"}),
     ("supcon", {"unlabelled": "leave_out"}),
     ("supcon", {"unlabelled": "leave_out", "views": 1}),
+    *((file, {"views": 3}) for file in FILES),
+    ("simclr", {"negatives": "cross_view", "views": 4}),
+    ("byol", {"symmetric": False, "views": 3}),
+    ("moco", {"symmetric": False, "views": 3}),
+    ("moco", {"symmetric": False, "views": 3, "queue_size": 30}),
+    ("dino", {"centering": "mean", "views": 4}),
 ]
 
 
@@ -154,7 +174,7 @@ def test_the_loss_in_training_compares_what_the_paper_compares(file, changes):
         kernel_of_targets = next(v for v in model.target_head.variables if v.path.endswith("kernel"))
         kernel_of_targets.assign(kernel_of_targets[:, ::-1])
     out, total, _ = step(model, IMAGES, LABELS)
-    assert len(out["z"]) == ROWS * o.get("views", 2)
+    assert len(out["z"]) == ROWS * o["views"]
     expected = float(EXPECTED[o["name"]](o, {name: rows.numpy() for name, rows in out.items()}, model, queue))
     assert contrastive_loss(model) == pytest.approx(expected, rel=1e-5, abs=1e-5)
     probe = float(model.get_metrics_result()["probe_loss"])
@@ -167,8 +187,9 @@ def assert_kept(model, o, out, queue):
     if queue is not None:
         kept = {"nnclr": lambda: first(out["z"]), "moco": lambda: out["targets"]}[o["name"]]()
         if o["name"] == "moco" and not o["symmetric"]:
-            kept = second(kept)
-        rows = model.queue.rows.numpy()
+            kept = kept[ROWS:]
+        # of more than fit the last ones
+        kept, rows = kept[-len(queue) :], model.queue.rows.numpy()
         np.testing.assert_allclose(rows[: len(kept)], unit(kept), atol=1e-6)
         assert_equal(rows[len(kept) :], queue[len(kept) :])
     if o["name"] == "dino":
@@ -185,7 +206,7 @@ def test_the_embeddings_are_those_of_the_views(file):
     assert views.shape == (2 * ROWS, SIZE, SIZE, 3)
     z = model.projection_head(model.encoder(views, training=True), training=True)
     np.testing.assert_allclose(out["z"], z, atol=1e-5)
-    np.testing.assert_allclose(first(out["z"]), second(out["z"]), atol=1e-5)
+    np.testing.assert_allclose(*apart(out["z"]), atol=1e-5)
     prediction = getattr(model, "prediction_head", None)
     for name in {"p", "queries"} & set(out):
         np.testing.assert_allclose(out[name], z if prediction is None else prediction(z, training=True), atol=1e-5)
@@ -236,3 +257,39 @@ def test_one_view_of_each_image_is_enough_for_supcon():
     assert out["z"].shape[0] == ROWS
     # there is no other view to be found
     assert set(model.get_metrics_result()) == {"contrastive_loss", "probe_loss", "probe_accuracy"}
+
+
+def test_further_views_leave_the_first_two_as_they_are():
+    seen = {}
+    for views in (2, 3):
+        model = build("simclr", views=views)
+        embed = model.embed
+        model.embed = lambda images, features, views=views, embed=embed: (
+            seen.update({views: images.numpy()}) or embed(images, features)
+        )
+        step(model, IMAGES, LABELS)
+    # the same random numbers
+    assert_equal([seen[3][: 2 * ROWS]], [seen[2]])
+    assert seen[3].shape == (3 * ROWS, SIZE, SIZE, 3)
+    one, two, three = apart(seen[3])
+    assert min(np.abs(one - two).max(), np.abs(one - three).max(), np.abs(two - three).max()) > 0.1
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_gradient_reaches_each_of_several_views(file):
+    model = build(file, views=4, **({"freeze_prototypes": 0.0} if file in ("swav", "dino") else {}))
+    with tf.GradientTape() as tape:
+        outputs = model(IMAGES, training=True)
+        loss = model.contrastive_loss(outputs, tf.constant(LABELS))
+    for view in apart(tape.gradient(loss, outputs["z"])):
+        assert np.abs(view).max() > 1e-5
+
+
+def test_what_compares_views_compares_the_first_two_of_several():
+    model = build("simclr", views=4)
+    out, _, _ = step(model, IMAGES, LABELS)
+    found = {name: float(value) for name, value in model.get_metrics_result().items()}
+    one, two, *_ = apart(out["z"])
+    assert found["view_rank"] == pytest.approx(float(np.mean(view_ranks(one, two))))
+    assert found["positive_rank"] == pytest.approx(float(np.mean(contrastive_ranks(one, two))))
+    assert found["correlation_accuracy"] == pytest.approx(float(correlation_accuracy(one, two)))

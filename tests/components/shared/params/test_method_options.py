@@ -28,9 +28,13 @@ REFUSED = [
     ),
     (
         ["method=supcon", "method.views=1"],
-        "method.unlabelled = instance: needs views = 2; use leave_out with views = 1",
+        "method.unlabelled = instance: needs 2 views or more; use leave_out with views = 1",
     ),
-    (["method=supcon", "method.views=3"], "method.views = 3: must be 1 or 2"),
+    (["method=supcon", "method.views=0"], "method.views = 0: must be greater than or equal to 1"),
+    (["method=supcon", "method.views=9"], "method.views = 9: must be less than or equal to 8"),
+    (["method.views=1"], "method.views = 1: must be greater than or equal to 2"),
+    (["method=byol", "method.views=9"], "method.views = 9: must be less than or equal to 8"),
+    (["method.views=2.5"], "method.views = 2.5: must be a valid integer"),
     (
         ["method=dino", "method.teacher_temperature=0.2"],
         "method.teacher_temperature = 0.2: must be ≤ temperature = 0.1",
@@ -109,6 +113,12 @@ def test_what_only_looks_like_a_contradiction_is_allowed():
     assert compose_params(["method.optimizer.name=sgd", "method.optimizer.weight_decay=0.1"])[0].method.optimizer
     assert compose_params(["method=nnclr", "method.prediction=null"])[0].method.prediction is None
     assert compose_params(["method=supcon", "method.views=1", "method.unlabelled=leave_out"])[0].method.views == 1
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_method_has_two_views_and_may_have_up_to_eight(file):
+    assert compose_params([f"method={file}"])[0].method.views == 2
+    assert compose_params([f"method={file}", "method.views=8"])[0].method.views == 8
 
 
 def test_every_method_has_an_option_file_and_every_file_a_method():

@@ -129,6 +129,14 @@ def test_one_view_of_each_image_has_no_other_to_be_found(data):
     assert not any("view" in name for name in Monitor(single, data, OFTEN, 1, BATCH).measure(1))
 
 
+def test_of_more_views_two_are_ranked(data):
+    model = method()
+    expected = Monitor(model, data, OFTEN, 1, BATCH).measure(1)
+    model.views = 4
+    assert "validation_view_rank" in expected
+    assert Monitor(model, data, OFTEN, 1, BATCH).measure(1) == expected
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("file", ["byol", "nnclr", "dino"])
 def test_measuring_changes_nothing(data, file, dtype):
