@@ -15,6 +15,7 @@ from components.shared.digests import file_digest
 from components.shared.errors import UserError
 from components.shared.registry.signature import MODEL_FILE
 from components.shared.registry.versions import put_up_for_review
+from components.shared.tracking.client import connect, experiment_id
 from pipelines.__main__ import main
 from pipelines.inference.model import load_ready
 from tests.helpers.hub import TOKEN, Hub, Repository, front_matter, hub_server
@@ -69,12 +70,12 @@ def registry(tracking_uri, classifier, tmp_path_factory):
     import mlflow
 
     root = make_root(tmp_path_factory.mktemp("place"))
-    mlflow.set_tracking_uri(tracking_uri)
+    connect()
     client = mlflow.MlflowClient()
     network = keras.saving.load_model(classifier)
     for number, tags in (("1", TAGS), ("2", {"verdict": "blessed"}), ("3", {})):
         network.layers[-1].bias.assign(np.full(3, 0.1 * int(number)))
-        with mlflow.start_run():
+        with mlflow.start_run(experiment_id=experiment_id(NAME)):
             logged = mlflow.keras.log_model(
                 network, name="classifier", metadata={"class_names": CLASSES}, pip_requirements=[]
             )
