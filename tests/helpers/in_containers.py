@@ -25,7 +25,7 @@ from kfp import dsl, local
 from kfp.local import docker_task_handler
 
 from components.shared.steps import TASKS
-from pipelines.kubeflow import RUN
+from pipelines.kubeflow import CACHE, RUN
 from pipelines.kubeflow.components import compose
 from pipelines.kubeflow.pipeline import build_pipeline
 from tests.helpers.repository import ROOT
@@ -227,7 +227,7 @@ def use_containers(place: Path) -> None:
         security_opt=["no-new-privileges"],
         ulimits=limits,
         healthcheck={"test": ["NONE"]},
-        environment={RUN: "trial", **TRACKED},
+        environment={RUN: "trial", CACHE: f"{place}/.cache", **TRACKED},
     )
     local.init(runner, pipeline_root=str(place), workspace_root=str(place / ".workspace"), enable_caching=True)
 
