@@ -94,7 +94,8 @@ def kfp_server(tls: ssl.SSLContext | None = None) -> Iterator[KfpApi]:
             self, path: str, status: int, data: bytes, kind: str, more: Any = None, slow: bool = False
         ) -> None:
             api.calls.append((self.command, path, status))
-            time.sleep(1.5 if slow else 0)
+            # longer than a test lets it take, which on a busy machine is enough for all other answers
+            time.sleep(4 if slow else 0)
             with contextlib.suppress(OSError):
                 self.send_response(status)
                 for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **(more or {})}.items():

@@ -131,7 +131,7 @@ def test_a_host_that_nobody_listens_on(kubeflow):
         (429, "asked too often"),
         (500, "failed; try again, or read the log of the pod ml-pipeline [500: made to fail with 500]"),
         (503, "failed; try again"),
-        ("slow", "no answer within 1 s; try again, or raise --timeout"),
+        ("slow", "no answer within 3 s; try again, or raise --timeout"),
         ("cut request", "the connection was cut: "),
         ("cut answer", "the connection was cut: "),
         ("page", "answered, but not as Kubeflow Pipelines does"),
@@ -140,7 +140,7 @@ def test_a_host_that_nobody_listens_on(kubeflow):
 )
 def test_every_fault_is_one_line(kubeflow, fault, said):
     kubeflow.api.fail("GET .*/runs$", fault, times=9)
-    told = kubeflow("status", *(["--timeout", "1"] if fault == "slow" else [])).failure
+    told = kubeflow("status", *(["--timeout", "3"] if fault == "slow" else [])).failure
     assert told.startswith(kubeflow.api.url) and said in told
 
 

@@ -138,7 +138,7 @@ def test_a_wrong_option_is_told_before_the_cluster_is_asked(kubeflow, words, sai
 @pytest.mark.parametrize("path", ["pipelines$", "upload_version", "experiments$", "runs$"])
 def test_it_breaks_off_anywhere_and_the_same_command_goes_on(kubeflow, path, fault):
     kubeflow.api.fail(f"POST .*/{path}", fault)
-    failure = kubeflow("submit", "--detach", *(["--timeout", "1"] if fault == "slow" else [])).failure
+    failure = kubeflow("submit", "--detach", *(["--timeout", "3"] if fault == "slow" else [])).failure
     uploaded = bool(kubeflow.api.all("pipeline_versions"))
     if path == "experiments$":
         assert uploaded and "is uploaded, and nothing was started: repeat the command" in failure
@@ -186,7 +186,7 @@ def test_a_run_can_be_stopped(kubeflow):
 def test_a_flaky_connection_is_survived(kubeflow):
     for skip, fault in enumerate(["cut answer", 503, "cut request", "slow", 500], 2):
         kubeflow.api.fail("GET .*/runs/", fault, skip=skip)
-    done = kubeflow("submit", "--timeout", "1")
+    done = kubeflow("submit", "--timeout", "3")
     assert done.status == 0 and done.out.splitlines()[-1].startswith("succeeded")
     assert "lost sight of the run, which goes on; trying again" in done.out
     assert {step for step, _ in told(done)} >= set(STEPS)
