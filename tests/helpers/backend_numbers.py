@@ -264,12 +264,17 @@ def small(options):
     return min(options, 40) if isinstance(options, int) and not isinstance(options, bool) else options
 
 
+# one for each way in which more than two views become a loss
+OF_MORE_VIEWS = ("simclr", "supcon", "barlow_twins", "byol", "swav", "dino")
+
+
 def method_numbers():
     """Each method's variables and metrics after each of some steps of SGD; step 0 is before the first."""
     for name in methods.NAMES:
         yield from _steps(f"methods/{name}", method(name, augmentation()), STEPS)
-        # one step takes the same way through more than two views as many do
-        yield from _steps(f"methods/{name}/three views", method(name, augmentation(), views=3), 1)
+        if name in OF_MORE_VIEWS:
+            # one step takes the same way through more than two views as many do
+            yield from _steps(f"methods/{name}/three views", method(name, augmentation(), views=3), 1)
 
 
 def _steps(place, chosen, steps):
