@@ -1,14 +1,19 @@
-"""The notebook of the docs, as it is committed; that it runs, test_whole_runs.py and .ci/hour see."""
+"""The first hour: .ci/hour asks nothing that README.md does not name, and the notebook is as it should be.
+
+That they run, .ci/hour and test_whole_runs.py see.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
+import shlex
 from importlib.util import find_spec
 
 import nbformat
 import pytest
 
-from tests.helpers.repository import tracked_files
+from tests.helpers.repository import ROOT, tracked_files
 
 NOTEBOOKS = [path for path in tracked_files() if path.suffix == ".ipynb"]
 
@@ -34,3 +39,24 @@ def test_a_notebook_imports_what_the_environment_has(path):
     wanted |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     assert len(wanted) > 5
     assert {name for name in wanted if find_spec(name) is None} == set()
+
+
+def commands(script):
+    """Each command of the script that calls what a user calls, as its words."""
+    text = re.sub(r"<<'PYTHON'\n.*?\nPYTHON\n", "\n", script.replace("\\\n", " "), flags=re.DOTALL)
+    lines = [line.strip().removeprefix("run ") for line in text.splitlines()]
+    return [shlex.split(line) for line in lines if re.match(r"(contrastive|dvc|jupyter|mkdir|zip) ", line)]
+
+
+def test_the_script_of_the_first_hour_has_no_step_that_the_readme_does_not_name():
+    readme = (ROOT / "README.md").read_text()
+    asked = commands((ROOT / ".ci" / "hour").read_text())
+    assert {words[0] for words in asked} == {"contrastive", "dvc", "jupyter", "mkdir"}
+    assert len(asked) >= 15
+    missing = set()
+    for words in asked:
+        # what is told apart by a version, a size or a variable is another value of the same command
+        named = next((n for n, word in enumerate(words) if n and re.search(r"^--|\$|(^|=)\d", word)), len(words))
+        options = {word for word in words if word.startswith("--")}
+        missing |= {text for text in {" ".join(words[:named]), *options} if text not in readme}
+    assert missing == set()
