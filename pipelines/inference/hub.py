@@ -195,8 +195,11 @@ def _commit(repository: str, content: Mapping[str, bytes], what: str, public: bo
     from huggingface_hub import CommitOperationAdd, HfApi
 
     hub = HfApi(token=token, library_name="contrastive-pipeline")
+    left = ""
     try:
-        hub.create_repo(repository, private=not public, exist_ok=True)
+        if not hub.repo_exists(repository):
+            hub.create_repo(repository, private=not public)
+            left = " to the new repository, which is there, empty"
         private = hub.model_info(repository).private
         if private == public:
             is_now, told = ("private", "with --public") if private else ("public", "without --public")
@@ -214,5 +217,5 @@ def _commit(repository: str, content: Mapping[str, bytes], what: str, public: bo
     except Exception as error:  # the client's, the Hub's and its storage's each have their own
         status = getattr(getattr(error, "response", None), "status_code", None)
         why = _REFUSED.get(status or 0) or f"{first_line(error)}; check the network and HF_ENDPOINT, and push again"
-        raise UserError(f"{hub.endpoint}/{repository}: nothing was committed: {why}") from None
+        raise UserError(f"{hub.endpoint}/{repository}: nothing was committed{left}: {why}") from None
     print(f"{hub.endpoint}/{repository}: {what}, {'private' if private else 'public'}; commit {done.oid[:12]}")
