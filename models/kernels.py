@@ -8,22 +8,35 @@ from types import MethodType
 
 import keras
 
+# float32 values that patches may fill at a time: 2 MiB, what a core's cache holds
+_PATCHES = 2**19
+
 
 def fuse(network: keras.Model) -> None:
-    """Let the layers of a network that is only trained here, and not saved, compute with fused operations.
+    """Let the layers of a network that is only trained here, and not saved, compute as suits a processor.
 
-    Batch normalisation and GELU pass over their values a dozen times in Keras's version, forwards and backwards: a
-    quarter of a training step of the `fast` encoder or of ResNet-18 in bfloat16. Layers, weights and configuration
-    stay as they are, so that a copy made from the configuration has Keras's own version. Does nothing where a
-    graphics card, or another backend's compiler, fuses operations by itself.
+    On TensorFlow batch normalisation and GELU pass over their values a dozen times in Keras's version, forwards and
+    backwards: a quarter of a training step of the `fast` encoder or of ResNet-18 in bfloat16. JAX's compiler fuses
+    those by itself, but the gradients of convolutions take it two to four times as long as the matrix products that
+    they are. Layers, weights and configuration stay as they are, so that a copy made from the configuration has
+    Keras's own version. Does nothing where there is a graphics card, on another backend, or where JAX shares out a
+    batch.
 
     Args:
         network: built; its layers are changed in place, those of the networks within it too.
     """
-    if keras.backend.backend() != "tensorflow" or keras.distribution.list_devices("gpu"):
+    backend = keras.backend.backend()
+    if backend not in ("tensorflow", "jax") or (backend == "jax" and keras.distribution.distribution() is not None):
+        return
+    if not all(device.startswith("cpu") for device in keras.distribution.list_devices()):
         return
     for layer in _leaves(network):
-        if type(layer) is keras.layers.BatchNormalization and _fits(layer):
+        if backend == "jax":
+            if type(layer) is keras.layers.Conv2D and _is_plain(layer):
+                layer.convolution_op = MethodType(_convolution, layer)
+            elif type(layer) is keras.layers.MaxPooling2D and _halving(layer):
+                layer.call = MethodType(_max_pooling, layer)
+        elif type(layer) is keras.layers.BatchNormalization and _fits(layer):
             layer.call = MethodType(_batch_normalization, layer)
         elif type(layer) is keras.layers.Activation and layer.activation is keras.activations.gelu:
             layer.call = _gelu
@@ -78,3 +91,90 @@ def _gelu(inputs):
         return tf.cast(values * below, x.dtype), gradient
 
     return gelu(inputs)
+
+
+def _is_plain(layer: keras.layers.Conv2D) -> bool:
+    return layer.groups == 1 and set(layer.dilation_rate) == {1} and layer.data_format == "channels_last"
+
+
+def _convolution(layer, inputs, kernel):
+    """As `keras.layers.Conv2D.convolution_op`, with the gradient of matrix products over patches of a few images.
+
+    XLA's own gradient of the kernel reaches an eighth of what a processor core can do, and that of the images too
+    where strides leave pixels out. The patches of all images at once would have to go through memory.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    kernel = keras.ops.convert_to_tensor(kernel)
+    height, width, channels, _ = kernel.shape
+    strides, padding = layer.strides, layer.padding.upper()
+
+    def forwards(images, kernel):
+        return jax.lax.conv_general_dilated(
+            images, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def product(images, kernel):
+        pads = jax.lax.padtype_to_pads(images.shape[1:3], (height, width), strides, padding)
+        images = jnp.pad(images, ((0, 0), *pads, (0, 0)))
+        rows, columns = (
+            (size - side) // stride + 1
+            for size, side, stride in zip(images.shape[1:3], (height, width), strides, strict=True)
+        )
+        patches = [
+            images[
+                :, row : row + strides[0] * rows : strides[0], column : column + strides[1] * columns : strides[1]
+            ]
+            for row in range(height)
+            for column in range(width)
+        ]
+        flat = jnp.concatenate(patches, axis=-1).reshape(-1, height * width * channels)
+        return (flat @ kernel.reshape(flat.shape[-1], -1)).reshape(-1, rows, columns, kernel.shape[-1])
+
+    @jax.custom_vjp
+    def convolution(images, kernel):
+        return forwards(images, kernel)
+
+    def gradients(taken, upstream):
+        images, kernel = taken
+        floats = math.prod(upstream.shape[1:3]) * height * width * channels
+        count = _divisor(len(images), max(1, _PATCHES // floats))
+
+        def step(total, part):
+            _, gradient = jax.vjp(product, part[0], kernel)
+            of_images, of_kernel = gradient(part[1])
+            return total + of_kernel, of_images
+
+        parts = [values.reshape(-1, count, *values.shape[1:]) for values in (images, upstream)]
+        of_kernel, of_images = jax.lax.scan(step, jnp.zeros(kernel.shape, "float32"), parts)
+        return of_images.reshape(images.shape), of_kernel.astype(kernel.dtype)
+
+    convolution.defvjp(lambda *taken: (forwards(*taken), taken), gradients)
+    return convolution(inputs, kernel)
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is at most `most`."""
+    return next(each for each in range(min(number, most), 0, -1) if number % each == 0)
+
+
+def _halving(layer: keras.layers.MaxPooling2D) -> bool:
+    return (
+        layer.pool_size == layer.strides == (2, 2)
+        and layer.padding == "valid"
+        and layer.data_format == "channels_last"
+    )
+
+
+def _max_pooling(layer, inputs):
+    """As `keras.layers.MaxPooling2D.call`: of equal values the first has the gradient."""
+    height, width = (size // 2 * 2 for size in inputs.shape[1:3])
+
+    def larger(one, other):
+        return keras.ops.where(other > one, other, one)
+
+    above, below = (
+        larger(inputs[:, row:height:2, 0:width:2], inputs[:, row:height:2, 1:width:2]) for row in (0, 1)
+    )
+    return larger(above, below)

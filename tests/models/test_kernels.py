@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
 from models.kernels import fuse
 from models.training import precision
+from tests.helpers.repository import ROOT
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.skipif(
@@ -108,3 +114,14 @@ def test_far_from_zero_gelu_and_its_gradient_are_still_right():
     exact, density = scipy.norm.cdf(points), scipy.norm.pdf(points)
     np.testing.assert_allclose(outputs, points * exact, atol=1e-6)
     np.testing.assert_allclose(tape.gradient(outputs, points), exact + points * density, atol=1e-6)
+
+
+def test_on_jax_convolutions_and_poolings_compute_what_keras_does():
+    pytest.importorskip("jax")
+    script = Path(__file__).parents[1] / "helpers" / "kernels_on_jax.py"
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["compared", "14"]
