@@ -111,9 +111,7 @@ def _convolution(layer, inputs, kernel):
     strides, padding = layer.strides, layer.padding.upper()
 
     def forwards(images, kernel):
-        return jax.lax.conv_general_dilated(
-            images, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        return keras.layers.Conv2D.convolution_op(layer, images, kernel)
 
     def product(images, kernel):
         pads = jax.lax.padtype_to_pads(images.shape[1:3], (height, width), strides, padding)
@@ -132,10 +130,6 @@ def _convolution(layer, inputs, kernel):
         flat = jnp.concatenate(patches, axis=-1).reshape(-1, height * width * channels)
         return (flat @ kernel.reshape(flat.shape[-1], -1)).reshape(-1, rows, columns, kernel.shape[-1])
 
-    @jax.custom_vjp
-    def convolution(images, kernel):
-        return forwards(images, kernel)
-
     def gradients(taken, upstream):
         images, kernel = taken
         floats = math.prod(upstream.shape[1:3]) * height * width * channels
@@ -150,6 +144,7 @@ def _convolution(layer, inputs, kernel):
         of_kernel, of_images = jax.lax.scan(step, jnp.zeros(kernel.shape, "float32"), parts)
         return of_images.reshape(images.shape), of_kernel.astype(kernel.dtype)
 
+    convolution = jax.custom_vjp(forwards)
     convolution.defvjp(lambda *taken: (forwards(*taken), taken), gradients)
     return convolution(inputs, kernel)
 
