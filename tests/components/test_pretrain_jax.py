@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.params.composing import compose_params, write_params
 from tests.helpers.datasets import make_dataset
-from tests.helpers.repository import ROOT
+from tests.helpers.repository import on_jax
 
 # dies as soon as the state of the first epoch is kept
 DYING = """
@@ -39,7 +38,7 @@ def run(program, folder, dataset):
     return subprocess.run(
         [sys.executable, *program, "--dataset", dataset],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env=on_jax(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,11 @@ def make_root(folder: Path) -> Path:
     (folder / "dvc.yaml").touch()
     (folder / "conf").symlink_to(ROOT / "conf")
     return folder
+
+
+def on_jax() -> dict[str, str]:
+    """The environment of a process that runs this repository's code on JAX, on the processor."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
 
 
 def tracked_files():

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from models.kernels import fuse
 from models.training import precision
-from tests.helpers.repository import ROOT
+from tests.helpers.repository import on_jax
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.skipif(
@@ -121,7 +120,7 @@ def test_on_jax_convolutions_and_poolings_compute_what_keras_does():
     script = Path(__file__).parents[1] / "helpers" / "kernels_on_jax.py"
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env=on_jax(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["compared", "14"]

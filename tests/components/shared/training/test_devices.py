@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
 import sys
 
@@ -26,7 +25,7 @@ from models.batches import Batches, filled
 from models.training import validation_batch
 from tests.helpers.datasets import make_dataset
 from tests.helpers.device_steps import SETTINGS
-from tests.helpers.repository import ROOT
+from tests.helpers.repository import ROOT, on_jax
 from tests.helpers.servers import free_port
 
 SCRIPT = ROOT / "tests" / "helpers" / "device_steps.py"
@@ -45,10 +44,7 @@ def simulated(tmp_path_factory):
 
     def environment(count):
         return {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "KERAS_BACKEND": "jax",
-            "JAX_PLATFORMS": "cpu",
+            **on_jax(),
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={count} {FLAGS}",
             "JAX_COMPILATION_CACHE_DIR": compiled,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
