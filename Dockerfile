@@ -5,7 +5,8 @@
 #
 # Both start from the same slim Python. An nvidia/cuda base would bring a second CUDA beside the one that TensorFlow and
 # JAX are built for, which requirements-gpu.lock has as wheels; the driver is the node's, and its runtime mounts it.
-ARG BASE=python:3.11-slim-bookworm
+# It is named by digest, as a tag may be another image tomorrow; BASE=… takes another one (docs/image.md).
+ARG BASE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 FROM ${BASE} AS build
 ARG LOCK=requirements-cpu.lock

@@ -70,7 +70,7 @@ def test_a_list_that_lacks_a_package_or_names_one_too_many_is_told(tmp_path):
 
 
 def test_the_python_is_the_one_that_the_locks_are_made_for():
-    version = re.search(r"^ARG BASE=python:(3\.\d+)-slim-\w+$", TEXT, re.M)[1]
+    version = re.search(r"^ARG BASE=python:(3\.\d+)-slim-\w+@sha256:", TEXT, re.M)[1]
     assert f"--python-version {version}" in (ROOT / "Makefile").read_text()
     assert version == f"{sys.version_info.major}.{sys.version_info.minor}" or sys.version_info[:2] == (3, 12)
 
