@@ -1,7 +1,7 @@
 """Try both images in containers as a cluster runs them; .ci/image, which has built them with podman, calls it.
 
 A pod's container has a read-only root, any user id of group 0, no capability, and no network but to the tracking
-server: here that of the server's container, which has no other. Its claims are folders that group 0 may write.
+server: here the loopback of a container that they share. Its claims are folders that group 0 may write.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -24,13 +24,15 @@ import docker
 from kfp import dsl, local
 from kfp.local import docker_task_handler
 
+from components.shared.params.composing import compose_params, write_params
 from components.shared.steps import TASKS
 from pipelines.kubeflow import CACHE, RUN
 from pipelines.kubeflow.components import compose
 from pipelines.kubeflow.pipeline import build_pipeline
 from tests.helpers.repository import ROOT
 
-SERVER = "tracking"
+# the server may go: the network then stays
+SERVER, NETWORK = "tracking", "network"
 # an id that no user has, as OpenShift chooses one
 SOMEBODY = "54321:0"
 ACCOUNT = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "only-for-this-trial"}
@@ -104,11 +106,41 @@ class Trial:
         **env: str,
     ) -> str:
         """Run a command in a container of an image; returns what it printed."""
+        return self.told(what, self.run_arguments(image, command, options, network, **env), shows, fails)
+
+    def run_arguments(
+        self, image: str, command: Sequence[str], options: Sequence[str], network: str, **env: str
+    ) -> list[str]:
+        """What podman is told, to run a command as in a pod."""
         given = [word for pair in env.items() for word in ("--env", "=".join(pair))]
         safe = ["--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"]
         claim = f"--volume={self.claim}:{self.claim}"
         mine = [f"--user={SOMEBODY}", f"--network={network}", "--tmpfs=/tmp", "--no-healthcheck", claim]
-        return self.told(what, ["run", "--rm", *safe, *mine, *given, *options, image, *command], shows, fails)
+        return ["run", "--rm", *safe, *mine, *given, *options, image, *command]
+
+    def disturbed(
+        self,
+        what: str,
+        arguments: Sequence[str],
+        when: str,
+        disturb: Callable[[], object],
+        shows: str = "",
+        fails: bool = False,
+    ) -> str:
+        """As `told`, with something done as soon as the container has printed a text."""
+        since, lines, done = time.monotonic(), [], False
+        with subprocess.Popen(
+            ["podman", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as running:
+            for line in running.stdout:
+                lines.append(line)
+                if when in line and not done:
+                    done = True
+                    disturb()
+        printed = "".join(lines)
+        good = done and (running.returncode != 0) == fails and shows in printed and "Traceback" not in printed
+        self.say(what, good, since, printed)
+        return printed
 
     def told(self, what: str, arguments: Sequence[str], shows: str = "", fails: bool = False) -> str:
         """Run podman, and say whether it did what is expected; returns what it printed."""
@@ -178,20 +210,28 @@ def serve(trial: Trial, image: str) -> None:
     )
     trial.expect("a server without a password", image, ["serve"], "error: MLFLOW_", True, own)
     trial.expect("the server migrates", image, ["migrate"], "migrated: ", options=own, **settings)
-    trial.expect("and serves", image, ["serve"], options=[*own, "--detach", f"--name={SERVER}"], **settings)
-    for _ in range(120):
-        if subprocess.run(["podman", "exec", SERVER, "serve.sh", "health"], capture_output=True).returncode == 0:
-            break
-        time.sleep(1)
+    idle = ["--detach", f"--name={NETWORK}", "--network=none", "--entrypoint=sleep", image, "infinity"]
+    trial.told("a loopback to meet at", ["run", *idle])
+    kept = [*own, "--detach", "--rm=false", f"--name={SERVER}"]
+    trial.expect("and serves", image, ["serve"], options=kept, network=f"container:{NETWORK}", **settings)
+    until_healthy()
     asked = ["exec", SERVER, "python", "-c", ASK, "users/get?username=admin"]
     trial.told("it knows the first account", asked, '"username":"admin"')
+
+
+def until_healthy() -> None:
+    """Wait until the server answers, two minutes at most."""
+    for _ in range(120):
+        if subprocess.run(["podman", "exec", SERVER, "serve.sh", "health"], capture_output=True).returncode == 0:
+            return
+        time.sleep(1)
 
 
 def try_steps(trial: Trial, image: str) -> None:
     """Single steps: what each finds, and what becomes of it where something is missing."""
     step = ["python", "-m", "components.ingest", "--out"]
     out = str(trial.claim / "dataset")
-    reached = {"network": f"container:{SERVER}", **TRACKED}
+    reached = {"network": f"container:{NETWORK}", **TRACKED}
     trial.expect("a step says what it takes", image, [*step[:3], "--help"], "--out OUT")
     trial.expect("ingest of the built-in sample", image, [*step, out], "4,070 unlabelled", **reached)
     asked = ["exec", SERVER, "python", "-c", ASK, "experiments/search?max_results=9"]
@@ -209,6 +249,72 @@ def try_steps(trial: Trial, image: str) -> None:
     trial.expect("a claim that is full", image, new, "the disk is too small", True, full, **reached)
 
 
+def try_outages(trial: Trial, image: str) -> None:
+    """A pretraining that is taken away, and the tracking server gone at the start, in the middle and at the end."""
+    dataset, network = str(trial.claim / "dataset"), f"container:{NETWORK}"
+
+    def pretraining(epochs: int, patience: int, *options: str) -> list[str]:
+        work = trial.claim / f"epochs-{epochs}"
+        if not work.exists():
+            work.mkdir()
+            work.chmod(0o775)
+            write_params(compose_params([*SHORT, f"runtime.epochs={epochs}"])[1], work / "params.yaml")
+        command = ["python", "-m", "components.pretrain", "--dataset", dataset]
+        env = {**TRACKED, "TRACKING_PATIENCE_SECONDS": str(patience)}
+        return trial.run_arguments(image, command, [f"--workdir={work}", *options], network, **env)
+
+    def lose() -> None:
+        podman("stop", "--time=0", SERVER)
+
+    def find_again(seconds: float = 0) -> None:
+        time.sleep(seconds)
+        podman("start", SERVER)
+        until_healthy()
+
+    def lose_for_a_while() -> None:
+        lose()
+        threading.Thread(target=find_again, args=(15,)).start()
+
+    def logged(epochs: int) -> bool:
+        """Whether the server has the loss of each epoch, and the run as finished."""
+        record = json.loads((trial.claim / f"epochs-{epochs}" / "encoder" / "0" / "result.json").read_text())
+        asked = f"run_id={record['mlflow_run_id']}"
+        ask = ("exec", SERVER, "python", "-c", ASK)
+        points = json.loads(podman(*ask, f"metrics/get-history?{asked}&metric_key=contrastive_loss"))["metrics"]
+        run = json.loads(podman(*ask, f"runs/get?{asked}"))["run"]
+        return len(points) == epochs and run["info"]["status"] == "FINISHED"
+
+    def taken_away() -> None:
+        podman("stop", "--time=30", "pretraining")
+
+    taken = pretraining(6, 60, "--name=pretraining")
+    trial.disturbed("a pretraining that is taken away after two epochs", taken, "epoch 2/6", taken_away, fails=True)
+    printed = trial.told("and tried again", pretraining(6, 60), "epoch 6/6")
+    since = time.monotonic()
+    trial.say("it went on from where it was", "epoch 3/6" in printed and "epoch 2/6" not in printed, since)
+
+    lost = "`contrastive resend"
+    trial.disturbed("a server that is lost in the middle", pretraining(5, 1), "epoch 1/5", lose, lost)
+    out = trial.claim / "epochs-5" / "encoder"
+    find_again()
+    resend = ["contrastive", "resend", str(out), str(out / "0")]
+    trial.expect("sent when it is back", image, resend, "is whole now", network=network, **TRACKED)
+    since = time.monotonic()
+    trial.say("the server has all of it", logged(5), since)
+
+    patient = pretraining(4, 120)
+    trial.disturbed("a server that is away for a while at the end", patient, "epoch 4/4", lose_for_a_while)
+    until_healthy()
+    since = time.monotonic()
+    whole = not list(trial.claim.glob("epochs-4/encoder/**/tracking.json"))
+    trial.say("it waited, and the server has all of it", whole and logged(4), since)
+
+    lose_for_a_while()
+    trial.told("a server that is away at the start comes back", pretraining(3, 120), "epoch 3/3")
+    since = time.monotonic()
+    trial.say("the server has all of it", logged(3), since)
+
+
 def use_containers(place: Path) -> None:
     """Have kfp.local run each task in a container as of a pod, and keep what they hand on in a folder."""
     # the driver makes folders that the steps write into
@@ -222,7 +328,7 @@ def use_containers(place: Path) -> None:
         read_only=True,
         tmpfs={"/tmp": ""},
         user=SOMEBODY,
-        network_mode=f"container:{SERVER}",
+        network_mode=f"container:{NETWORK}",
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
         ulimits=limits,
@@ -341,6 +447,7 @@ def main() -> int:
     use_containers(claim / "runs")
     try_first_task(trial, image)
     if "--all" in sys.argv[3:]:
+        try_outages(trial, image)
         run_pipeline(trial, image)
     print(f"the images: {trial.failures} failures")
     return 1 if trial.failures else 0
