@@ -12,6 +12,9 @@ from contextlib import contextmanager
 
 from components.shared.errors import UserError, first_line
 
+# what Keras imports where it is installed, for wrappers and plots that nothing here uses: a third of the time to start
+UNUSED = ("IPython", "matplotlib", "pandas", "sklearn")
+
 
 def start_backend() -> None:
     """Import Keras and its backend; TensorFlow then gives the same result from the same seed on this machine.
@@ -19,7 +22,7 @@ def start_backend() -> None:
     Raises:
         UserError: KERAS_BACKEND names none.
     """
-    with _muted():
+    with _muted(), _hidden(*UNUSED):
         try:
             # imported here, as TensorFlow is: where what they announce is held back
             import keras
@@ -35,6 +38,20 @@ def start_backend() -> None:
         elif importlib.util.find_spec("tensorflow"):
             # Keras asks it on every backend whether data is its own; announced now, not among the step's lines
             importlib.import_module("tensorflow")
+
+
+@contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Let packages seem not to be installed within the block, unless they are imported already."""
+    hidden = [name for name in names if name not in sys.modules]
+    for name in hidden:
+        # to Python, a module that can't be imported
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 @contextmanager

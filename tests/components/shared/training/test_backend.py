@@ -20,3 +20,18 @@ def test_a_backend_that_there_is_not_is_told_in_one_line():
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: KERAS_BACKEND: Unable to import backend")
     assert done.stderr.count("\n") == 1
+
+
+def test_keras_starts_without_what_nothing_uses_and_which_can_still_be_imported():
+    code = """
+import importlib, sys
+from components.shared.training.backend import UNUSED, start_backend
+start_backend()
+assert "keras" in sys.modules
+print(*(name for name in UNUSED if name in sys.modules))
+print(*(importlib.import_module(name).__name__ for name in UNUSED))
+print(*UNUSED)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded, imported, names = done.stdout.splitlines()
+    assert loaded == "" and imported == names
