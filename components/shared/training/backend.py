@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from components.shared.errors import UserError, first_line
 
-# what Keras imports where it is installed, for wrappers and plots that nothing here uses: a third of the time to start
+# Keras imports them where they are installed, for wrappers and plots that nothing here uses: a third of its start
 UNUSED = ("IPython", "matplotlib", "pandas", "sklearn")
 
 
