@@ -168,7 +168,11 @@ def _map(unit: np.ndarray) -> np.ndarray:
     """
     # imported here: it takes a second, which a test set that stays closed need not wait for
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     perplexity = min(30, (len(unit) - 1) // 3)
-    points: np.ndarray = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(unit)
+    # a thousand points: threads that wait for each other cost more than they save, and sum in another order
+    with threadpool_limits(1):
+        made = TSNE(perplexity=perplexity, init="pca", max_iter=500, random_state=0)
+        points: np.ndarray = made.fit_transform(unit)
     return points

@@ -19,23 +19,54 @@ def image(value, dtype=np.uint8):
     return np.full((4, 5, 3), value, dtype)
 
 
+def names(figure):
+    """Those of the rows, and of the columns."""
+    axis = figure.axes[0]
+    return tuple(
+        [label.get_text() for label in labels] for labels in (axis.get_yticklabels(), axis.get_xticklabels())
+    )
+
+
 def test_names_and_titles_are_drawn_as_written():
     name = "US$_and_$2"
     figure = draw_rows([(name, [image(9)])], titles=[name])
     figure.savefig(io.BytesIO())
-    assert (figure.axes[0].get_ylabel(), figure.axes[0].get_title()) == (name, name)
+    assert names(figure) == ([name], [name])
 
 
 def test_rows_may_differ_in_length_and_have_names_and_titles():
     rows = [("original", [image(9), image(200)]), ("a very long name of a class indeed", [image(0.5, float)])]
     figure = draw_rows(rows, titles=["first", "second", "third"])
-    cells = np.array(figure.axes).reshape(2, 2)
-    assert [len(cell.images) for cell in cells.ravel()] == [1, 1, 1, 0]
-    np.testing.assert_array_equal(cells[0, 1].images[0].get_array(), image(200))
-    assert cells[0, 0].get_ylabel() == "original"
-    assert cells[1, 0].get_ylabel() == "a very long name of a cl"
     # there is no third column to name
-    assert [cell.get_title() for cell in cells[0]] == ["first", "second"]
+    assert names(figure) == (["original", "a very long name of a cl"], ["first", "second"])
+    drawn = figure.axes[0].images
+    # in its row and column
+    assert [(int(left), int(top)) for left, _, _, top in (one.get_extent() for one in drawn)] == [
+        (0, 0),
+        (1, 0),
+        (0, 1),
+    ]
+    np.testing.assert_array_equal(drawn[1].get_array(), image(200))
+    left, right, bottom, top = drawn[0].get_extent()
+    assert (bottom - top) / (right - left) == pytest.approx(4 / 5)
+
+
+def test_rows_lie_from_the_top_and_no_image_is_mirrored():
+    """Seen in the picture itself."""
+    half = np.zeros((8, 8, 3), np.uint8)
+    half[:4], half[:4, :4] = (255, 0, 0), (0, 0, 255)
+    figure = draw_rows([("", [half]), ("", [image(0)])])
+    file = io.BytesIO()
+    figure.savefig(file, dpi=100)
+    with Image.open(file) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    places = {
+        name: np.argwhere((pixels == colour).all(axis=2)).mean(axis=0)
+        for name, colour in (("blue", (0, 0, 255)), ("red", (255, 0, 0)))
+    }
+    black = np.argwhere((pixels == 0).all(axis=2)).mean(axis=0)
+    assert abs(places["blue"][0] - places["red"][0]) < 1 and places["blue"][1] < places["red"][1]
+    assert places["red"][0] < black[0]
 
 
 @pytest.mark.parametrize("scale", [1, 1 / 255])
@@ -43,7 +74,7 @@ def test_grey_is_drawn_grey_and_of_four_channels_the_first_three(scale):
     grey = np.arange(20, dtype=np.uint8).reshape(4, 5, 1)
     four = np.dstack([image(9), image(0)[..., :1]])
     figure = draw_rows([("grey", [grey * scale]), ("four", [four * scale])])
-    drawn = [axes.images[0].get_array() for axes in figure.axes]
+    drawn = [one.get_array() for one in figure.axes[0].images]
     np.testing.assert_allclose(drawn[0], np.repeat(grey, 3, axis=2) * scale)
     # not transparent, as it would be if the fourth were alpha
     np.testing.assert_allclose(drawn[1], image(9) * scale)
@@ -59,7 +90,7 @@ def test_a_name_is_shown_as_it_is_written():
     """Matplotlib takes text between dollars for mathematics, and stops at what is none."""
     figure = draw_rows([("$\\frac{$", [image(9)])])
     figure.draw_without_rendering()
-    label = figure.axes[0].yaxis.label
+    (label,) = figure.axes[0].get_yticklabels()
     assert (label.get_text(), label.get_parse_math()) == ("$\\frac{$", False)
 
 
