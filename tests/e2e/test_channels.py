@@ -1,8 +1,9 @@
-"""Grey images and images of four channels through the whole pipeline, from files to predictions."""
+"""Grey images and images of four channels through all steps, from files to predictions, in one process."""
 
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -10,19 +11,21 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from benchmarks.whole_runs import JUDGED, run
 from components.shared.artifacts import Dataset
 from components.shared.registry.infra_validation import validate_infrastructure
 from components.shared.registry.logged_model import log_classifier
+from pipelines.__main__ import main
 from tests.helpers.datasets import PATTERNS, make_arrays
 from tests.helpers.image_trees import encode, picture
-from tests.helpers.project import make_project
+from tests.helpers.repository import make_root
 
 pytestmark = pytest.mark.slow
 
 SIZE, CLASSES = 16, 3
 COUNTS = {"unlabelled": 60, "train": 45, "validation": 15, "test": 60}
 SMALL = (
-    "data=folder", "data.name=own", "data.path=own/images", f"data.image_size={SIZE}", "augmentation=any_channels",
+    "data=folder", "data.name=own", f"data.image_size={SIZE}", "augmentation=any_channels",
     "data.near_copies=keep",  # few patterns: many textures are alike
     "encoder.width=8", "runtime.epochs=1", "runtime.replicates=[0]",
     "supervised.search.epochs=[1]", "probe.label_budgets=[1,2]",
@@ -43,18 +46,26 @@ def write_images(root, channels):
 
 
 @pytest.fixture(scope="module", params=[1, 4], ids=["grey", "four"])
-def project(request, tmp_path_factory):
-    """After `dvc repro`."""
-    project = make_project(tmp_path_factory.mktemp("channels"))
-    project.channels = request.param
-    project.files = write_images(project.root / "own" / "images", project.channels)
-    project.run("python", "-m", "pipelines", "compose", *SMALL, f"data.channels={project.channels}")
-    project.stages = project.stages_run("dvc", "repro")
-    return project
+def trained(request, tmp_path_factory):
+    """After all steps up to the verdict."""
+    root, channels = make_root(tmp_path_factory.mktemp("channels")), request.param
+    files = write_images(root / "own" / "images", channels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "")  # the run sets its own
+        found = run([*SMALL, f"data.path={root}/own/images", f"data.channels={channels}"], root)
+    return SimpleNamespace(root=root, channels=channels, files=files, seconds=found["seconds"])
+
+
+@pytest.fixture
+def project(trained, monkeypatch):
+    """The same, as the folder to work in."""
+    monkeypatch.chdir(trained.root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{trained.root}/mlflow.db")
+    return trained
 
 
 def test_every_stage_ran_and_the_arrays_hold_what_the_files_do(project):
-    assert project.stages[0] == "ingest" and project.stages[-1] == "register"
+    assert tuple(project.seconds) == JUDGED
     dataset = Dataset(project.root / "dataset")
     assert dataset.manifest.channels == project.channels
     for split in COUNTS:
@@ -77,8 +88,8 @@ def test_the_networks_take_these_channels_and_the_evaluation_is_whole(project):
 
 
 def test_predictions_of_files_are_those_of_the_dataset(project):
-    command = ("python", "-m", "pipelines", "predict", "own/images/test", "--model", "finetune/classifier.keras")
-    project.run(*command, "--out", "predictions.csv")
+    command = ["predict", "own/images/test", "--model", "finetune/classifier.keras", "--out", "predictions.csv"]
+    assert not main(command)
     table = pd.read_csv(project.root / "predictions.csv").set_index("path")
     dataset = Dataset(project.root / "dataset")
     network = keras.saving.load_model(project.root / "finetune" / "classifier.keras", compile=False)
@@ -88,25 +99,27 @@ def test_predictions_of_files_are_those_of_the_dataset(project):
         assert table.loc[f"own/images/{path}", "probability"] == pytest.approx(answer.max(), abs=1e-4)
 
 
-def test_features_neighbours_and_proposals_are_made_of_files(project):
+def test_features_neighbours_and_proposals_are_made_of_files(project, capsys):
     images = "own/images/test"
-    run = ("python", "-m", "pipelines")
-    assert "60 rows" in project.run(*run, "embed", images, "--out", "features.parquet")
+    assert not main(["embed", images, "--out", "features.parquet"])
+    assert "60 rows" in capsys.readouterr().out
     query = f"{images}/{next(iter(PATTERNS))}"
     first = sorted((project.root / query).iterdir())[0].name
-    assert "nearest of 60 images" in project.run(*run, "similar", f"{query}/{first}", images)
-    proposed = project.run(*run, "label", "next", "3", "--dataset", "dataset", "--out", "next.csv")
-    assert "3 of 60 unlabelled images" in proposed
+    assert not main(["similar", f"{query}/{first}", images])
+    assert "nearest of 60 images" in capsys.readouterr().out
+    assert not main(["label", "next", "3", "--dataset", "dataset", "--out", "next.csv"])
+    assert "3 of 60 unlabelled images" in capsys.readouterr().out
 
 
-def test_an_image_of_other_channels_is_named_or_read_as_grey(project):
+def test_an_image_of_other_channels_is_named_or_read_as_grey(project, capsys):
     (project.root / "rgb.png").write_bytes(encode(picture("rgb", SIZE)))
-    done = project.tried("python", "-m", "pipelines", "predict", "rgb.png", "--model", "finetune/classifier.keras")
+    status = main(["predict", "rgb.png", "--model", "finetune/classifier.keras"])
+    told = capsys.readouterr()
     if project.channels == 1:
-        assert (done.returncode, done.stdout.split()[0]) == (0, "rgb.png")
+        assert not status and told.out.split()[0] == "rgb.png"
     else:
-        assert done.returncode == 1
-        assert "rgb.png: can't be read as an image: it has 3 channels (RGB), and four are asked for" in done.stderr
+        assert status == 1
+        assert "rgb.png: can't be read as an image: it has 3 channels (RGB), and four are asked for" in told.err
 
 
 def test_a_registered_model_is_served_and_refuses_other_images(project, tracking_uri, in_tmp):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from components.shared.steps import STEPS
-from tests.helpers.project import make_project
+from tests.helpers.project import finished_project
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ NAME = "contrastive-sample"
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """The pipeline after a run that a lenient gate has blessed."""
-    project = make_project(tmp_path_factory.mktemp("refusals"))
+    project, _ = finished_project(tmp_path_factory, tmp_path_factory.mktemp("refusals"))
     project.run(*COMPOSE, *LENIENT)
     project.run("dvc", "repro")
     assert blessing(project)["blessed"] and versions(project) == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.helpers.repository import ROOT, tracked_files
@@ -18,7 +20,8 @@ from tests.helpers.repository import ROOT, tracked_files
 # as small as still lets the pretrained encoder beat the baseline, which is hardly trained
 TINY: dict[str, dict[str, Any]] = {
     "encoder": {"width": 16},
-    "runtime": {"epochs": 4, "replicates": [0, 1]},
+    # of so short trainings the start of more processes is what costs
+    "runtime": {"epochs": 4, "replicates": [0, 1], "threads": None},
     "supervised": {
         "search": {"learning_rates": [0.001], "weight_decays": [0.0001], "epochs": [1], "augmentations": ["weak"]}
     },
@@ -77,6 +80,25 @@ def make_project(root: Path) -> Project:
     project.run("dvc", "pull", "--quiet", "--remote", "sample", "data.dvc")
     project.commit("Start")
     return project
+
+
+def finished_project(factory: pytest.TempPathFactory, root: Path) -> tuple[Project, list[str]]:
+    """A copy at `root` of the tiny project after its first `dvc repro`, which one test process makes for all.
+
+    Returns:
+        The project, not committed, and the stages that DVC said it ran.
+    """
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    place, stages = shared / "finished", shared / "finished.json"
+    with (shared / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stages.exists():
+            shutil.rmtree(place, ignore_errors=True)
+            stages.write_text(json.dumps(make_project(place).stages_run("dvc", "repro")))
+    shutil.copytree(place, root, symlinks=True, dirs_exist_ok=True)
+    return Project(root), json.loads(stages.read_text())
 
 
 def _shrink(conf: Path) -> None:
