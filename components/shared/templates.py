@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,19 +37,21 @@ class Picture:
 def render(template: Path, **values: Any) -> str:
     """Fill a template `<name>.<html or md>.j2`.
 
-    Values are escaped in HTML. In Markdown, the filter `cell` keeps one within its cell of a table; the filter
-    `number` writes numbers to four digits, and None as nothing.
+    Values are escaped in HTML, and no line ends between a number and its per cent. In Markdown, the filter `cell`
+    keeps one within its cell of a table; the filter `number` writes numbers to four digits, and None as nothing.
     """
+    html = ".html." in template.name
     environment = Environment(
         loader=FileSystemLoader(template.parent),
-        autoescape=".html." in template.name,
+        autoescape=html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters |= {"cell": _cell, "number": _number}
-    return environment.get_template(template.name).render(**values)
+    page = environment.get_template(template.name).render(**values)
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", page) if html else page
 
 
 def _cell(value: Any) -> str:

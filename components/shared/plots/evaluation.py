@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -133,7 +134,8 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str, m
                 column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=letters, fontsize=9
             )
             tip(text, f"{class_names[row]} taken for {class_names[column]}: {counts[row, column]} of {sums[row]}")
-    axes.set_title(title)
+    # of few classes the picture is narrower than a title; some nine letters are an inch
+    figure.suptitle(textwrap.fill(title, round(9 * side)), fontsize="medium")
     figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="% of the actual class")
     return figure
 

@@ -294,7 +294,11 @@ def test_every_picture_is_described_in_words(judged):
     findings, _, page, _ = judged
     described = re.findall(r'<svg [^>]*aria-label="([^"]{30,})"', page)
     assert len(described) == page.count("<svg ") == len(TEST_PICTURES | CURVES)
-    means = [f"{100 * findings.scores[name].accuracy.mean():.1f} %" for name in ("baseline", "probe", "finetune")]
+    # a number and its per cent stay on one line
+    means = [
+        f"{100 * findings.scores[name].accuracy.mean():.1f}\N{NO-BREAK SPACE}%"
+        for name in ("baseline", "probe", "finetune")
+    ]
     assert any(all(mean in alt for mean in means) for alt in described)
     assert not re.findall(r'<img(?![^>]* alt="[^"]+")[^>]*>', page)
 

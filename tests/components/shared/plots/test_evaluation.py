@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib.text import Text
 
 from components.shared.evaluation.calibration import Coverage, Reliability
@@ -135,6 +136,16 @@ def test_the_surest_few_are_left_out_of_the_coverage():
 def test_many_classes_are_drawn_without_names_in_the_width_of_a_page():
     wide, narrow = (draw_confusion(np.eye(n, dtype=int), ["x"] * n, "t", "probe").get_figwidth() for n in (40, 41))
     assert wide > narrow
+
+
+@pytest.mark.parametrize("classes", [2, 5, 10, 41])
+def test_the_title_of_a_confusion_is_as_wide_as_its_picture_at_most(classes):
+    title = "Confusion of the linear probe that ships"
+    figure = draw_confusion(np.eye(classes, dtype=int), ["x"] * classes, title, "probe")
+    figure.draw_without_rendering()
+    (drawn,) = (text for text in figure.findobj(Text) if text.get_text().split() == title.split())
+    box = drawn.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
 
 
 def test_names_of_classes_and_models_are_drawn_as_written():
