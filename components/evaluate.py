@@ -179,6 +179,8 @@ def _write(work: Work, findings: Findings) -> None:
     # MLflow's page shows it as the run's description
     tags["mlflow.note.content"] = excerpt((work.out / "report.md").read_text(encoding="utf-8"))
     work.run.tags({**tags, "winner": blessing.winner or "none"})
+    # what one compares pipelines by
+    work.run.pipeline.metrics(metrics)
     work.finish(
         findings.manifest.digest,
         metrics,

@@ -29,7 +29,8 @@ from components.shared.params.composing import compose_params
 from components.shared.params.schema import from_plain, select, to_plain
 from components.shared.replicates import gather as gather_replicates
 from components.shared.steps import STEPS
-from components.shared.tracking.client import experiment_id
+from components.shared.tracking.client import connect
+from components.shared.tracking.pipeline_run import PIPELINE, PipelineRun, experiment_of, title
 from components.shared.tracking.run import tracked
 from components.shared.training.side_by_side import keep_to
 from pipelines.kubeflow import CACHE, PAGE, RUN, pages
@@ -91,7 +92,7 @@ def has_changed(overrides: Sequence[str], state: str) -> bool:
     _quiet()
     with user_errors_in_one_line():
         name = compose_params(list(overrides))[0].data.name
-        with tracked("look", {"overrides": " ".join(overrides)}, state, {}, name) as looking:
+        with tracked("look", {"overrides": " ".join(overrides)}, state, {}, name, nested=False) as looking:
             before = _last_state(name)
             changed = not state or state != before
             looking.tags({"changed": str(changed).lower()})
@@ -103,7 +104,7 @@ def has_changed(overrides: Sequence[str], state: str) -> bool:
 
 def _last_state(name: str) -> str | None:
     """What the last run that ended well had looked at; None where there was none."""
-    client, experiment = mlflow.MlflowClient(), experiment_id(f"contrastive-{name}")
+    client, experiment = mlflow.MlflowClient(), experiment_of(name)
 
     def newest(wanted: str) -> Iterator[Mapping[str, str]]:
         found = client.search_runs([experiment], wanted, max_results=1000, order_by=["start_time DESC"])
@@ -112,7 +113,7 @@ def _last_state(name: str) -> str | None:
     try:
         well = {
             tags["pipeline.run"]
-            for tags in newest("tags.step = 'pipeline' AND tags.`pipeline.status` = 'SUCCEEDED'")
+            for tags in newest(f"tags.step = '{PIPELINE}' AND tags.`pipeline.status` = 'SUCCEEDED'")
         }
         looks = newest("tags.step = 'look'")
         return next((tags["params.digest"] for tags in looks if tags["pipeline.run"] in well), None)
@@ -203,35 +204,31 @@ def refuse(evaluation: Any, page: Any) -> None:
 
 
 def record(status: Any, overrides: Sequence[str]) -> None:
-    """Keep in MLflow how the run ended: one run `pipeline`, with its state, a link and the options.
+    """Keep in MLflow how the run ended: in the run of the pipeline its state, a link and the options.
 
     Args:
         status: KFP's `PipelineTaskFinalStatus` of all steps.
         overrides: the options of the run.
     """
     _quiet()
-    name = "runs"  # of a run that could not tell its dataset
+    name, values = "runs", dict[str, Any]()  # of a run that could not tell its dataset
     with suppress(UserError):
-        name = compose_params(list(overrides))[0].data.name
-    tags = {"pipeline.status": str(status.state)}
+        params, values = compose_params(list(overrides))
+        name = params.data.name
+    tags = {"pipeline.status": str(status.state), "mlflow.runName": title(name, values)}
     if status.error_message:
         tags["pipeline.error"] = str(status.error_message)[:5000]
     if os.environ.get(PAGE) and os.environ.get(RUN):
         tags["pipeline.link"] = f"{os.environ[PAGE].rstrip('/')}/#/runs/details/{os.environ[RUN]}"
-    params = {"overrides": " ".join(overrides)}
-    with (
-        user_errors_in_one_line(),
-        suppress(_EndedBadlyError),
-        tracked("pipeline", params, value_digest(params), {}, name) as run_of_pipeline,
-    ):
-        run_of_pipeline.tags(tags)
+    with user_errors_in_one_line():
+        connect()
+        try:
+            pipeline = PipelineRun.of(name)
+            pipeline.describe(tags, {"overrides": " ".join(overrides)})
+        except MlflowException as error:
+            raise UserError(f"MLflow does not take how the run ended: {first_line(error)}; run again") from None
+        pipeline.end("FINISHED" if status.state == "SUCCEEDED" else "FAILED")
         print(f"record: the run ended as {status.state}", flush=True)
-        if status.state != "SUCCEEDED":
-            raise _EndedBadlyError
-
-
-class _EndedBadlyError(Exception):
-    """Makes MLflow show the run as failed."""
 
 
 @contextmanager

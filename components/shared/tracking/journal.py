@@ -79,6 +79,7 @@ class Unsent(BaseModel):
     run_id: str
     experiment: str
     step: str
+    pipeline: str = ""
     started: int
     ended: int
     calls: list[Call]

@@ -14,6 +14,7 @@ from components.shared.errors import UserError, first_line
 from components.shared.repository import in_repository
 from components.shared.tracking.client import connect, experiment_id, if_there
 from components.shared.tracking.journal import FILE, Journal, Unsent
+from components.shared.tracking.pipeline_run import PipelineRun
 
 # of a run made anew, because the server does not know the one that the step had
 RESENT = "resent.run"
@@ -69,6 +70,8 @@ def resend(folder: Path) -> str:
         return f"{folder}: run {run_id} is whole"
     if not Journal(run_id, folder, unsent.calls).end(FINISHED, unsent.ended, patience=0):
         raise UserError(f"{folder}: not all was sent; run the same command again")
+    if run_id == unsent.run_id:
+        PipelineRun(unsent.pipeline).end(FINISHED)
     return f"{folder}: run {run_id} is whole now"
 
 

@@ -22,9 +22,10 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from components.shared.artifacts import Dataset, require_writable
 from components.shared.errors import UserError, first_line
-from components.shared.tracking.client import connect, experiment_id, local_path, patience
+from components.shared.tracking.client import connect, local_path, patience
 from components.shared.tracking.journal import Journal, Kind
 from components.shared.tracking.lineage import lineage
+from components.shared.tracking.pipeline_run import PARENT, PipelineRun, experiment_of, given_run
 
 # seconds that the end of a step waits for a lost server; and when someone wants the step to end
 PATIENCE, PATIENCE_WHEN_KILLED = 60.0, 5.0
@@ -36,10 +37,11 @@ class Run:
     Args:
         run_id: of MLflow; empty where another process does the tracking, and nothing is logged here.
         place: the step's folder.
+        pipeline: the run that it is nested in.
     """
 
-    def __init__(self, run_id: str = "", place: Path = Path()):
-        self.id = run_id
+    def __init__(self, run_id: str = "", place: Path = Path(), pipeline: PipelineRun | None = None):
+        self.id, self.pipeline = run_id, pipeline or PipelineRun()
         self.journal = Journal(run_id, place)
 
     def _log(self, kind: Kind, **content: Any) -> None:
@@ -85,8 +87,11 @@ def tracked(
     seed: int | None = None,
     partial: Path | None = None,
     out: Path | None = None,
+    nested: bool = True,
 ) -> Iterator[Run]:
-    """Track one step.
+    """Track one step, as a run that is nested in its pipeline's.
+
+    Kubeflow's own MLflow tracking makes both before the step starts; they are then used.
 
     Args:
         step: the step's name, also the run's.
@@ -97,6 +102,7 @@ def tracked(
         seed: of the replicate that the run is about; in its name and its tag `replicate`.
         partial: the step's folder while it is written: `tracking.json` is put there if the server is lost.
         out: what that folder is called in the end.
+        nested: False for a run that belongs to no pipeline.
 
     Raises:
         UserError: the server does not answer or refuses the run, or `TRACKING_PATIENCE_SECONDS` is no number.
@@ -107,10 +113,11 @@ def tracked(
     replicate = {} if seed is None else {"replicate": str(seed)}
     title = step if seed is None else f"{step} {seed}"
     try:
-        made = mlflow.MlflowClient().create_run(experiment_id(experiment), started, resolve_tags(), title)
+        made, pipeline = _begun(name, started, title, nested)
     except MlflowException as error:
         raise UserError(f"MLflow refused to start a run: {first_line(error)}") from None
-    run = Run(made.info.run_id, partial or Path())
+    run = Run(made.info.run_id, partial or Path(), pipeline)
+    pipeline.begin()
     status = "FAILED"
     try:
         with _terminated_as_exit():
@@ -126,16 +133,30 @@ def tracked(
         raise
     finally:
         ended = _milliseconds()
-        if not run.journal.end(status, ended, waiting):
+        if run.journal.end(status, ended, waiting):
+            pipeline.end(status)
+        else:
             lost = f"warning: MLflow did not take all of run {run.id} within {waiting:.0f} s"
             if status == "FINISHED" and partial is not None:
                 try:
-                    run.journal.keep(experiment=experiment, step=step, started=started, ended=ended)
+                    run.journal.keep(
+                        experiment=experiment, step=step, started=started, ended=ended, pipeline=pipeline.id
+                    )
                     lost += f"; `contrastive resend {out}` sends the rest"
                 except OSError as error:
                     lost += f", nor can it be kept ({error.strerror})"
                 lost += ". The step's output is whole"
             print(lost, file=sys.stderr)
+
+
+def _begun(name: str, started: int, title: str, nested: bool) -> tuple[mlflow.entities.Run, PipelineRun]:
+    """The run of a step, and that of its pipeline."""
+    client = mlflow.MlflowClient()
+    pipeline = PipelineRun.of(name) if nested else PipelineRun()
+    if given := given_run():
+        return client.get_run(given), pipeline
+    tags = {**resolve_tags(), **({PARENT: pipeline.id} if nested else {})}
+    return client.create_run(experiment_of(name), started, tags, title), pipeline
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

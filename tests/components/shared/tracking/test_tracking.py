@@ -42,7 +42,9 @@ def away(monkeypatch, tracking_uri):
 
 
 def one(client, name):
-    (run,) = client.search_runs([client.get_experiment_by_name(f"contrastive-{name}").experiment_id])
+    """The one step of a dataset's experiment."""
+    experiment = client.get_experiment_by_name(f"contrastive-{name}").experiment_id
+    (run,) = client.search_runs([experiment], "tags.step != 'pipeline'")
     return run
 
 

@@ -1,0 +1,117 @@
+"""The run of a whole pipeline in MLflow, in which the runs of its steps are nested."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
+
+from components.shared.tracking.client import experiment_id, requests_within
+from components.shared.tracking.lineage import PARAMS, lineage
+
+PARENT = "mlflow.parentRunId"
+# its tag `step`
+PIPELINE = "pipeline"
+
+
+def given_run() -> str | None:
+    """Id of the run that Kubeflow's own MLflow tracking has made for this task; None where it has made none."""
+    return os.environ.get("MLFLOW_RUN_ID") if "PIPELINE_RUN_ID" in os.environ else None
+
+
+def experiment_of(data: str) -> str:
+    """Id of the experiment that holds a dataset's runs."""
+    given = os.environ.get("MLFLOW_EXPERIMENT_ID") if given_run() else None
+    return given or experiment_id(f"contrastive-{data}")
+
+
+class PipelineRun:
+    """The run of the pipeline that a step belongs to. What can't be written to it costs the step nothing.
+
+    Args:
+        run_id: of MLflow; empty where a step stands alone.
+    """
+
+    def __init__(self, run_id: str = ""):
+        self.id = run_id
+
+    @classmethod
+    def of(cls, data: str) -> PipelineRun:
+        """The one that the tag `pipeline.run` names, in the experiment of a dataset; the first step makes it.
+
+        Kubeflow's own tracking has made one, and the run of the step in it.
+
+        Args:
+            data: the dataset's name.
+
+        Raises:
+            MlflowException: the server refuses it.
+        """
+        client, experiment, tags = MlflowClient(), experiment_of(data), lineage()
+        if given := given_run():
+            return cls(client.get_run(given).data.tags.get(PARENT, ""))
+        wanted = f"tags.step = '{PIPELINE}' AND tags.`pipeline.run` = '{tags['pipeline.run']}'"
+
+        def first() -> str | None:
+            found = client.search_runs([experiment], wanted, max_results=1, order_by=["start_time ASC"])
+            return found[0].info.run_id if found else None
+
+        known = first()
+        if known is None:
+            own = {**resolve_tags(), "step": PIPELINE, **tags}
+            made = client.create_run(experiment, time.time_ns() // 1_000_000, own, title(data)).info.run_id
+            # steps that begin at once may have made one each
+            known = first() or made
+            if known != made:
+                client.delete_run(made)
+        return cls(known)
+
+    def begin(self) -> None:
+        """A step of it begins."""
+        self._tell(lambda client: client.update_run(self.id, status="RUNNING"))
+
+    def end(self, status: str) -> None:
+        """A step of it has ended so; the last one's word stays."""
+        self._tell(lambda client: client.set_terminated(self.id, status))
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Show numbers beside those of other pipelines."""
+        now = time.time_ns() // 1_000_000
+        numbers = [Metric(name, float(value), now, 0) for name, value in values.items()]
+        self._tell(lambda client: client.log_batch(self.id, metrics=numbers))
+
+    def describe(self, tags: Mapping[str, str], params: Mapping[str, str]) -> None:
+        """Say what it is.
+
+        Raises:
+            MlflowException: the server refuses it.
+        """
+        told = [RunTag(*item) for item in {"step": PIPELINE, **lineage(), **tags}.items()]
+        MlflowClient().log_batch(self.id, params=[Param(*item) for item in params.items()], tags=told)
+
+    def _tell(self, call: Any) -> None:
+        if self.id:
+            with suppress(MlflowException, OSError), requests_within(None):
+                call(MlflowClient())
+
+
+def title(data: str, params: Mapping[str, Any] | None = None) -> str:
+    """What a pipeline is called: data, method and encoder, as far as they are known, and the name of an experiment.
+
+    Args:
+        data: the dataset's name.
+        params: of the whole pipeline; None reads those of the folder that a step stands in.
+    """
+    if params is None:
+        params = yaml.safe_load(PARAMS.read_text()) if PARAMS.is_file() else {}
+    words = [data, *(params[group]["name"] for group in ("method", "encoder") if group in params)]
+    experiment = os.environ.get("DVC_EXP_NAME")
+    return " ".join(words) + (f" ({experiment})" if experiment else "")
