@@ -223,11 +223,10 @@ def record(status: Any, overrides: Sequence[str]) -> None:
     with user_errors_in_one_line():
         connect()
         try:
-            pipeline = PipelineRun.of(name)
-            pipeline.describe(tags, {"overrides": " ".join(overrides)})
+            ended = "FINISHED" if status.state == "SUCCEEDED" else "FAILED"
+            PipelineRun.of(name).finish(ended, tags, {"overrides": " ".join(overrides)})
         except MlflowException as error:
             raise UserError(f"MLflow does not take how the run ended: {first_line(error)}; run again") from None
-        pipeline.end("FINISHED" if status.state == "SUCCEEDED" else "FAILED")
         print(f"record: the run ended as {status.state}", flush=True)
 
 

@@ -53,7 +53,7 @@ def connect() -> str:
     told = False
     while True:
         try:
-            with _alone(uri):
+            with alone(uri):
                 mlflow.search_experiments(max_results=1)
             return uri
         except Exception as error:
@@ -67,8 +67,8 @@ def connect() -> str:
 
 
 @contextmanager
-def _alone(uri: str) -> Iterator[None]:
-    """Let no other process connect to a SQLite file meanwhile: two that make its tables at once both fail."""
+def alone(uri: str) -> Iterator[None]:
+    """Let no other process into a SQLite file by this meanwhile: two that make its tables at once both fail."""
     file = sqlite_file(uri)
     if file is None:
         yield

@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from components.shared.artifacts import Manifest, Result
 from components.shared.errors import UserError, first_line, redacted
 from components.shared.steps import STEPS
-from components.shared.tracking.client import experiment_id
+from components.shared.tracking.pipeline_run import experiment_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def find_runs(recorded: Mapping[str, str], manifest: Manifest) -> dict[str, Step
     ids = ", ".join(f"'{run_id}'" for run_id in recorded.values())
     client = mlflow.MlflowClient()
     try:
-        experiment = experiment_id(f"contrastive-{manifest.name}")
+        experiment = experiment_of(manifest.name)
         validation = client.search_runs([experiment], accepted, max_results=1, order_by=["start_time DESC"])
         known = {run.info.run_id for run in client.search_runs([experiment], f"attributes.run_id IN ({ids})")}
     except MlflowException as error:

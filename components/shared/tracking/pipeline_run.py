@@ -8,18 +8,21 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+import mlflow
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
-from components.shared.tracking.client import experiment_id, requests_within
+from components.shared.tracking.client import alone, experiment_id, requests_within, sqlite_file
 from components.shared.tracking.lineage import PARAMS, lineage
 
 PARENT = "mlflow.parentRunId"
 # its tag `step`
 PIPELINE = "pipeline"
+# seconds within which tasks that begin at once have all made a run
+_TOGETHER = 1.0
 
 
 def given_run() -> str | None:
@@ -55,23 +58,26 @@ class PipelineRun:
         Raises:
             MlflowException: the server refuses it.
         """
-        client, experiment, tags = MlflowClient(), experiment_of(data), lineage()
+        client = MlflowClient()
         if given := given_run():
             return cls(client.get_run(given).data.tags.get(PARENT, ""))
+        experiment, tags, uri = experiment_of(data), lineage(), mlflow.get_tracking_uri()
         wanted = f"tags.step = '{PIPELINE}' AND tags.`pipeline.run` = '{tags['pipeline.run']}'"
 
         def first() -> str | None:
             found = client.search_runs([experiment], wanted, max_results=1, order_by=["start_time ASC"])
             return found[0].info.run_id if found else None
 
-        known = first()
-        if known is None:
-            own = {**resolve_tags(), "step": PIPELINE, **tags}
-            made = client.create_run(experiment, time.time_ns() // 1_000_000, own, title(data)).info.run_id
-            # steps that begin at once may have made one each
-            known = first() or made
-            if known != made:
-                client.delete_run(made)
+        with alone(uri):
+            known = first()
+            if known is None:
+                own = {**resolve_tags(), "step": PIPELINE, **tags}
+                made = client.create_run(experiment, time.time_ns() // 1_000_000, own, title(data)).info.run_id
+                # on a server steps that begin at once may make one each: all then take the one that began first
+                time.sleep(0 if sqlite_file(uri) else _TOGETHER)
+                known = first() or made
+                if known != made:
+                    client.delete_run(made)
         return cls(known)
 
     def begin(self) -> None:
@@ -79,8 +85,9 @@ class PipelineRun:
         self._tell(lambda client: client.update_run(self.id, status="RUNNING"))
 
     def end(self, status: str) -> None:
-        """A step of it has ended so; the last one's word stays."""
-        self._tell(lambda client: client.set_terminated(self.id, status))
+        """A step of it has ended so; the last one's word stays, but on a cluster, where others may still run."""
+        if "PIPELINE_RUN_ID" not in os.environ:
+            self._tell(lambda client: client.set_terminated(self.id, status))
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Show numbers beside those of other pipelines."""
@@ -88,14 +95,16 @@ class PipelineRun:
         numbers = [Metric(name, float(value), now, 0) for name, value in values.items()]
         self._tell(lambda client: client.log_batch(self.id, metrics=numbers))
 
-    def describe(self, tags: Mapping[str, str], params: Mapping[str, str]) -> None:
-        """Say what it is.
+    def finish(self, status: str, tags: Mapping[str, str], params: Mapping[str, str]) -> None:
+        """End it, and say what it was.
 
         Raises:
             MlflowException: the server refuses it.
         """
+        client = MlflowClient()
         told = [RunTag(*item) for item in {"step": PIPELINE, **lineage(), **tags}.items()]
-        MlflowClient().log_batch(self.id, params=[Param(*item) for item in params.items()], tags=told)
+        client.log_batch(self.id, params=[Param(*item) for item in params.items()], tags=told)
+        client.set_terminated(self.id, status)
 
     def _tell(self, call: Any) -> None:
         if self.id:

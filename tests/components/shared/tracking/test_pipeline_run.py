@@ -12,6 +12,7 @@ from components.shared.params.composing import compose_params, write_params
 from components.shared.tracking.pipeline_run import PARENT, PipelineRun
 from components.shared.tracking.run import tracked
 from pipelines.kubeflow import runtime
+from tests.helpers.servers import mlflow_server
 
 
 @pytest.fixture
@@ -64,17 +65,30 @@ def test_steps_that_begin_at_once_share_one(client, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: PipelineRun.of("at-once").id, range(8)))
     (whole,) = runs(client, "at-once")
-    assert PipelineRun.of("at-once").id == whole.info.run_id in found
+    assert set(found) == {whole.info.run_id}
+
+
+@pytest.mark.slow
+def test_on_a_server_too(client, monkeypatch, tmp_path, tracking_uri):
+    with mlflow_server(tmp_path / "server") as server:
+        mlflow.set_tracking_uri(server.url)
+        test_steps_that_begin_at_once_share_one(mlflow.MlflowClient(), monkeypatch)
+    mlflow.set_tracking_uri(tracking_uri)
 
 
 def test_a_failed_step_makes_the_pipeline_failed_until_it_goes_on(client, monkeypatch):
-    monkeypatch.setenv("PIPELINE_RUN_ID", "stopped")
+    monkeypatch.setenv("DVC_EXP_NAME", "stopped")
     with pytest.raises(UserError), tracked("ingest", {}, "p", {}, "stopped") as run:
         raise UserError("broken")
     assert client.get_run(run.pipeline.id).info.status == "FAILED"
     with tracked("ingest", {}, "p", {}, "stopped") as run:
         assert client.get_run(run.pipeline.id).info.status == "RUNNING"
     assert client.get_run(run.pipeline.id).info.status == "FINISHED"
+
+
+def test_on_a_cluster_the_end_of_a_step_is_not_that_of_the_others(client, monkeypatch):
+    monkeypatch.setenv("PIPELINE_RUN_ID", "side-by-side")
+    assert client.get_run(step("ingest", "cluster").pipeline.id).info.status == "RUNNING"
 
 
 def test_numbers_of_the_verdict_stand_beside_those_of_other_pipelines(client):
