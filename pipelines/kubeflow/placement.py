@@ -33,6 +33,8 @@ def apply_cluster_settings(task: dsl.PipelineTask, step: Task, about: str, clust
     _volumes(task, step, cluster)
     _environment(task, step, cluster)
     _failures(task, step, cluster)
+    # a namespace of pod security `restricted` refuses pods that don't say so; the rest of it KFP sets by itself
+    kubernetes.set_security_context(task, run_as_non_root=True)
     kubernetes.add_pod_label(task, "app.kubernetes.io/name", "contrastive-pipeline")
     kubernetes.add_pod_label(task, "app.kubernetes.io/component", step.name)
     kubernetes.add_pod_annotation(task, "kubernetes.io/description", about)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pipelines.kubeflow.cluster import compose_cluster
 from pipelines.kubeflow.pipeline import compile_pipeline
 from tests.helpers import kubeflow_pods as pods
 from tests.helpers.kubernetes_types import check
+from tests.helpers.repository import ROOT
 
 COMMIT = "0123456789ab"
 SEEDS = (0, 1, 7)
@@ -94,6 +96,15 @@ def test_kubernetes_takes_every_pod(compiled, variant):
     assert set(made) == set(ROWS)
     for pod in made.values():
         check(pod)
+
+
+def test_a_namespace_that_takes_no_root_takes_every_pod(compiled):
+    for step, made in pods.pods(*compiled["default"][1:]):
+        (container,) = made["spec"]["containers"]
+        assert container["securityContext"] == {"runAsNonRoot": True}, step
+    # the kubelet can't tell whether a user with a name is root
+    user = re.findall(r"^USER (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[-1]
+    assert re.fullmatch(r"[1-9]\d*:0", user)
 
 
 def pod(compiled, variant, step):
