@@ -113,8 +113,7 @@ def _environment(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
 
 
 def _failures(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
-    retries = cluster.retries
-    count = retries.network if step.network else retries.training if step.trains else 0
+    retries, count = cluster.retries, cluster.retries_of(step.name)
     seconds = cluster.timeouts.get(step.name)
     if count:
         # Argo counts it from the start of the first try, and ends by it whichever one still runs
