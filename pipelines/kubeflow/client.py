@@ -242,12 +242,15 @@ class Client(kfp.Client):
         """What the transport raised, in one line with what to do about it."""
         if isinstance(error, http.MaxRetryError) and error.reason is not None:
             error = error.reason
-        cause: BaseException = error
-        while inner := cause.__cause__ or cause.__context__:
-            cause = inner
-        reason = getattr(cause, "strerror", None) or first_line(cause)
         text = next(text for kinds, text in _LOST.items() if isinstance(error, kinds))
-        return ClusterError(f"{self.host}: {text.format(reason=reason, timeout=self._timeout)}")
+        return ClusterError(f"{self.host}: {text.format(reason=reason_of(error), timeout=self._timeout)}")
+
+
+def reason_of(error: BaseException) -> str:
+    """What lies below all that a transport wrapped it in, such as "Connection refused"."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return getattr(error, "strerror", None) or first_line(error)
 
 
 def every(lister: Callable[..., Any], field: str, **keywords: Any) -> Iterator[Any]:

@@ -240,6 +240,22 @@ class Cluster(Section):
         return self
 
     @model_validator(mode="after")
+    def _retries_end_in_time(self) -> Cluster:
+        run = self.timeouts.get("run")
+        for task in TASKS:
+            count, most = self.retries_of(task), self.timeouts.get(task)
+            if run is None or not count or most is None:
+                continue
+            window = self.retries.window(count, most)
+            if window > run:
+                kind = "network" if TASKS[task].network else "training"
+                raise ValueError(
+                    f"timeouts.run = {run}: ends the run before {task} has had all its tries, {window} s "
+                    f"(timeouts.{task} = {most}, retries.{kind} = {count}); raise it, or lower one of these"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _volumes_apart(self) -> Cluster:
         if self.data.claim and self.cache.claim and self.data.path == self.cache.path:
             raise ValueError(f"data.path = cache.path = {self.data.path}: mount them at different places")
@@ -252,6 +268,11 @@ class Cluster(Section):
     def on_gpu(self, task: str) -> bool:
         """Whether a task gets GPUs."""
         return task in ON_GPU and self.gpu.count > 0
+
+    def retries_of(self, task: str) -> int:
+        """How often a task that failed is tried again."""
+        row = TASKS[task]
+        return self.retries.network if row.network else self.retries.training if row.trains else 0
 
     def image_for(self, task: str, commit: str | None) -> str:
         """The image that a task runs in, always with a tag or digest.

@@ -65,3 +65,6 @@ class ReleaseOptions:
     allow_dirty: Annotated[
         bool, typer.Option("--allow-dirty", help="although changes are not committed; marked so")
     ] = False
+    check_image: Annotated[
+        bool, typer.Option("--check-image", help="first ask the registry whether it has the image")
+    ] = False

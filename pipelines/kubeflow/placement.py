@@ -33,6 +33,8 @@ def apply_cluster_settings(task: dsl.PipelineTask, step: Task, about: str, clust
     _volumes(task, step, cluster)
     _environment(task, step, cluster)
     _failures(task, step, cluster)
+    # a namespace of pod security `restricted` refuses pods that don't say so; the rest of it KFP sets by itself
+    kubernetes.set_security_context(task, run_as_non_root=True)
     kubernetes.add_pod_label(task, "app.kubernetes.io/name", "contrastive-pipeline")
     kubernetes.add_pod_label(task, "app.kubernetes.io/component", step.name)
     kubernetes.add_pod_annotation(task, "kubernetes.io/description", about)
@@ -111,8 +113,7 @@ def _environment(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
 
 
 def _failures(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
-    retries = cluster.retries
-    count = retries.network if step.network else retries.training if step.trains else 0
+    retries, count = cluster.retries, cluster.retries_of(step.name)
     seconds = cluster.timeouts.get(step.name)
     if count:
         # Argo counts it from the start of the first try, and ends by it whichever one still runs

@@ -16,6 +16,7 @@ from pipelines.kubeflow import NAME
 from pipelines.kubeflow import cluster as settings
 from pipelines.kubeflow.client import Client, ClusterError, by_name
 from pipelines.kubeflow.cluster import Cluster
+from pipelines.kubeflow.images import check_images
 from pipelines.kubeflow.options import Access, ReleaseOptions
 from pipelines.kubeflow.pipeline import compile_pipeline
 
@@ -91,7 +92,8 @@ def publish(wanted: ReleaseOptions, access: Access, on_change: bool = False) -> 
     version; but for the replicates, which are tasks of their own. Pipeline and experiment are made on first use.
 
     Raises:
-        UserError: an option is not allowed, or there are changes that are not committed.
+        UserError: an option is not allowed, there are changes that are not committed, or the image, if it is to be
+            checked, is not in its registry.
         ClusterError: the server refused or was lost; what was uploaded is found again by the next call.
     """
     cluster, what, replicates = _divide(wanted.overrides or [])
@@ -101,6 +103,8 @@ def publish(wanted: ReleaseOptions, access: Access, on_change: bool = False) -> 
             f"changes are not committed, so the image of commit {commit} lacks them: commit and build the image, "
             "or go on without them with --allow-dirty"
         )
+    if wanted.check_image:
+        check_images(cluster, commit, access.timeout)
     text = compiled(replicates, cluster, commit, on_change=on_change)
     name = f"{commit or 'no-commit'}-{'dirty-' if dirty else ''}{value_digest(text)[:8]}"
     client = Client(access, cluster.page)

@@ -268,10 +268,12 @@ def _pods(node: Any, details: list[Any]) -> list[Any]:
     A node names those below it by a number that their pods' names end in as well.
     """
     numbers = {_number(child.pod_name) for child in node.child_tasks or []}
+    # a try of the whole node, where the controller's default gives every node one
+    names = ("executor", f"{node.display_name}(")
     below = [
         detail
         for detail in details
-        if _number(detail.pod_name) in numbers and str(detail.display_name).startswith("executor")
+        if _number(detail.pod_name) in numbers and str(detail.display_name).startswith(names)
     ]
     return [pod for child in below for pod in _pods(child, details) or [child]]
 

@@ -60,6 +60,7 @@ def pod(step: str, container: Spec, wanted: Spec) -> Spec:
                 "args": container["args"],
                 "env": [*container.get("env", []), *_env(wanted)],
                 "resources": _resources(container["resources"]),
+                "securityContext": wanted.pop("securityContext", {}),
                 "volumeMounts": mounts,
             }
         ],

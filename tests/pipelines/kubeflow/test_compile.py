@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pipelines.kubeflow.cluster import compose_cluster
 from pipelines.kubeflow.pipeline import compile_pipeline
 from tests.helpers import kubeflow_pods as pods
 from tests.helpers.kubernetes_types import check
+from tests.helpers.repository import ROOT
 
 COMMIT = "0123456789ab"
 SEEDS = (0, 1, 7)
@@ -74,11 +76,11 @@ def test_the_compiled_pipeline_is_the_golden_one(compiled):
 
 
 @pytest.mark.parametrize("variant", ["default", "cpu"])
-def test_settings_of_a_cluster_change_pods_and_retries_and_nothing_else(compiled, variant):
+def test_settings_of_a_cluster_change_pods_retries_and_the_runs_limit_and_nothing_else(compiled, variant):
     one, other = (pods.summary(*compiled[name][1:]) for name in (variant, "full"))
     for task in (*one["tasks"].values(), *other["tasks"].values()):
         task.pop("retryPolicy", None)
-    assert {key for key in one if one[key] != other[key]} == {"each pod", "pods"}
+    assert {key for key in one if one[key] != other[key]} == {"run", "each pod", "pods"}
 
 
 def test_a_container_runs_its_function_and_installs_nothing(compiled):
@@ -94,6 +96,15 @@ def test_kubernetes_takes_every_pod(compiled, variant):
     assert set(made) == set(ROWS)
     for pod in made.values():
         check(pod)
+
+
+def test_a_namespace_that_takes_no_root_takes_every_pod(compiled):
+    for step, made in pods.pods(*compiled["default"][1:]):
+        (container,) = made["spec"]["containers"]
+        assert container["securityContext"] == {"runAsNonRoot": True}, step
+    # the kubelet can't tell whether a user with a name is root
+    user = re.findall(r"^USER (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[-1]
+    assert re.fullmatch(r"[1-9]\d*:0", user)
 
 
 def pod(compiled, variant, step):
@@ -207,6 +218,21 @@ def test_the_run_ends_in_time_and_is_cleared_away(compiled):
         "resourceTtlOnSuccess": 86400,
         "resourceTtlOnFailure": 604800,
     }
+
+
+@pytest.mark.parametrize("name", ["default", "cpu", "spot"])
+def test_no_retry_is_cut_off_by_the_end_of_the_run(name):
+    cluster = compose_cluster([f"cluster={name}"])
+    for task, row in TASKS.items():
+        count = cluster.retries_of(task)
+        assert count == (3 if row.network else 5 if row.trains and name == "spot" else 0)
+        assert cluster.retries.window(count, cluster.timeouts[task]) <= cluster.timeouts["run"], task
+
+
+def test_a_run_may_end_before_a_step_that_is_tried_once_or_has_no_limit_of_its_own():
+    once = compose_cluster(["cluster.timeouts.run=60000"])
+    assert once.timeouts["run"] < once.timeouts["pretrain"]
+    compose_cluster(["cluster.timeouts.run=57809", "cluster.timeouts.ingest=null"])
 
 
 def test_what_touches_a_network_is_tried_again_later_and_later(compiled):
@@ -428,6 +454,16 @@ def test_options_are_the_default_of_one_parameter(compiled):
         (
             "cluster.tracking_patience=3600",
             "cluster.tracking_patience = 3600: look is ended after timeouts.look = 3600; raise that, or wait less",
+        ),
+        (
+            "cluster.retries.training=1",
+            "cluster.timeouts.run = 345600: ends the run before pretrain has had all its tries, 518430 s "
+            "(timeouts.pretrain = 259200, retries.training = 1); raise it, or lower one of these",
+        ),
+        (
+            "cluster.timeouts.run=57809",
+            "cluster.timeouts.run = 57809: ends the run before ingest has had all its tries, 57810 s "
+            "(timeouts.ingest = 14400, retries.network = 3); raise it, or lower one of these",
         ),
         (
             "cluster.timeouts.probe=0",

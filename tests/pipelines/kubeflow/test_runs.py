@@ -42,6 +42,19 @@ def test_a_step_that_was_tried_again_is_what_the_last_try_was():
     assert (task.tries, task.pod_seconds) == (2, 120)
 
 
+def test_pods_are_found_where_the_controller_gives_every_node_a_try():
+    [task] = found(
+        node("probe-driver", "SUCCEEDED", 1, [2]),
+        node("probe-driver(0)", "SUCCEEDED", 2),
+        node("probe", "SUCCEEDED", 3, [4], minutes=4),
+        node("probe(0)", "SUCCEEDED", 4, [5], minutes=4),
+        node("executor", "SUCCEEDED", 5, [6, 7]),
+        node("executor(0)", "FAILED", 6, error="pod deleted"),
+        node("executor(1)", "SUCCEEDED", 7),
+    )
+    assert (task.state, task.pod, task.tries) == ("succeeded", "flow-impl-7", 2)
+
+
 def test_a_step_that_failed_names_its_last_pod_and_why():
     [task] = found(
         node("probe-driver", "SUCCEEDED", 1),
