@@ -15,7 +15,7 @@ from components.shared.errors import UserError
 from components.shared.params.schema import Params, check_colors
 from components.shared.step import command_line, working
 from components.shared.training.backend import start_backend
-from components.shared.training.checkpoints import FOLDER
+from components.shared.training.checkpoints import FOLDER, Checkpoint
 from components.shared.training.distributed import initialize
 
 
@@ -40,7 +40,7 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
     start_backend()
     # imported here: Keras, only now that its announcements are muted
     from components.shared.training.devices import on_devices, precision_here
-    from components.shared.training.pretraining import PARTS, Pretraining
+    from components.shared.training.pretraining import PARTS, Pretraining, state_key
     from components.shared.training.start import start_digest
     from models import methods
 
@@ -58,31 +58,32 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
     runtime = params.runtime
     with (
         on_devices("pretrain", runtime.devices, min(runtime.batch_size, images), "runtime.batch_size") as devices,
-        working("pretrain", out, params, {"dataset": dataset}, data.manifest.name, seed, True) as work,
+        Checkpoint(state_key(data, params, seed), checkpoints) as checkpoint,
     ):
-        work.run.dataset(data, "training")
-        training = Pretraining(data, params, seed, work, checkpoints)
-        training.fit()
-        training.save()
-        metrics = {name: value for name, value in training.last().items() if name != "epoch"}
-        result = work.finish(
-            data.manifest.digest,
-            metrics,
-            epoch=training.epochs,
-            seed=seed,
-            method=params.method.name,
-            encoder=params.encoder.name,
-            weights=params.encoder.weights,
-            weights_digest=start_digest(params.encoder.weights),
-            epochs=training.epochs,
-            images=training.images,
-            features=int(training.model.encoder.output_shape[-1]),
-            devices=devices,
-            precision=precision_here(runtime.precision),
-            networks=training.networks(),
-        )
-    # only now is the encoder in its place: a run killed before goes on from the last epoch
-    training.forget()
+        with working("pretrain", out, params, {"dataset": dataset}, data.manifest.name, seed, True) as work:
+            work.run.dataset(data, "training")
+            training = Pretraining(data, params, seed, work, checkpoint)
+            training.fit()
+            training.save()
+            metrics = {name: value for name, value in training.last().items() if name != "epoch"}
+            result = work.finish(
+                data.manifest.digest,
+                metrics,
+                epoch=training.epochs,
+                seed=seed,
+                method=params.method.name,
+                encoder=params.encoder.name,
+                weights=params.encoder.weights,
+                weights_digest=start_digest(params.encoder.weights),
+                epochs=training.epochs,
+                images=training.images,
+                features=int(training.model.encoder.output_shape[-1]),
+                devices=devices,
+                precision=precision_here(runtime.precision),
+                networks=training.networks(),
+            )
+        # only now is the encoder in its place: a run killed before goes on from the last epoch
+        training.forget()
     return result
 
 

@@ -195,13 +195,15 @@ def refuse_foreign(out: Path, records: Sequence[str] = RECORDS) -> None:
 
 @contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[bool]:
-    """Lock a file or folder until the block or the process ends; False if another process has it locked.
+    """Lock a file or folder until the block or the process ends; False if another process has it locked, or had.
 
     Args:
         path: that is there.
         wait: until another process lets go of it.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    # a network file system locks only what is opened for writing
+    writing = os.access(path, os.W_OK, effective_ids=True) and not path.is_dir()
+    descriptor = os.open(path, os.O_RDWR if writing else os.O_RDONLY)
     alone = True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -210,7 +212,8 @@ def locked(path: Path, wait: bool = False) -> Iterator[bool]:
     except OSError:
         pass  # a file system without locks
     try:
-        yield alone
+        # who had it locked may have removed it, and somebody else made it anew
+        yield alone and path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
     finally:
         os.close(descriptor)
 

@@ -22,7 +22,7 @@ from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import select
 from components.shared.replicates import KEPT
 from components.shared.training.checkpoints import FOLDER, Checkpoint
-from components.shared.training.pretraining import _key
+from components.shared.training.pretraining import state_key
 from models.batches import Batches
 from models.methods.shared.base import Method
 from tests.helpers.datasets import make_dataset
@@ -254,16 +254,19 @@ CHANGES = [
 @pytest.mark.slow
 def test_anything_that_decides_the_result_gives_a_state_of_its_own(dataset, tmp_path, monkeypatch):
     data = Dataset(dataset)
-    keys = {_key(data, params(change), 0) for change in CHANGES} | {_key(data, params(), 1)}
-    keys.add(_key(Dataset(make_dataset(tmp_path / "dataset", seed=1)), params(), 0))
-    plain = _key(data, params(), 0)
+    keys = {state_key(data, params(change), 0) for change in CHANGES} | {state_key(data, params(), 1)}
+    keys.add(state_key(Dataset(make_dataset(tmp_path / "dataset", seed=1)), params(), 0))
+    plain = state_key(data, params(), 0)
     with monkeypatch.context() as patched:
         patched.setattr("components.shared.training.pretraining.code_digest", lambda step, params: "of other code")
-        keys.add(_key(data, params(), 0))
+        keys.add(state_key(data, params(), 0))
     assert len(keys) == len(CHANGES) + 3
     assert plain not in keys
     # what other steps read plays no part
-    assert _key(data, params("gate.min_gain=0.5", "runtime.replicates=[7]", "supervised.batch_size=3"), 0) == plain
+    assert (
+        state_key(data, params("gate.min_gain=0.5", "runtime.replicates=[7]", "supervised.batch_size=3"), 0)
+        == plain
+    )
 
 
 @pytest.mark.slow
@@ -336,7 +339,7 @@ def test_a_run_killed_several_times_ends_as_if_nothing_had_happened(
     finished, dataset, tracking_uri, in_tmp, capsys, monkeypatch
 ):
     write_params(composed("runtime.replicates=[0]", "runtime.threads=null")[1], in_tmp / "params.yaml")
-    state = Checkpoint(_key(Dataset(dataset), params(), 0), in_tmp / FOLDER)
+    state = Checkpoint(state_key(Dataset(dataset), params(), 0), in_tmp / FOLDER)
 
     def epochs_kept():
         if not state.path.exists():
@@ -391,6 +394,44 @@ def test_a_run_killed_several_times_ends_as_if_nothing_had_happened(
 
     history = mlflow.MlflowClient(tracking_uri).get_metric_history(record.mlflow_run_id, "contrastive_loss")
     assert {point.step for point in history} == set(range(1, EPOCHS + 1))
+
+
+# another pretraining of the same, which has claimed its state and waits at some epoch
+OTHER = """
+import sys
+from pathlib import Path
+from components.shared.training.checkpoints import Checkpoint
+
+with Checkpoint(sys.argv[1], Path(sys.argv[2])) as checkpoint:
+    print(checkpoint.claim(), flush=True)
+    checkpoint.path.write_text("its state")
+    sys.stdin.read()
+"""
+
+
+def test_a_second_pretraining_of_the_same_leaves_the_state_of_the_first_alone(
+    finished, dataset, tracking_uri, tmp_path, capsys
+):
+    """They overwrote each other's state, and the first to finish removed that of the second."""
+    states, key = tmp_path / "states", state_key(Dataset(dataset), params(), 0)
+    with subprocess.Popen(
+        [sys.executable, "-c", OTHER, key, str(states)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as first:
+        assert first.stdout.readline() == "True\n"
+        record = pretrain(dataset, tmp_path / "encoder", params(), 0, states)
+        assert (states / f"{key}.npz").read_text() == "its state"
+        first.communicate()
+        assert first.returncode == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "another process" in line]
+    assert said == [
+        f"pretrain: another process trains the same and keeps {states / key}.npz; this one trains on its own, and "
+        "keeps no state while the other one does"
+    ]
+    assert record.metrics == finished[0].metrics
 
 
 def test_a_cache_that_can_not_be_written_is_refused_before_any_training(dataset, in_tmp):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from components.shared.artifacts import TO_WRITE, remove_half_written, replace_file
+from components.shared.artifacts import TO_WRITE, locked, remove_half_written, replace_file
 from components.shared.errors import UserError
+from components.shared.training.distributed import all_gather
 
 FOLDER = Path(".cache/pretrain")
 
@@ -20,7 +22,10 @@ class Checkpoint:
     """One file with a training's variables and the curves so far; written whole or not at all.
 
     It is kept outside the step's output, which DVC removes before each run, and is named by everything that decides
-    the result, so that a changed parameter or dataset never goes on from it.
+    the result, so that a changed parameter or dataset never goes on from it. Of several processes that train the
+    same on one folder one keeps the state: who has claimed it, until the block of a `with` or the process ends.
+    Where a file system has no locks each of them does, and the last one that wrote counts: any of their states is
+    one of this training.
 
     Args:
         key: digest of the parameters and inputs.
@@ -29,6 +34,35 @@ class Checkpoint:
 
     def __init__(self, key: str, folder: Path = FOLDER):
         self.path = folder / f"{key}.npz"
+        self._lock_file = folder / f".{key}.lock"
+        self._lock, self._claimed = ExitStack(), False
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._claimed:
+            self._lock_file.unlink(missing_ok=True)
+        self._lock.close()
+        self._claimed = False
+
+    def claim(self) -> bool:
+        """Whether this process keeps the state: it does from now on, unless another one does that still runs.
+
+        Raises:
+            UserError: the folder can't be written.
+        """
+        with _told(self._lock_file):
+            self._lock_file.parent.mkdir(parents=True, exist_ok=True)
+            # also so that it looks as young as the training; another user's, who was killed, is locked as it is
+            with suppress(PermissionError):
+                self._lock_file.touch()
+            if not self._claimed:
+                with ExitStack() as lock, suppress(FileNotFoundError):  # just removed by who had it
+                    self._claimed = lock.enter_context(locked(self._lock_file))
+                    if self._claimed:
+                        self._lock = lock.pop_all()
+        return self._claimed
 
     def save(self, epoch: int, rows: Sequence[Mapping[str, Any]], variables: Sequence[Any]) -> None:
         """Keep the state after `epoch` epochs: `variables` in a fixed order, `rows` of the curves.
@@ -40,41 +74,58 @@ class Checkpoint:
         state = json.dumps({"epoch": epoch, "rows": list(rows)}).encode()
         buffer = io.BytesIO()
         np.savez(buffer, state=np.frombuffer(state, "uint8"), **arrays)  # type: ignore[arg-type]
-        try:
+        with _told(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(self.path, buffer.getvalue())
-        except OSError as error:
-            raise UserError(
-                f"{self.path}: the state of the training can't be kept: {error.strerror}; make room for it, "
-                f"or {TO_WRITE}"
-            ) from None
 
     def restore(self, variables: Sequence[Any]) -> tuple[int, list[dict[str, Any]]]:
         """Put a kept state into `variables`.
 
         Returns:
             The number of finished epochs and the rows of their curves; (0, []) where nothing usable is kept.
+
+        Raises:
+            UserError: the processes of one training found different states.
         """
-        try:
-            epoch, rows, arrays = self._read()
-        except Exception:  # NumPy answers to foreign and damaged files with exceptions of a dozen kinds
-            return 0, []
-        if [(a.shape, a.dtype) for a in arrays] != [(tuple(v.shape), np.dtype(v.dtype)) for v in variables]:
-            return 0, []
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
+        epoch, rows, arrays = self._read(variables)
+        if len(set(all_gather(epoch))) > 1:
+            # another training that keeps this state may have written it in between
+            epoch, rows, arrays = self._read(variables)
+        if len(epochs := set(all_gather(epoch))) > 1:
+            raise UserError(
+                f"{self.path.parent}: the processes found states after {sorted(epochs)} epochs; mount one shared "
+                "folder there"
+            )
+        if epoch:
+            for variable, array in zip(variables, arrays, strict=True):
+                variable.assign(array)
         return epoch, rows
 
-    def _read(self) -> tuple[int, list[dict[str, Any]], list[np.ndarray]]:
-        with np.load(self.path, allow_pickle=False) as kept:
-            state = json.loads(kept["state"].tobytes())
-            return (
-                int(state["epoch"]),
-                [dict(row) for row in state["rows"]],
-                [kept[f"v{index:05d}"] for index in range(len(kept.files) - 1)],
-            )
+    def _read(self, variables: Sequence[Any]) -> tuple[int, list[dict[str, Any]], list[np.ndarray]]:
+        """The state, as many epochs as it is old; (0, [], []) where there is none for such variables."""
+        try:
+            with np.load(self.path, allow_pickle=False) as kept:
+                state = json.loads(kept["state"].tobytes())
+                epoch, rows = int(state["epoch"]), [dict(row) for row in state["rows"]]
+                arrays = [kept[f"v{index:05d}"] for index in range(len(kept.files) - 1)]
+        except Exception:  # NumPy answers to foreign and damaged files with exceptions of a dozen kinds
+            return 0, [], []
+        if [(a.shape, a.dtype) for a in arrays] != [(tuple(v.shape), np.dtype(v.dtype)) for v in variables]:
+            return 0, [], []
+        return epoch, rows, arrays
 
     def remove(self) -> None:
         """The training is finished."""
         self.path.unlink(missing_ok=True)
         remove_half_written(self.path)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Let what the system says against a file be one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: the state of the training can't be kept: {error.strerror}; make room for it, or {TO_WRITE}"
+        ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -19,7 +18,7 @@ from components.shared.step import Work
 from components.shared.training.checkpoints import Checkpoint
 from components.shared.training.curves import Curves
 from components.shared.training.devices import precision_here
-from components.shared.training.distributed import all_gather, is_chief
+from components.shared.training.distributed import is_chief
 from components.shared.training.inputs import PROJECTION_HEAD, network
 from components.shared.training.monitor import Monitor
 from components.shared.training.start import load_start, start_digest
@@ -39,8 +38,8 @@ PARTS = ("unlabelled", "train")
 class Pretraining:
     """The model, its batches and its state; `seed` decides first weights, order and views."""
 
-    def __init__(self, data: Dataset, params: Params, seed: int, work: Work, checkpoints: Path):
-        self.data, self.params, self.seed, self.work = data, params, seed, work
+    def __init__(self, data: Dataset, params: Params, seed: int, work: Work, checkpoint: Checkpoint):
+        self.data, self.params, self.seed, self.work, self.checkpoint = data, params, seed, work, checkpoint
         runtime, method = params.runtime, params.method
         self.parts = [(data.images(split), _labels(data, split)) for split in PARTS]
         self.images = sum(len(labels) for _, labels in self.parts)
@@ -62,7 +61,6 @@ class Pretraining:
         self.model.optimizer.build(self.model.trainable_variables)
         require_figure(params.monitor, data, self.model.views)
         self.monitor = Monitor(self.model, data, params.monitor, runtime.epochs, runtime.batch_size)
-        self.checkpoint = Checkpoint(_key(data, params, seed), checkpoints)
         self.curves = Curves(work.run)
 
     def fit(self) -> None:
@@ -73,12 +71,13 @@ class Pretraining:
         """
         runtime = self.params.runtime
         progress = Progress("pretrain", runtime.epochs, "epoch")
-        epoch, rows = self.checkpoint.restore(self._state())
-        if len(epochs := set(all_gather(epoch))) > 1:
-            raise UserError(
-                f"{self.checkpoint.path.parent}: the processes found states after {sorted(epochs)} epochs; "
-                "mount one shared folder there"
+        if is_chief() and not self.checkpoint.claim():
+            print(
+                f"pretrain: another process trains the same and keeps {self.checkpoint.path}; this one trains on "
+                "its own, and keeps no state while the other one does",
+                flush=True,
             )
+        epoch, rows = self.checkpoint.restore(self._state())
         for row in rows:
             self.curves.add(row["epoch"], {name: value for name, value in row.items() if name != "epoch"})
         if epoch:
@@ -102,7 +101,7 @@ class Pretraining:
             if warning := self.monitor.warning(epoch + 1, logs):
                 progress.note(warning)
             self.curves.add(epoch + 1, logs)
-            if is_chief():
+            if is_chief() and self.checkpoint.claim():
                 self.checkpoint.save(epoch + 1, self.curves.rows, self._state())
             shown = ("contrastive_loss", "contrastive_accuracy", "validation_probe_accuracy", "knn_accuracy")
             progress.step({name: logs[name] for name in shown if name in logs})
@@ -135,8 +134,8 @@ class Pretraining:
             print(f"pretrain: ended after epoch {self.epochs}: {name} was best after epoch {best}", flush=True)
 
     def forget(self) -> None:
-        """Remove the state that was kept for a killed run."""
-        if is_chief():
+        """Remove the state that was kept for a killed run, unless another process keeps it."""
+        if is_chief() and self.checkpoint.claim():
             self.checkpoint.remove()
 
     def save(self) -> None:
@@ -201,7 +200,7 @@ class Pretraining:
         return max(1, self.images // min(self.params.runtime.batch_size, self.images))
 
 
-def _key(data: Dataset, params: Params, seed: int) -> str:
+def state_key(data: Dataset, params: Params, seed: int) -> str:
     """Digest of everything that decides the result, the code of the training among it."""
     code = code_digest("pretrain", params)
     start = start_digest(params.encoder.weights)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 from components.shared.errors import UserError
 from components.shared.training.checkpoints import Checkpoint
+from tests.helpers.repository import ROOT
 
 ROWS = [{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": float("inf"), "probe_accuracy": 0.25}]
 
@@ -187,3 +191,76 @@ def test_a_state_that_cannot_be_written_is_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match="can't be kept: Not a directory") as caught:
         Checkpoint("0123", tmp_path / "file" / "pretrain").save(1, [], variables(0))
     assert "\n" not in str(caught.value)
+
+
+# claims a state, says so, and lets go of it when it is told to
+HOLDER = """
+import sys
+from pathlib import Path
+from components.shared.training.checkpoints import Checkpoint
+
+with Checkpoint(sys.argv[1], Path(sys.argv[2])) as checkpoint:
+    print(checkpoint.claim(), flush=True)
+    input()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that keeps a state in `tmp_path`."""
+    command = [sys.executable, "-c", HOLDER, "0123", str(tmp_path)]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        assert process.stdout.readline() == "True\n"
+        yield process
+        process.kill()
+
+
+def test_one_process_keeps_a_state_until_it_ends(holder, tmp_path):
+    with Checkpoint("0123", tmp_path) as second, Checkpoint("4567", tmp_path) as other:
+        assert other.claim()
+        assert not second.claim()
+        holder.communicate("\n")
+        assert second.claim() and second.claim()
+    # nothing is left
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_process_keeps_no_state_from_the_next_one(holder, tmp_path):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with Checkpoint("0123", tmp_path) as second:
+        assert second.claim()
+
+
+def test_a_claim_that_was_let_go_between_two_looks_is_not_shared(tmp_path, monkeypatch):
+    """Who waits at a file that was removed would hold it, and so would who made it anew."""
+    with Checkpoint("0123", tmp_path) as first, Checkpoint("0123", tmp_path) as third:
+        opened = os.open
+
+        def removed(path, *arguments):
+            descriptor = opened(path, *arguments)
+            monkeypatch.undo()
+            Path(path).unlink()
+            assert third.claim()
+            return descriptor
+
+        monkeypatch.setattr(os, "open", removed)
+        assert not first.claim()
+
+
+def test_processes_that_find_another_training_write_look_again(kept, monkeypatch):
+    """Of several processes one found the state a moment before another training replaced it."""
+    others = iter([1, 2, 2])
+    monkeypatch.setattr("components.shared.training.checkpoints.all_gather", lambda epoch: [epoch, next(others)])
+    assert restore(kept)[0] == (2, ROWS)
+    others = iter([1, 1])
+    into = variables(1)
+    with pytest.raises(UserError, match=r"found states after \[1, 2\] epochs; mount one shared folder there"):
+        kept.restore(into)
+    np.testing.assert_array_equal(into[0].value, variables(1)[0].value)

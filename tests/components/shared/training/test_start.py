@@ -16,7 +16,7 @@ from components.shared.errors import UserError
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 from components.shared.replicates import _kept
-from components.shared.training.pretraining import _key
+from components.shared.training.pretraining import state_key
 from models import encoders
 from models.classifier import softmax_head
 from tests.helpers.datasets import make_dataset
@@ -62,11 +62,12 @@ def test_pretraining_starts_from_the_weights(place, tracking_uri, tmp_path, name
 def test_a_momentum_encoder_starts_there_too(place):
     from components.shared.step import Work
     from components.shared.tracking.run import Run
+    from components.shared.training.checkpoints import Checkpoint
     from components.shared.training.pretraining import Pretraining
 
     chosen = params(place / "step", "method=byol", "method.prediction.width=8", epochs=1)
     work = Work("pretrain", place, Run(), chosen, {})
-    model = Pretraining(Dataset(place / "dataset"), chosen, 0, work, place / "states").model
+    model = Pretraining(Dataset(place / "dataset"), chosen, 0, work, Checkpoint("0", place / "states")).model
     starts = [weight for weight in model.weights if weight.shape == model.encoder.weights[0].shape]
     assert len(starts) == 2
     for weight in starts:
@@ -90,7 +91,7 @@ def test_another_file_under_the_same_name_is_another_training(place, tmp_path):
     chosen, keys = params(path), []
     for name in ("step/encoder.keras", "classifier.keras", "step/encoder.keras"):
         shutil.copy(place / name, path)
-        keys.append((_key(data, chosen, 0), _kept("pretrain", {"dataset": data.folder}, chosen, 0)))
+        keys.append((state_key(data, chosen, 0), _kept("pretrain", {"dataset": data.folder}, chosen, 0)))
     assert keys[0] == keys[2]
     assert keys[0][0] != keys[1][0] and keys[0][1] != keys[1][1]
 
