@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,7 @@ def evaluate(
     champion: Path,
     out: Path,
     params: Params,
+    overrides: Sequence[str] | None = None,
 ) -> Blessing:
     """Compare the probe and the fine-tuned model with the baseline, and the winner with the champion.
 
@@ -66,6 +67,7 @@ def evaluate(
         champion: folder of `champion`.
         out: folder to write.
         params: with section `gate`, and `registry.require_signature`.
+        overrides: of the whole run, for the report, which tells how to make it again; None: not known.
 
     Raises:
         UserError: the dataset or the champion's record is missing or damaged, no image has a label, or `out` can't
@@ -80,7 +82,7 @@ def evaluate(
     best = read_champion(champion)
     with working("evaluate", out, params, inputs, data.manifest.name) as work:
         work.run.dataset(data, TEST)
-        findings = _compare(work, data, folders, best)
+        findings = _compare(work, data, folders, best, overrides)
         _write(work, findings)
     blessing = findings.blessing
     print(f"evaluate: {blessing.verdict}")
@@ -91,7 +93,13 @@ def evaluate(
     return blessing
 
 
-def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: Champion) -> Findings:
+def _compare(
+    work: Work,
+    data: Dataset,
+    folders: Mapping[str, Path],
+    champion: Champion,
+    overrides: Sequence[str] | None,
+) -> Findings:
     truth, gate, signed = Truth.of(data), work.params.gate, work.params.registry.require_signature
     candidates, search, unreadable = _read(folders)
     asked: list[Rivals] = []
@@ -122,6 +130,7 @@ def _compare(work: Work, data: Dataset, folders: Mapping[str, Path], champion: C
         lineage=lineage(),
         params=to_plain(work.params),
         run_id=work.run.id,
+        overrides=overrides,
         rivals=asked[0] if asked else Rivals(no_drift="the champion was not asked"),
         suspects=read_suspects(folders["probe"]),
         suspects_picture=picture if picture.exists() else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,15 @@ CLASSIFIER = "classifier.keras"
 COMPARED_IMAGES = 256
 
 
-def register(dataset: Path, evaluation: Path, probe: Path, finetune: Path, out: Path, params: Params) -> Result:
+def register(
+    dataset: Path,
+    evaluation: Path,
+    probe: Path,
+    finetune: Path,
+    out: Path,
+    params: Params,
+    overrides: Sequence[str] | None = None,
+) -> Result:
     """Register the winner as a version with the alias `challenger`, or write down why not.
 
     A model that is not blessed, does not belong to the evaluation, was judged as an earlier look at the test images
@@ -55,6 +63,7 @@ def register(dataset: Path, evaluation: Path, probe: Path, finetune: Path, out: 
             measured of the model: `model_mebibytes`, `memory_mebibytes`, `load_seconds`, `latency_ms_batch_1` and
             `_32` (a call in Python), `http_latency_ms_batch_1` and `_32` (a request to the server).
         params: with section `registry`.
+        overrides: of the whole run, for the model card, which tells how to make it again; None: not known.
 
     Returns:
         The record.
@@ -101,6 +110,7 @@ def register(dataset: Path, evaluation: Path, probe: Path, finetune: Path, out: 
                 lineage=lineage(),
                 runs=runs,
                 measured=measured,
+                overrides=overrides,
             )
             if signature.exists():
                 # only now: what was tried, and nothing else, is signed

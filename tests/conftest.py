@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from components.shared.params import composing
+from components.shared.params import composing, overrides
 from components.shared.training import side_by_side
 from components.shared.training.side_by_side import cores
 from tests.helpers.remembering import remembered
@@ -45,14 +45,15 @@ def same_cores(monkeypatch):
 @pytest.fixture(autouse=True, scope="session")
 def composed_once():
     """Hydra takes a quarter of a second for each composition, and most tests ask for the same few."""
-    compose, remembering = composing._composed, remembered(composing._composed)
+    compose, remembering = composing.compose_values, remembered(composing.compose_values)
 
-    def composed(name, overrides, conf):
+    def composed(name, overrides, conf=composing.CONF, resolve=True):
         # other folders may change
-        return (remembering if conf == composing.CONF else compose)(name, tuple(overrides), conf)
+        return (remembering if conf == composing.CONF else compose)(name, tuple(overrides), conf, resolve)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(composing, "_composed", composed)
+        for module in (composing, overrides):
+            patch.setattr(module, "compose_values", composed)
         yield
 
 

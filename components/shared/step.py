@@ -14,6 +14,7 @@ from typing import Any
 from components.shared.artifacts import Record, Result, input_digest, output_folder, write_record
 from components.shared.cost import Cost, Meter, total
 from components.shared.errors import exit_cleanly
+from components.shared.params.overrides import overrides_of
 from components.shared.params.schema import (
     Params,
     params_digest,
@@ -122,7 +123,7 @@ def command_line(step: str, function: Callable[..., Any]) -> None:
     Args:
         step: the step's name.
         function: called as `function(*input folders, out, params)`, the table of steps names the folders; with a
-            seed besides for each replicate of a step that has any.
+            seed besides for each replicate of a step that has any, and with `overrides` where the table says so.
     """
     # TensorFlow reads it when it is imported. Level 2 still shows harmless "E" lines of its own data pipeline when
     # it is made deterministic; real failures are raised, not logged
@@ -142,7 +143,8 @@ def command_line(step: str, function: Callable[..., Any]) -> None:
         checked = partial(step_params, step, values, where)
         folders = {name: getattr(options, name) for name in inputs}
         if not STEPS[step].replicates:
-            function(*folders.values(), options.out, checked())
+            told = {"overrides": overrides_of(values)} if STEPS[step].overrides else {}
+            function(*folders.values(), options.out, checked(), **told)
             return
         # imported here: it surrounds steps itself
         from components.shared.replicates import train_replicates

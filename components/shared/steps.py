@@ -43,6 +43,7 @@ class Step(Task):
         reads: the parameters that its result depends on: sections, or single ones such as `runtime.epochs`.
         replicates: how many trainings it is made of: `each` seed of `runtime.replicates` one, the `first` one only,
             or none. Such a step is a function of a seed, and knows nothing of the others.
+        overrides: it is told those of the whole run, and writes down how the run is made again.
     """
 
     out: str
@@ -50,6 +51,7 @@ class Step(Task):
     after: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     replicates: Literal["", "each", "first"] = ""
+    overrides: bool = False
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -148,6 +150,7 @@ STEPS: dict[str, Step] = {
             reads=("gate", "registry.require_signature"),
             # the ledger of looks, and the champion's model
             network=True,
+            overrides=True,
         ),
         # it acts on a registry, and must run, never be replayed
         Step(
@@ -158,6 +161,7 @@ STEPS: dict[str, Step] = {
             reads=("registry",),
             network=True,
             cached=False,
+            overrides=True,
         ),
     )
 }

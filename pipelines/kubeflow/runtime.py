@@ -26,6 +26,7 @@ from components.shared.digests import value_digest
 from components.shared.errors import UserError, first_line, one_line
 from components.shared.evaluation.gate import read_blessing
 from components.shared.params.composing import compose_params
+from components.shared.params.overrides import overrides_of
 from components.shared.params.schema import from_plain, select, to_plain
 from components.shared.replicates import gather as gather_replicates
 from components.shared.steps import STEPS
@@ -50,12 +51,13 @@ def settings_of_steps(overrides: Sequence[str], data: str, replicates: str) -> d
             do not list them, so that other seeds beside it make none run again.
 
     Returns:
-        Step, and `gather` → JSON of its parameters and the version of its code; of `ingest` also that of the data.
+        Step, and `gather` → JSON of its parameters and the version of its code; of `ingest` also that of the data,
+        of `evaluate` and `register` the run's overrides.
         Equal text means that KFP may answer from its cache.
     """
     _quiet()
     with user_errors_in_one_line():
-        params, _ = compose_params(list(overrides))
+        params, values = compose_params(list(overrides))
         settings: dict[str, dict[str, Any]] = {
             step: {"params": to_plain(select(params, step)), "code": code_digest(step, params)} for step in STEPS
         }
@@ -65,6 +67,9 @@ def settings_of_steps(overrides: Sequence[str], data: str, replicates: str) -> d
                 f"runtime.replicates = {wanted}: this pipeline was compiled for {compiled}; compile it again with "
                 f"runtime.replicates={_compact(wanted)}, or run it with runtime.replicates={_compact(compiled)}"
             )
+        # of evaluate too, which so runs again with other checks of the data: its report would tell another run's
+        for step in (step for step in STEPS if STEPS[step].overrides):
+            settings[step]["overrides"] = overrides_of(values)
         settings["gather"] = {"code": code_digest("shared/replicates", params)}
         settings["ingest"]["data"] = data or data_version(params.data)
         chosen = " ".join(overrides) or "the defaults"
@@ -139,8 +144,9 @@ def run(
     """
     _quiet()
     with user_errors_in_one_line():
-        params = from_plain(json.loads(settings)["params"], step)
-        options: dict[str, Any] = {}
+        given = json.loads(settings)
+        params = from_plain(given["params"], step)
+        options: dict[str, Any] = {"overrides": given["overrides"]} if STEPS[step].overrides else {}
         if step == "pretrain" and CACHE in os.environ:
             options["checkpoints"] = Path(os.environ[CACHE]) / "pretrain"
         folders = [Path(artifact.path) for artifact in inputs]

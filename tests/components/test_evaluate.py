@@ -60,7 +60,7 @@ def do_evaluate(run, compose_params):
 
     def _evaluate(*overrides):
         params = select(compose_params("data.name=textures", *overrides), "evaluate")
-        given = evaluate(*(run / name for name in (*INPUTS, "evaluation")), params)
+        given = evaluate(*(run / name for name in (*INPUTS, "evaluation")), params, overrides)
         written = read_blessing(run / "evaluation")
         assert written == given
         return written
@@ -99,6 +99,7 @@ def test_a_clear_gain_is_blessed_and_everything_is_written(run, do_evaluate):
     assert record.details["runs"] == dict.fromkeys(("search", "probe", "baseline", "finetune"), "0" * 32)
     check_measured(read_measured(out), blessing, Dataset(run / "dataset").manifest)
     assert not [path for path in run.iterdir() if path.name.startswith(".")]
+    assert "contrastive compose && make repro" in (out / "report.md").read_text()
 
 
 def check_measured(measured, blessing, manifest):

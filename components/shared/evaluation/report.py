@@ -44,6 +44,7 @@ from components.shared.evaluation.wording import (
 from components.shared.plots import evaluation as draw
 from components.shared.plots.svg import inline_svg
 from components.shared.templates import Picture, render
+from components.shared.tracking.lineage import made_again
 from components.shared.tracking.run import flatten
 from components.shared.training.curves import Curve
 
@@ -73,6 +74,7 @@ class Findings:
         lineage: tags that say which code and data this is.
         params: of the evaluation, plain values.
         run_id: MLflow run of the evaluation.
+        overrides: of the whole run; None where they are not known.
         rivals: the champions, with how far the images have moved in the features of the one that reigns.
         suspects: labels that may be wrong, see `read_suspects`.
         suspects_picture: of the first ones; None where there is none.
@@ -93,6 +95,7 @@ class Findings:
     lineage: Mapping[str, str]
     params: Mapping[str, Any]
     run_id: str
+    overrides: Sequence[str] | None = None
     rivals: Rivals = field(default_factory=Rivals)
     suspects: pd.DataFrame = field(default_factory=pd.DataFrame)
     suspects_picture: Path | None = None
@@ -281,6 +284,8 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         pictures=pictures,
         manifest=findings.manifest,
         lineage=findings.lineage,
+        again=made_again(findings.lineage, findings.overrides),
+        options_known=findings.overrides is not None,
         runs=_runs(findings),
         costs={**findings.costs, "all": total(findings.costs.values())} if findings.costs else {},
         points=points,

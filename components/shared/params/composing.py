@@ -16,12 +16,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from components.shared.artifacts import replace_file
 from components.shared.errors import UserError, first_line
+from components.shared.params import naming
 from components.shared.params.explain import did_you_mean
 from components.shared.params.schema import Params, validate_params
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 # groups that say where a pipeline runs, not what it computes: no part of params.yaml
 APART = ("cluster",)
+naming.register()
 
 
 def compose_params(overrides: Sequence[str] = (), conf: Path = CONF) -> tuple[Params, dict[str, Any]]:
@@ -40,7 +42,7 @@ def compose_params(overrides: Sequence[str] = (), conf: Path = CONF) -> tuple[Pa
     groups = options(conf)
     for override in overrides:
         _check_option(override, groups)
-    values = _composed("config", overrides, conf)
+    values = compose_values("config", overrides, conf)
     return validate_params(values), values
 
 
@@ -58,7 +60,34 @@ def compose_settings(name: str, overrides: Sequence[str], conf: Path = CONF) -> 
     for override in overrides:
         _split(override)
     written = [override if override[0] in "+~" else f"++{override}" for override in overrides]
-    return _composed(name, written, conf)
+    return compose_values(name, written, conf)
+
+
+def compose_values(name: str, overrides: Sequence[str], conf: Path = CONF, resolve: bool = True) -> dict[str, Any]:
+    """Compose plain values, unchecked; raises as `compose_params`.
+
+    Args:
+        name: of the file below `conf`, without its ending.
+        overrides: such as `data=cifar10`.
+        conf: the folder of configuration groups.
+        resolve: False leaves `${…}` and `???` as they stand in the files.
+    """
+    try:
+        with initialize_config_dir(config_dir=str(conf.resolve()), version_base=None):
+            values: Any = OmegaConf.to_container(hydra_compose(name, overrides=list(overrides)), resolve=resolve)
+    except (HydraException, OmegaConfBaseException) as error:
+        line = first_line(error)
+        if refused := re.match("Could not override '(.+)'", line):
+            choices = _choices(overrides, conf)
+            # without what was refused
+            known = _names(compose_values(name, choices, conf)) if len(choices) < len(overrides) else []
+            meant = did_you_mean(refused[1], [*options(conf), *known])
+            line = f"the chosen options have no parameter {refused[1]}{meant}; see conf/"
+        elif missing := re.search(r"Missing mandatory value: (\S+)", line):
+            line = f"{missing[1]} must be given; conf/ says what it is"
+        raise UserError(f"{' '.join(overrides) or conf}: {line}") from None
+    found: dict[str, Any] = values
+    return found
 
 
 def write_params(values: dict[str, Any], path: Path) -> None:
@@ -76,25 +105,6 @@ def options(conf: Path = CONF, every: bool = False) -> dict[str, list[str]]:
         for group in sorted(conf.iterdir())
         if group.is_dir() and (every or group.name not in APART)
     }
-
-
-def _composed(name: str, overrides: Sequence[str], conf: Path) -> dict[str, Any]:
-    try:
-        with initialize_config_dir(config_dir=str(conf.resolve()), version_base=None):
-            values: Any = OmegaConf.to_container(hydra_compose(name, overrides=list(overrides)), resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        line = first_line(error)
-        if refused := re.match("Could not override '(.+)'", line):
-            choices = _choices(overrides, conf)
-            # without what was refused
-            known = _names(_composed(name, choices, conf)) if len(choices) < len(overrides) else []
-            meant = did_you_mean(refused[1], [*options(conf), *known])
-            line = f"the chosen options have no parameter {refused[1]}{meant}; see conf/"
-        elif missing := re.search(r"Missing mandatory value: (\S+)", line):
-            line = f"{missing[1]} must be given; conf/ says what it is"
-        raise UserError(f"{' '.join(overrides) or conf}: {line}") from None
-    found: dict[str, Any] = values
-    return found
 
 
 def _split(override: str) -> tuple[str, str]:

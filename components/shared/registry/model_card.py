@@ -19,12 +19,13 @@ from components.shared.evaluation.wording import TITLES, look_in_words, mean_and
 from components.shared.registry.uris import version_uri
 from components.shared.registry.version_tags import MEASURED, Subject, recorded_name, tagged_gain, version_tags
 from components.shared.templates import render
+from components.shared.tracking.lineage import made_again
 
 LONGEST = 5000
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md.j2"
 # how many classes are named, and how many of the best and of the worst are in the table: the first that fits
 _SHORTER = ((30, 5), (20, 4), (12, 3), (8, 2), (4, 1), (0, 1), (0, 0))
-_LONGEST_NAME, _LONGEST_WHY = 40, 150
+_LONGEST_NAME, _LONGEST_WHY, _LONGEST_COMMAND = 40, 150, 600
 
 
 def model_card(subject: Subject, name: str, number: str) -> str:
@@ -54,6 +55,7 @@ def model_card(subject: Subject, name: str, number: str) -> str:
         "weakest": min(changes, key=lambda row: row["recall"], default=None),
         "in_use": [text.format(subject.measured[key]) for key, text in MEASURED.items() if key in subject.measured],
         "cost": _cost(subject),
+        "again": _again(subject),
         "uri": version_uri(name, number),
     }
     card = ""
@@ -70,6 +72,12 @@ def _cost(subject: Subject) -> str:
     known = subject.evaluation.details.get("costs") or {}
     spent = total(read_cost(values) for values in known.values())
     return in_words(spent) if spent else ""
+
+
+def _again(subject: Subject) -> str:
+    """The command that makes the run again; empty where the card has no room for it."""
+    command = made_again(subject.lineage, subject.overrides)
+    return command if len(command) <= _LONGEST_COMMAND else ""
 
 
 def _confidence(subject: Subject) -> str:

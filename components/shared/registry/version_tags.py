@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from components.shared.artifacts import Manifest, Result
@@ -38,6 +38,7 @@ class Subject:
         lineage: tags that say which code, data and pipeline run this is.
         runs: step → its MLflow run.
         measured: by the infrastructure validation, such as `load_seconds`.
+        overrides: of the whole run; None where they are not known.
     """
 
     blessing: Blessing
@@ -49,6 +50,7 @@ class Subject:
     lineage: Mapping[str, str]
     runs: Mapping[str, StepRun]
     measured: Mapping[str, float]
+    overrides: Sequence[str] | None = None
 
 
 def version_tags(subject: Subject) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -29,6 +31,21 @@ def lineage() -> dict[str, str]:
     run = os.environ.get("PIPELINE_RUN_ID") or os.environ.get("DVC_EXP_NAME")
     tags["pipeline.run"] = run or f"repro-{tags['git.commit'][:8]}{_options()}"
     return tags
+
+
+def made_again(lineage: Mapping[str, str], overrides: Sequence[str] | None) -> str:
+    """The command for a shell, in a clone of the repository, that makes a run again.
+
+    Args:
+        lineage: tags of the run.
+        overrides: of the run; None where they are not known, and the commit's own `params.yaml` is all there is.
+    """
+    commit = lineage.get("git.commit", "unknown")
+    commands = [] if commit == "unknown" else [f"git checkout {commit}"]
+    if overrides is not None:
+        # without any too: the params.yaml of that commit may hold other options
+        commands.append(shlex.join(["contrastive", "compose", *overrides]))
+    return " && ".join([*commands, "make repro"])
 
 
 def _options() -> str:

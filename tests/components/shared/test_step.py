@@ -165,6 +165,14 @@ def test_a_command_hands_the_step_its_folders_and_its_own_parameters(in_tmp, par
         _ = params.method
 
 
+def test_a_step_that_tells_how_a_run_is_made_again_is_told_its_overrides(in_tmp, params_file, monkeypatch):
+    write_params(compose_params(["registry.model_name=night", "runtime.epochs=3"])[1], params_file)
+    seen = []
+    command = lambda *arguments, **told: seen.append(told)  # noqa: E731
+    assert on_a_shell(monkeypatch, command, step="register") == 0
+    assert seen == [{"overrides": ["runtime.epochs=3", "registry.model_name=night"]}]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("written", "message"),

@@ -71,16 +71,26 @@ def test_each_step_gets_the_parameters_that_it_declares(composed):
         assert params_digest(restored) == params_digest(select(params, step))
 
 
+TOLD = {"evaluate", "register"}
+
+
+def test_the_steps_that_tell_how_to_make_the_run_again_are_told_its_overrides(composed):
+    found = composed("runtime.epochs=7", "method=simclr")
+    assert {step for step, value in found.items() if "overrides" in value} == TOLD
+    assert all(found[step]["overrides"] == ["runtime.epochs=7"] for step in TOLD)
+
+
 @pytest.mark.parametrize(
     ("override", "steps_changed"),
     [
-        ("gate.min_gain=0.5", {"evaluate"}),
+        ("gate.min_gain=0.5", TOLD),
         # its views are what the search may augment with
-        ("method.temperature=0.3", {"pretrain", "search"}),
-        ("validation.min_pixel_std=2.0", {"validate"}),
-        ("supervised.batch_size=30", {"search", "baseline", "finetune"}),
+        ("method.temperature=0.3", {"pretrain", "search", *TOLD}),
+        # evaluate and register tell how the whole run is made again
+        ("validation.min_pixel_std=2.0", {"validate", *TOLD}),
+        ("supervised.batch_size=30", {"search", "baseline", "finetune", *TOLD}),
         # validate compares with the champion's dataset
-        ("registry.model_name=other", {"validate", "champion", "register"}),
+        ("registry.model_name=other", {"validate", "champion", *TOLD}),
     ],
 )
 def test_an_option_changes_what_it_shapes_and_nothing_else(composed, override, steps_changed):
@@ -94,7 +104,7 @@ def test_the_state_of_the_data_is_part_of_ingest_alone(composed):
 def test_more_replicates_change_nothing_of_the_others(composed):
     more = composed("runtime.replicates=[0,1,2,3,4,5,6]", replicates="[0, 1, 2, 3, 4, 5, 6]")
     # it tells what so many can prove; no training reads what it writes
-    assert changed(composed(), more) == {"validate"}
+    assert changed(composed(), more) == {"validate", *TOLD}
 
 
 @pytest.mark.parametrize(
@@ -176,7 +186,8 @@ def trained(tmp_path_factory, tracking_uri):
 
 
 def settings(step, *overrides):
-    return json.dumps({"params": to_plain(select(compose_params(overrides)[0], step))})
+    params = to_plain(select(compose_params(overrides)[0], step))
+    return json.dumps({"params": params, "overrides": list(overrides)})
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ from components.shared.evaluation.evidence import Rivals, Slice
 from components.shared.evaluation.feature_drift import FeatureDrift
 from components.shared.evaluation.gate import held_out, score
 from components.shared.evaluation.looks import MemoryLedger
+from components.shared.evaluation.markdown import to_markdown
 from components.shared.evaluation.measured import Measured, measure
 from components.shared.evaluation.predictions import read_suspects
-from components.shared.evaluation.report import Findings, write_report
+from components.shared.evaluation.report import Findings, render_report, write_report
 from components.shared.training.curves import Curve
 from tests.helpers.gate import NAMES, classes_of, decided, make_result, make_search, make_three, make_truth, rival
 
@@ -288,6 +289,21 @@ def test_the_same_stands_in_markdown_without_what_is_folded_away(judged):
         assert set(rule) <= set("|- ") and rows
         assert {row.replace("\\|", "").count("|") for row in (rule, *rows)} == {head.count("|")}
     assert "<" not in text and "All 4 trainings" in page and "All 4 trainings" not in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "command"),
+    [
+        (["method=byol", "probe.l2=[0.1]"], "contrastive compose method=byol 'probe.l2=[0.1]' && "),
+        ([], "contrastive compose && "),
+        (None, ""),
+    ],
+)
+def test_one_command_makes_it_again_as_far_as_the_options_are_known(judged, overrides, command):
+    findings, *_ = judged
+    *_, last = to_markdown(render_report(replace(findings, overrides=overrides), {})).split("## The same again\n")
+    assert f"\ngit checkout {'c' * 40} && {command}make repro\n" in last
+    assert ("the options of this run are not known" in " ".join(last.split())) == (overrides is None)
 
 
 def test_every_picture_is_described_in_words(judged):

@@ -102,6 +102,7 @@ def make_subject(class_names: list[str], winner: str = "finetune", **manifest: o
         lineage={"git.commit": "c" * 40, "dvc.data": "f" * 32, "pipeline.run": "nightly-7"},
         runs={step: StepRun(f"{index}" * 32, "12") for index, step in enumerate(STEPS)},
         measured=MEASURED,
+        overrides=("method=byol", "runtime.replicates=[0,1,2]"),
     )
 
 
@@ -148,7 +149,8 @@ def test_the_card_answers_what_a_reviewer_asks():
     assert "off by 2.5 points on average (ECE), after a temperature of 1.31 (from 400 images)" in said["Limits"]
     assert "Look 2 at these test images; it may err with 0.76 %, of 5 % for all looks together." in said[""]
     assert "Weaker than the default gate: min\\_gain = 0.0 instead of 0.02" in said[""]
-    assert f"git checkout {'c' * 40}\nmake repro" in said["Reproduce"]
+    again = "contrastive compose method=byol 'runtime.replicates=[0,1,2]' && make repro"
+    assert f"```\ngit checkout {'c' * 40} && {again}\n```\nFrom commit `cccccccccccc`" in said["Reproduce"]
     assert "finetune `abcdef01`" in said["Reproduce"]
     assert 'mlflow.pyfunc.load_model("models:/shop-photos/7")' in said["Call"]
     assert "mlflow models serve -m models:/shop-photos/7 --env-manager local" in said["Call"]
@@ -179,6 +181,9 @@ def test_the_card_fits_and_is_whole(kind, classes):
     long = {"name": "d" * 60, "source": "/very/long" * 40} if kind == "long" else {}
     subject = make_subject(names, **long)
     model = "m" * 100 if kind == "long" else "m"
+    if kind == "long":
+        # as long as a card shows one
+        subject = replace(subject, overrides=["data.path=" + "p" * 500])
     card = model_card(subject, model, "123")
     assert len(card) <= LONGEST
     said = sections(card)
@@ -207,14 +212,22 @@ def test_a_card_is_made_of_what_there_is():
         test=subject.test.model_copy(update={"intervals": {}, "recall": {}, "calibration": {}}),
         lineage={"git.commit": "unknown", "git.dirty": "true"},
         runs={"ingest": StepRun("9" * 32, None)},
+        overrides=None,
     )
     said = sections(model_card(bare, "m", "1"))
     assert set(SECTIONS) - set(said) == {"Slices"}
     assert f"ingest `{'9' * 32}`" in said["Runs"]
-    assert "git checkout" not in said["Reproduce"]
+    assert "```\nmake repro\n```\nThe options of the run are not known" in said["Reproduce"]
     assert "with changes that were not committed" in said["Reproduce"]
     assert ["58.1 ± 0.2 %", "", "fine-tuned model"] in rows(said["Numbers"])
     assert "A probability" not in said["Limits"]
+
+
+def test_a_command_that_a_card_has_no_room_for_is_left_to_the_report():
+    subject = replace(make_subject(["a", "b"]), overrides=["data.path=" + "p" * 5000])
+    card = model_card(subject, "m", "1")
+    assert len(card) <= LONGEST
+    assert "it stands at the end of the report. From commit" in sections(card)["Reproduce"]
 
 
 def test_a_class_without_test_images_is_left_out_of_the_slices():
