@@ -52,6 +52,11 @@ class Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return self._passes * int(self._starts[-1]) // self._batch_size
 
+    @property
+    def images(self) -> int:
+        """Images that an epoch goes through, those of other processes among them."""
+        return len(self) * self._batch_size
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         # sorted within the batch, so that a memory map is read in one direction
         rows = np.sort(self._order[index * self._batch_size : (index + 1) * self._batch_size])[self._own]

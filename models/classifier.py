@@ -18,6 +18,7 @@ from models.optimizers import AdamW, exclude_vectors, require_no_decay
 from models.options import options, require_items, within
 from models.probes import softmax
 from models.training import (
+    EpochPace,
     EpochRate,
     EpochSeed,
     StopOnNaN,
@@ -264,7 +265,8 @@ class SupervisedTrainer:
             train: images uint8 (N, H, W, C) and labels int64 (N,).
             pretrained: weights of the encoder to start from, or None for random ones.
             validation: measured after each epoch, likewise; it changes nothing.
-            on_epoch: called with the number of epochs done and the last one's numbers; some 25 times at most.
+            on_epoch: called with the number of epochs done and the last one's numbers, those of
+                `models.training.EpochPace` among them; some 25 times at most.
             class_weight: see `models.training.class_weights`; the training's accuracy, unlike that of the
                 validation, is weighted so too.
 
@@ -291,6 +293,7 @@ class SupervisedTrainer:
             weights = dict(enumerate(class_weights(train[1], self._classes, class_weight).tolist()))
         callbacks = [EpochRate(rate, rounds), EpochSeed(seed, batches), StopOnNaN()]
         if on_epoch is not None:
+            callbacks.append(EpochPace(batches.images))
             callbacks.append(
                 keras.callbacks.LambdaCallback(on_epoch_end=lambda r, logs: on_epoch((r + 1) * passes, logs or {}))
             )

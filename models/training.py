@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -131,6 +132,39 @@ class EpochSeed(keras.callbacks.Callback):
         state = np.random.SeedSequence((self.seed, epoch)).generate_state(2, "uint32")
         variable = self.model.seed_generator.state
         variable.assign(state.astype(variable.dtype))
+
+
+class EpochPace(keras.callbacks.Callback):
+    """Put into each epoch's logs what Keras leaves out, `learning_rate` and `images_per_second`.
+
+    The rate is that at the epoch's end. The time is that of the training alone, without validation; that of the
+    first epoch has the building of the step in it.
+
+    Args:
+        images: that an epoch goes through.
+    """
+
+    LOGS = ("learning_rate", "images_per_second")
+
+    def __init__(self, images: int):
+        super().__init__()
+        self.images = images
+        self._start = 0.0
+        self._end: float | None = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Called by Keras."""
+        self._start, self._end = time.perf_counter(), None
+
+    def on_test_begin(self, logs=None):
+        """Called by Keras, before the validation at an epoch's end."""
+        self._end = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs):
+        """Called by Keras, which hands the same `logs` to the callbacks after this one."""
+        seconds = (self._end or time.perf_counter()) - self._start
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        logs.update(zip(self.LOGS, (rate, self.images / seconds), strict=True))
 
 
 class StopOnNaN(keras.callbacks.Callback):

@@ -25,6 +25,7 @@ from components.shared.training.checkpoints import FOLDER, Checkpoint
 from components.shared.training.pretraining import state_key
 from models.batches import Batches
 from models.methods.shared.base import Method
+from models.training import EpochPace
 from tests.helpers.datasets import make_dataset
 from tests.helpers.options import network
 from tests.helpers.repository import ROOT
@@ -139,6 +140,14 @@ def test_mlflow_has_the_curves_the_pictures_and_the_encoder(finished, tracking_u
     history = client.get_metric_history(record.mlflow_run_id, "contrastive_loss")
     rows = curves(folder)
     assert {p.step: p.value for p in history} == {int(r["epoch"]): float(r["contrastive_loss"]) for r in rows}
+    rates, speeds = (
+        {p.step: p.value for p in client.get_metric_history(record.mlflow_run_id, name)} for name in EpochPace.LOGS
+    )
+    assert list(rates) == list(speeds) == [int(row["epoch"]) for row in rows]
+    assert rates[EPOCHS] < rates[EPOCHS // 2] < params().method.optimizer.learning_rate
+    assert min(speeds.values()) > 0
+    # what the clock decides is in no file that is the same again
+    assert not {*EpochPace.LOGS} & ({*rows[0]} | {*record.metrics})
     names = {file.path for place in ("", "pictures") for file in client.list_artifacts(record.mlflow_run_id, place)}
     assert {"encoder.keras", "curves.csv", "result.json", "pictures/views.png"} <= names
 

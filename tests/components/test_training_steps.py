@@ -25,6 +25,7 @@ from components.shared.training.choice import Choice
 from components.shared.training.inputs import fewer_labels
 from models.augmentation import augment
 from models.layers import layers_of
+from models.training import EpochPace
 from tests.helpers.datasets import make_arrays, make_dataset, write_dataset
 from tests.helpers.options import augmentation
 
@@ -289,6 +290,10 @@ def test_mlflow_has_the_final_numbers_and_the_files(finished, tracking_uri, step
     assert tracked.data.tags["replicate"] == str(SEED)
     assert not any("test" in name for name in tracked.data.metrics)
     assert record.metrics.items() <= tracked.data.metrics.items()
+    if step != "probe":
+        measured = {name: client.get_metric_history(record.mlflow_run_id, name) for name in EpochPace.LOGS}
+        assert all([point.step for point in points] == [1, 2, 3, 4] for points in measured.values())
+        assert measured["learning_rate"][0].value == pytest.approx(record.details["learning_rate"])
     files = {file.path for place in ("", "pictures") for file in client.list_artifacts(record.mlflow_run_id, place)}
     expected = {"classifier.keras", "predictions.npz", "curves.csv", "result.json"}
     if step == "probe":
@@ -304,7 +309,7 @@ def test_curves_end_with_the_recorded_accuracy_of_the_chosen_training(finished, 
     record, folder = finished[step]
     rows = rows_of(folder / "curves.csv")
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
-    assert {"loss", "accuracy", "validation_loss", "validation_accuracy"} <= set(rows[0])
+    assert set(rows[0]) == {"epoch", "loss", "accuracy", "validation_loss", "validation_accuracy"}
     # the last epoch's weights are the ones that count
     last = float(rows[-1]["validation_accuracy"])
     assert last == pytest.approx(record.metrics["validation_accuracy"], abs=1e-6)

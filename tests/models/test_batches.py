@@ -89,6 +89,7 @@ def test_the_last_smaller_batch_is_left_out_and_another_time_others():
     batches = Batches([numbered(0, 10)], batch_size=4, seed=0)
     seen = [np.concatenate(epoch_of(batches, epoch)) for epoch in range(20)]
     assert {len(np.unique(labels)) for labels in seen} == {8}
+    assert batches.images == 8
     assert set(np.concatenate(seen)) == set(range(10))
 
 
@@ -100,7 +101,7 @@ def test_a_batch_larger_than_the_set_is_the_set():
 
 def test_several_passes_an_epoch_go_through_the_images_so_often():
     batches = Batches([numbered(0, 6)], batch_size=4, seed=0, passes=4)
-    assert len(batches) == 6
+    assert (len(batches), batches.images) == (6, 24)
     labels, counts = np.unique(np.concatenate(epoch_of(batches, 0)), return_counts=True)
     assert list(labels) == list(range(6))
     assert set(counts) == {4}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -269,9 +270,10 @@ def test_a_training_follows_its_schedule(trainers, schedule, rates):
     how = replace(RECIPE, epochs=10, schedule=schedule, milestones=(0.7, 0.9), learning_rate=1e-3)
     trainer.fit(
         how, 0, trainer.told[1]["train"],
-        on_epoch=lambda epoch, logs: seen.append(float(trainer.model.optimizer.learning_rate)),
+        on_epoch=lambda epoch, logs: seen.append(dict(logs)),
     )  # fmt: skip
-    np.testing.assert_allclose(seen, rates, rtol=1e-5)
+    np.testing.assert_allclose([logs["learning_rate"] for logs in seen], rates, rtol=1e-5)
+    assert all(logs["images_per_second"] > 0 for logs in seen)
 
 
 @pytest.mark.parametrize(
@@ -317,6 +319,26 @@ def test_weight_decay_pulls_kernels_and_leaves_biases_and_normalisation(arrays, 
         assert ("kernel" in variable.path) == (variable.path not in spared)
         expected = 1.0 if variable.path in spared else 1 - 0.1 * 0.5
         np.testing.assert_allclose(np.asarray(variable), expected, rtol=1e-6, err_msg=variable.path)
+
+
+def test_the_pace_of_a_training_leaves_its_validation_out(trainers, monkeypatch):
+    """By a clock that moves in training steps and in validation alone."""
+    now, trainer, kind = [100.0], trainers("tiny"), type(trainers("tiny").model)
+    monkeypatch.setattr("models.training.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def later(method, seconds):
+        def timed(self, *arguments, **named):
+            done = method(self, *arguments, **named)
+            now[0] += seconds
+            return done
+
+        return timed
+
+    monkeypatch.setattr(Batches, "__getitem__", later(Batches.__getitem__, 2.0))
+    monkeypatch.setattr(kind, "evaluate", later(kind.evaluate, 1000.0))
+    _, reports = fit(trainer, epochs=2, batch_size=12)
+    # two batches of 12 in an epoch, and none is read ahead of the next epoch's
+    assert [logs["images_per_second"] for _, logs in reports] == [24 / 4, 24 / 4]
 
 
 def test_it_learns_and_reports_some_twenty_five_times(arrays):

@@ -1,4 +1,4 @@
-"""Each step as one MLflow run: parameters, curves, pictures, lineage.
+"""Each step as one MLflow run: parameters, curves, pictures, lineage, and what the machine did meanwhile.
 
 A server that is away when a step starts is an error; one that is lost later costs the step nothing, see `journal`.
 """
@@ -26,6 +26,7 @@ from components.shared.tracking.client import connect, local_path, patience
 from components.shared.tracking.journal import Journal, Kind
 from components.shared.tracking.lineage import lineage
 from components.shared.tracking.pipeline_run import PARENT, PipelineRun, experiment_of, given_run
+from components.shared.tracking.system_metrics import SystemMetrics
 
 # seconds that the end of a step waits for a lost server; and when someone wants the step to end
 PATIENCE, PATIENCE_WHEN_KILLED = 60.0, 5.0
@@ -43,10 +44,26 @@ class Run:
     def __init__(self, run_id: str = "", place: Path = Path(), pipeline: PipelineRun | None = None):
         self.id, self.pipeline = run_id, pipeline or PipelineRun()
         self.journal = Journal(run_id, place)
+        self.system: SystemMetrics | None = None
 
     def _log(self, kind: Kind, **content: Any) -> None:
         if self.id:
+            self._log_system()
             self.journal.log(kind, **content)
+
+    def _log_system(self) -> None:
+        for sample in self.system.take() if self.system is not None else ():
+            self.journal.log("metrics", **sample._asdict())
+
+    def watch_system(self) -> None:
+        """Log what the machine does, from now on."""
+        self.system = SystemMetrics(self.id)
+
+    def end_system(self) -> None:
+        """Log what was seen of the machine up to now, and no more."""
+        if self.system is not None:
+            self.system.stop()
+            self._log_system()
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers; `step` is the epoch of a curve. NaN and infinity are logged as they are."""
@@ -118,6 +135,7 @@ def tracked(
         raise UserError(f"MLflow refused to start a run: {first_line(error)}") from None
     run = Run(made.info.run_id, partial or Path(), pipeline)
     pipeline.begin()
+    run.watch_system()
     status = "FAILED"
     try:
         with _terminated_as_exit():
@@ -132,6 +150,7 @@ def tracked(
         status, waiting = "KILLED", min(waiting, PATIENCE_WHEN_KILLED)
         raise
     finally:
+        run.end_system()
         ended = _milliseconds()
         if run.journal.end(status, ended, waiting):
             pipeline.end(status)

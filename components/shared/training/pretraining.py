@@ -29,7 +29,16 @@ from models.batches import Batches, feed, filled
 from models.kernels import fuse
 from models.layers import layers_of
 from models.methods.shared.heads import head
-from models.training import EpochSeed, StopOnNaN, devices, jit, precision, process_shard, validation_batch
+from models.training import (
+    EpochPace,
+    EpochSeed,
+    StopOnNaN,
+    devices,
+    jit,
+    precision,
+    process_shard,
+    validation_batch,
+)
 
 # splits with images to learn from
 PARTS = ("unlabelled", "train")
@@ -85,6 +94,8 @@ class Pretraining:
             progress.start_at(epoch)
 
         def end_of_epoch(epoch: int, logs: dict[str, Any]) -> None:
+            # it depends on the clock: in MLflow alone, not among the curves, which are the same again
+            self.work.run.metrics({name: logs.pop(name) for name in EpochPace.LOGS}, step=epoch + 1)
             # Keras measures the probe alone on validation images: the monitor makes the views to contrast
             measured = ("val_probe_accuracy", "val_probe_loss")
             logs = {
@@ -119,6 +130,7 @@ class Pretraining:
                     verbose=0,
                     callbacks=[
                         EpochSeed(self.seed, batches),
+                        EpochPace(batches.images),
                         StopOnNaN(),
                         keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch),
                     ],

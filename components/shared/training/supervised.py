@@ -20,6 +20,7 @@ from components.shared.training.devices import on_devices, precision_here
 from components.shared.training.inputs import fewer_labels, labelled, network
 from models.classifier import Recipe, SupervisedTrainer, predict
 from models.layers import layers_of
+from models.training import EpochPace
 
 
 def train_supervised(
@@ -132,10 +133,12 @@ class _Training:
 
         def on_epoch(epoch: int, logs: Mapping[str, float]) -> None:
             values = {name.replace("val_", "validation_"): float(value) for name, value in logs.items()}
-            values.pop("learning_rate", None)
+            # they depend on the clock: in MLflow alone, not among the curves, which are the same again
+            pace = {name: values.pop(name) for name in EpochPace.LOGS}
             self.curves.add(epoch, values, log=False)
             # apart from the names of the final numbers, which MLflow shows in one table
-            self.work.run.metrics({f"curve_{name}": value for name, value in values.items()}, step=epoch)
+            curves = {f"curve_{name}": value for name, value in values.items()}
+            self.work.run.metrics({**curves, **pace}, step=epoch)
             progress.step(values, min(epoch, recipe.epochs) - progress.done)
 
         try:
