@@ -48,13 +48,8 @@ test-slow: env  ## Run the slow tests: whole pipelines, real servers, other back
 	@python -m pytest -n $(JOBS) --dist loadfile -m slow --durations 20
 
 .PHONY: ui
-ui: env  ## Show the runs, curves, pictures and registered models in MLflow's page
-	@uri="$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"; \
-	case "$$uri" in \
-	  http*) echo "MLflow: $$uri" ;; \
-	  *) echo "MLflow: http://127.0.0.1:$(PORT)  (Ctrl-C ends it)"; \
-	     exec mlflow ui --backend-store-uri "$$uri" --host 127.0.0.1 --port $(PORT) --workers 1 ;; \
-	esac
+ui: env  ## Show the runs, curves, pictures and registered models in MLflow's page (PORT=5000)
+	@exec python -m pipelines ui --port $(PORT)
 
 .PHONY: lint
 lint: env  ## Check style, format, types, and which package may import which
