@@ -130,6 +130,12 @@ env:  ## Create .venv from requirements.lock, with `contrastive` in it, unless i
 	@# the command `contrastive`, which runs the code of this folder
 	@test -x $(VENV)/bin/contrastive || \
 	  uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+	@# outside of git, as in a downloaded archive, DVC works only if it is told to
+	@if test -e .git || git rev-parse --git-dir >/dev/null 2>&1; then \
+	  ! grep -qs no_scm .dvc/config.local || dvc config --local --unset core.no_scm; \
+	elif ! grep -qs no_scm .dvc/config.local; then \
+	  dvc config --local core.no_scm true; \
+	  echo "No git repository here; only experiments need one: git init && git add -A && git commit -m Start"; fi
 
 .PHONY: fresh-env
 fresh-env:
