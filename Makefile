@@ -48,13 +48,8 @@ test-slow: env  ## Run the slow tests: whole pipelines, real servers, other back
 	@python -m pytest -n $(JOBS) --dist loadfile -m slow --durations 20
 
 .PHONY: ui
-ui: env  ## Show the runs, curves, pictures and registered models in MLflow's page
-	@uri="$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"; \
-	case "$$uri" in \
-	  http*) echo "MLflow: $$uri" ;; \
-	  *) echo "MLflow: http://127.0.0.1:$(PORT)  (Ctrl-C ends it)"; \
-	     exec mlflow ui --backend-store-uri "$$uri" --host 127.0.0.1 --port $(PORT) --workers 1 ;; \
-	esac
+ui: env  ## Show the runs, curves, pictures and registered models in MLflow's page (PORT=5000)
+	@exec python -m pipelines ui --port $(PORT)
 
 .PHONY: lint
 lint: env  ## Check style, format, types, and which package may import which
@@ -135,6 +130,12 @@ env:  ## Create .venv from requirements.lock, with `contrastive` in it, unless i
 	@# the command `contrastive`, which runs the code of this folder
 	@test -x $(VENV)/bin/contrastive || \
 	  uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+	@# outside of git, as in a downloaded archive, DVC works only if it is told to
+	@if test -e .git || git rev-parse --git-dir >/dev/null 2>&1; then \
+	  ! grep -qs no_scm .dvc/config.local || dvc config --local --unset core.no_scm; \
+	elif ! grep -qs no_scm .dvc/config.local; then \
+	  dvc config --local core.no_scm true; \
+	  echo "No git repository here; only experiments need one: git init && git add -A && git commit -m Start"; fi
 
 .PHONY: fresh-env
 fresh-env:

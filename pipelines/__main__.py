@@ -14,6 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from components.shared.errors import UserError, exit_cleanly
+from components.shared.installed import warn_if_stale
 from pipelines import commands
 from pipelines.command_line import NAME, new_group
 from pipelines.inference import commands as inference
@@ -64,6 +65,7 @@ def cli() -> None:
     if f"_{NAME.upper()}_COMPLETE" in os.environ:
         # the shell asks what may follow
         app(prog_name=NAME)
+    warn_if_stale()
     exit_cleanly(main)
 
 

@@ -1,4 +1,4 @@
-"""The commands that need neither a cluster nor a registry: compose, experiment, summary, resend, health."""
+"""The commands that need neither a cluster nor a registry: compose, experiment, summary, ui, resend, health."""
 
 from __future__ import annotations
 
@@ -67,6 +67,20 @@ def summary() -> None:
     from pipelines.summary import print_summary
 
     print_summary()
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="of this machine, to serve the page on")] = 5000,
+) -> None:
+    """Show MLflow's page: runs, curves, pictures, registered models.
+
+    It is served on this machine alone until Ctrl-C. Where MLFLOW_TRACKING_URI
+    is a server, its address is printed.
+    """
+    from pipelines.ui import show_ui
+
+    show_ui(port)
 
 
 @app.command()

@@ -53,9 +53,10 @@ def run_experiment(
         queue: leave them to `dvc queue start`.
 
     Raises:
-        UserError: an override is not allowed.
+        UserError: an override is not allowed, or there is no git repository to keep experiments in.
     """
     root = find_root()
+    _require_git(root)
     if any(_OPEN_TEST in override for override in overrides):
         raise UserError(f"{_OPEN_TEST}: an experiment opens the test set with --judge, and only so")
     experiments = [[*one, f"{_OPEN_TEST}={str(judge).lower()}"] for one in _spelled_out(overrides)]
@@ -77,6 +78,18 @@ def run_experiment(
     elif not judge:
         print("not judged: the test set stayed closed; the same command with --judge opens it and counts as a look")
     return 0
+
+
+def _require_git(root: Path) -> None:
+    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        raise UserError(
+            f"{root}: is no git repository, in which DVC keeps experiments: `git init && git add -A && "
+            "git commit -m Start && make env` makes it one; `contrastive compose` and `dvc repro` do without"
+        )
+    from dvc.config import Config
+
+    if Config(str(root / ".dvc"))["core"].get("no_scm"):
+        raise UserError(f"{root / '.dvc'}: DVC is told to do without git (core.no_scm); `make env` undoes it")
 
 
 def _spelled_out(overrides: Sequence[str]) -> list[list[str]]:

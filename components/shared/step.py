@@ -14,6 +14,7 @@ from typing import Any
 from components.shared.artifacts import Record, Result, input_digest, output_folder, write_record
 from components.shared.cost import Cost, Meter, total
 from components.shared.errors import exit_cleanly
+from components.shared.installed import warn_if_stale
 from components.shared.params.overrides import overrides_of
 from components.shared.params.schema import (
     Params,
@@ -139,6 +140,7 @@ def command_line(step: str, function: Callable[..., Any]) -> None:
             parser.add_argument(f"--{name}", type=Path, default=Path(name), help=f"default: {name}/")
         parser.add_argument("--out", type=Path, default=Path(out), help=f"default: {out}/")
         options = parser.parse_args()
+        warn_if_stale()
         values, where = read_params(options.params), str(options.params)
         checked = partial(step_params, step, values, where)
         folders = {name: getattr(options, name) for name in inputs}

@@ -45,6 +45,8 @@ def connect() -> str:
     """
     until = time.monotonic() + patience(0.0)
     limit_requests()
+    # where git is not installed, GitPython would tell MLflow so in 40 lines
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     # the tables of a new SQLite file are nothing to report
     logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"))
     uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
