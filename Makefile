@@ -82,13 +82,14 @@ lock: env  ## Compile the locks anew from pyproject.toml
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --no-annotate -c requirements.lock - -o mlflow/sbom.lock
 
-# the engine, and `more`: the index, certificates and proxy of this machine
+# the engine, and `more`: a format that holds a health check, and the index, certificates and proxy of this machine
 define prepare_build
 engine="$(ENGINE)"; test -n "$$engine" || { \
 	  echo "error: no container engine: install docker or podman, or name one with ENGINE=…" >&2; exit 2; }; \
 	"$$engine" info >/dev/null 2>&1 || { \
 	  echo "error: $$engine is here but can't be used; \`$$engine info\` tells why (is its service running?)" >&2; exit 2; }; \
 	settings=$$(mktemp -d); trap 'rm -rf "$$settings"' EXIT; more=(); \
+	case "$${engine##*/}" in podman|buildah) more+=(--format docker);; esac; \
 	configured() { python3 -m pip config get "global.$$1" 2>/dev/null || true; }; \
 	index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$(configured index-url)}}"; \
 	certificates="$${SSL_CERT_FILE:-$${PIP_CERT:-$${REQUESTS_CA_BUNDLE:-$$(configured cert)}}}"; \

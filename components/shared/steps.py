@@ -166,11 +166,12 @@ STEPS: dict[str, Step] = {
     )
 }
 
-# what Kubeflow runs besides: compose looks at the data, look at what earlier runs saw of it, gather puts the
-# replicates of a step together, record is about one run alone
+# what Kubeflow runs besides: compose looks at the data, look at what earlier runs saw of it, pull needs nothing but
+# the image for GPUs, gather puts the replicates of a step together, record is about one run alone
 TASKS: dict[str, Task] = {
     "compose": Task(name="compose", title="Compose the options", cached=False),
     "look": Task(name="look", title="Look for changes", network=True, cached=False),
+    "pull": Task(name="pull", title="Pull the image for GPUs"),
     **STEPS,
     "gather": Task(name="gather", title="Gather the replicates"),
     "refuse": Task(name="refuse", title="Do not register"),

@@ -125,6 +125,18 @@ class Client(kfp.Client):
         """Address of something on the Kubeflow page, such as ("runs", "details", id)."""
         return f"{self._get_url_prefix()}/#/{'/'.join(parts)}"
 
+    def create_pipeline(self, name: str) -> str:
+        """Make a pipeline without a version, and return its id.
+
+        KFP's own method makes a first version of the pipeline's name.
+        """
+        wanted = {"display_name": name, "namespace": self.namespace}
+        return str(self.pipelines.pipeline_service_create_pipeline(wanted).pipeline_id)
+
+    def retry_run(self, run_id: str) -> None:
+        """Let a run that ended badly go on from the tasks that failed; KFP's client has no method for it."""
+        self._run_api.run_service_retry_run(run_id)
+
     def last_words(self, run_id: str, pod: str) -> str:
         """The last line of a pod's log that is the step's own; empty where the server does not tell it any more.
 

@@ -43,7 +43,7 @@ Folder = Annotated[str, Field(pattern=r"^/")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Seconds = Annotated[int, Field(ge=1, le=2**31 - 1)]
 # they ask no tracking server
-_UNTRACKED = ("compose", "refuse")
+_UNTRACKED = ("compose", "pull", "refuse")
 # what the image, the container's runtime or KFP's launcher need as it is
 _TAKEN = (
     *("/", "/app", "/opt", "/tmp", "/keys", "/gcs", "/s3", "/minio"),
@@ -180,9 +180,9 @@ class Cluster(Section):
 
     `image` without a tag is taken with the commit as its tag. `data` is where `data.path` of the options points
     into; `cache` keeps interrupted trainings. `resources` and `timeouts` (seconds; of a step, or by the name `run`
-    of the whole run; null is for ever) name steps; `compose`, `look`, `refuse` and `record` are the short ones at
-    the beginning and the end. Secrets and config maps become environment variables of every step. `page` is the
-    address of the Kubeflow page, for links. `tracking_patience` is how many seconds a step waits for a tracking
+    of the whole run; null is for ever) name steps; `compose`, `look`, `pull`, `refuse` and `record` are the short
+    ones at the beginning and the end. Secrets and config maps become environment variables of every step. `page` is
+    the address of the Kubeflow page, for links. `tracking_patience` is how many seconds a step waits for a tracking
     server that is away, at its beginning and at its end. `signing` mounts keys as files where models are signed
     and checked.
     """
@@ -284,7 +284,7 @@ class Cluster(Section):
         Raises:
             UserError: the image has no tag and the commit is not known.
         """
-        on_gpu = self.on_gpu(task)
+        on_gpu = self.on_gpu(ON_GPU[0] if task == "pull" else task)
         given = on_gpu and self.gpu.image
         field, image = ("cluster.gpu.image", given) if given else ("cluster.image", self.image)
         # a colon before the last slash is that of a port

@@ -74,6 +74,11 @@ def look(overrides: list[str], state: str) -> str:
     return "changed" if runtime.has_changed(overrides, state) else "unchanged"
 
 
+def pull() -> None:
+    """Run in the image for GPUs, without one: where it can't be pulled, it ends before a training waits."""
+    print("the image for GPUs is here")
+
+
 def ingest(
     settings: str,
     dataset: dsl.Output[dsl.Dataset],

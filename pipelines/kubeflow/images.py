@@ -39,7 +39,7 @@ def check_images(cluster: Cluster, commit: str | None, timeout: float) -> None:
         raise UserError(
             f"cluster.image = {image}: not in the registry; build it with make image and push it, {_OTHERWISE}"
         )
-    on_gpu = cluster.image_for(ON_GPU[0], commit)
+    on_gpu = cluster.image_for("pull", commit)
     if on_gpu != image and not _is_there(on_gpu, timeout):
         print(
             f"warning: {on_gpu}: not in the registry; {', '.join(ON_GPU)} need it: make image GPU=1, and push it",

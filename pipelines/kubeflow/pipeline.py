@@ -83,6 +83,7 @@ def build_pipeline(
 
 
 def _add_steps(tasks: "_Tasks", settings: Mapping[str, Any]) -> None:
+    tasks.add_pull()
     for step in STEPS.values():
         if step.name not in ("evaluate", "register"):
             tasks.add_step(step, settings)
@@ -119,11 +120,13 @@ class _Tasks:
 
     Attributes:
         made: folder and seed → what makes it; the seed is None where the folder is not about one replicate.
+        pulled: what must have run before a GPU is asked for, if there is such a task.
     """
 
     def __init__(self, cluster: Cluster | None, commit: str | None, replicates: Sequence[int]):
         self.cluster, self.commit, self.replicates = cluster, commit, replicates
         self.made: dict[tuple[str, int | None], _Made] = {}
+        self.pulled: dsl.PipelineTask | None = None
 
     def add(self, task_of: str, at: str = "", of: str = "", **inputs: Any) -> dsl.PipelineTask:
         """Add a task.
@@ -150,6 +153,12 @@ class _Tasks:
         if self.cluster is not None:
             apply_cluster_settings(task, row, about, self.cluster)
         return task
+
+    def add_pull(self) -> None:
+        """Add the task that needs the image for GPUs, where that is not the one that all others need as well."""
+        cluster, commit = self.cluster, self.commit
+        if cluster is not None and cluster.image_for("pull", commit) != cluster.image_for("compose", commit):
+            self.pulled = self.add("pull")
 
     def add_step(self, step: Step, settings: Mapping[str, Any]) -> Any:
         """Add a step: a task for each replicate it has, and one that gathers them if a later step reads all."""
@@ -181,7 +190,8 @@ class _Tasks:
         # the champion is handed on as text: KFP would take an artifact of a task that always runs for a new one
         output = task.output if step.name == "champion" else task.outputs[step.out]
         self.made[step.out, seed if step.replicates == "each" else None] = _Made(task, output)
-        return task.after(*(self._found(folder, seed).task for folder in step.after))
+        pulled = [self.pulled] if step.gpu and self.pulled is not None else []
+        return task.after(*(self._found(folder, seed).task for folder in step.after), *pulled)
 
     def _found(self, folder: str, seed: int | None) -> _Made:
         """A folder of the same replicate, if there is one for each; else the one that there is."""

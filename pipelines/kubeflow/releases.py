@@ -108,7 +108,7 @@ def publish(wanted: ReleaseOptions, access: Access, on_change: bool = False) -> 
     text = compiled(replicates, cluster, commit, on_change=on_change)
     name = f"{commit or 'no-commit'}-{'dirty-' if dirty else ''}{value_digest(text)[:8]}"
     client = Client(access, cluster.page)
-    pipeline = find_pipeline(client) or _new_pipeline(client)
+    pipeline = find_pipeline(client) or client.create_pipeline(NAME)
     found = client.list_pipeline_versions(pipeline, filter=by_name(name)).pipeline_versions
     version = found[0] if found else _upload(client, pipeline, name, text)
     print(f"version     {NAME} {name}{', uploaded before' if found else ''}")
@@ -150,12 +150,6 @@ def _divide(overrides: Sequence[str]) -> tuple[Cluster, list[str], tuple[int, ..
     what = [override for override in overrides if override not in where]
     params, _ = compose_params(what)
     return settings.compose_cluster(where), what, params.runtime.replicates
-
-
-def _new_pipeline(client: Client) -> str:
-    # KFP's own method makes a first version of the pipeline's name
-    wanted = {"display_name": NAME, "namespace": client.namespace}
-    return str(client.pipelines.pipeline_service_create_pipeline(wanted).pipeline_id)
 
 
 def _upload(client: Client, pipeline: str, name: str, text: str) -> Any:

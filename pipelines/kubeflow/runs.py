@@ -86,8 +86,7 @@ def retry_run(client: Client, run_id: str) -> list[str]:
         raise UserError(
             f"RUN = {run_id}: is {str(run.state).lower()}; only a run that failed or was canceled can be retried"
         )
-    # kfp.Client has no method for it
-    client._run_api.run_service_retry_run(run_id)
+    client.retry_run(run_id)
     return [task.name for task in tasks(run) if task.state in ("failed", "canceled")]
 
 

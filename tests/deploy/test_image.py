@@ -20,6 +20,7 @@ from pipelines.__main__ import main
 from tests.helpers.repository import ROOT
 
 TEXT = (ROOT / "Dockerfile").read_text()
+SERVER = (ROOT / "mlflow" / "Dockerfile").read_text()
 LOCKS = ("requirements-cpu.lock", "requirements-gpu.lock")
 
 
@@ -179,9 +180,27 @@ def test_make_image_hands_on_index_proxy_and_certificates(repository, tmp_path):
     assert "error: /nowhere/ca.pem: no such file of certificates" in wrong.stderr
 
 
+@pytest.mark.parametrize("target", ["image", "server-image"])
+@pytest.mark.parametrize(
+    ("name", "format"), [("podman", ["--format docker"]), ("buildah", ["--format docker"]), ("engine", [])]
+)
+def test_an_engine_of_another_format_is_told_to_keep_the_health_check(repository, tmp_path, name, format, target):
+    if name != "engine":
+        shutil.copy(tmp_path / "engine", tmp_path / name)
+    done = repository(f"ENGINE={tmp_path / name}", target=target)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"--format \S+", done.stdout) == format
+
+
+def test_both_images_check_their_health_and_keep_git_quiet():
+    for text in (TEXT, SERVER):
+        assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)
+        # there is no git in them, about which MLflow's library for it would write a page
+        assert re.search(r"\bGIT_PYTHON_REFRESH=quiet\b", text)
+
+
 def test_each_install_takes_the_secrets():
-    server = (ROOT / "mlflow" / "Dockerfile").read_text()
-    runs = [run for text in (TEXT, server) for run in text.split("\nRUN ")[1:]]
+    runs = [run for text in (TEXT, SERVER) for run in text.split("\nRUN ")[1:]]
     installs = [run for run in runs if "pip install" in run or "sh install.sh" in run]
     assert len(installs) == 4
     for install in installs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
+import re
 import ssl
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from components.shared.errors import UserError
 from pipelines.__main__ import main
 from pipelines.kubeflow.client import Access, Client
 from tests.helpers.kfp_api import kfp_server
+from tests.helpers.repository import ROOT
 
 TOKEN = "secret-token-of-mine"
 
@@ -112,6 +114,13 @@ def test_links_lead_to_the_page(alone, monkeypatch):
     assert Client(access, "https://page").link("a") == "https://ui/#/a"
     monkeypatch.setenv("KF_PIPELINES_UI_ENDPOINT", "https://user:hidden@ui")
     assert Client(access).link("a") == "https://ui/#/a"
+
+
+def test_nothing_goes_past_the_client():
+    called = r"client\.(_\w+|\w+_api|pipelines)\b|_service_"
+    for path in (ROOT / "pipelines").rglob("*.py"):
+        found = re.findall(called, path.read_text())
+        assert not found or path.name == "client.py", (path.name, found)
 
 
 def test_a_host_that_nobody_listens_on(kubeflow):

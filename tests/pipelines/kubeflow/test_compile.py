@@ -80,6 +80,10 @@ def test_settings_of_a_cluster_change_pods_retries_and_the_runs_limit_and_nothin
     one, other = (pods.summary(*compiled[name][1:]) for name in (variant, "full"))
     for task in (*one["tasks"].values(), *other["tasks"].values()):
         task.pop("retryPolicy", None)
+        task["after"] = [name for name in task["after"] if name != "pull"]
+    for found in (one, other):
+        for part in ("tasks", "outputs", "pods"):
+            found[part].pop("pull", None)
     assert {key for key in one if one[key] != other[key]} == {"run", "each pod", "pods"}
 
 
@@ -93,7 +97,7 @@ def test_a_container_runs_its_function_and_installs_nothing(compiled):
 def test_kubernetes_takes_every_pod(compiled, variant):
     _, pipeline, platform = compiled[variant]
     made = dict(pods.pods(pipeline, platform))
-    assert set(made) == set(ROWS)
+    assert set(made) == set(ROWS) - ({"pull"} if variant == "cpu" else set())
     for pod in made.values():
         check(pod)
 
@@ -125,6 +129,27 @@ def test_only_the_steps_that_train_get_gpus_and_the_image_with_cuda(compiled):
     )
     assert pod(compiled, "default", "probe-0")["spec"]["containers"][0]["image"] == f"contrastive-pipeline:{COMMIT}"
     assert pod(compiled, "full", "baseline-7")["spec"]["containers"][0]["image"].endswith("contrastive-cuda:13")
+
+
+def test_the_image_with_cuda_is_pulled_in_minutes_before_a_gpu_is_asked_for(compiled):
+    for variant in ("default", "full"):
+        spec, training = (pod(compiled, variant, step)["spec"] for step in ("pull", "pretrain-0"))
+        (container,) = spec["containers"]
+        assert container["image"] == training["containers"][0]["image"]
+        assert container["resources"]["limits"] == {"cpu": "1", "memory": "2Gi"}
+        assert spec["activeDeadlineSeconds"] == 1800
+        assert "nvidia.com/gpu.product" not in spec["nodeSelector"]
+        found = pods.steps(compiled[variant][1])
+        assert {name for name, task in found.items() if "pull" in task.get("dependentTasks", [])} == ON_GPU
+        # it waits for nothing itself
+        assert "dependentTasks" not in found["pull"]
+
+
+def test_what_needs_no_image_of_its_own_is_not_pulled(compiled, tmp_path):
+    assert "pull" not in pods.steps(compiled["cpu"][1])
+    path = tmp_path / "pipeline.yaml"
+    compile_pipeline([0], compose_cluster(["cluster.image=a:1", "cluster.gpu.image=a:1"]), path, [], "", COMMIT)
+    assert "pull" not in pods.steps(pods.read(path)[0])
 
 
 @pytest.mark.parametrize(
@@ -283,12 +308,12 @@ def test_replicates_run_side_by_side_and_each_reads_its_own_encoder(compiled):
     body = tasks(compiled, "comp-exit-handler-1")
     after = {name: set(task.get("dependentTasks", [])) for name, task in body.items()}
     for seed in SEEDS:
-        assert after[f"pretrain-{seed}"] == {"compose", "ingest", "validate"}
-        assert after[f"baseline-{seed}"] == {"compose", "ingest", "search"}
-        for step in ("probe", "finetune"):
-            assert after[f"{step}-{seed}"] == {"compose", "ingest", "search", f"pretrain-{seed}"}
+        assert after[f"pretrain-{seed}"] == {"compose", "ingest", "validate", "pull"}
+        assert after[f"baseline-{seed}"] == {"compose", "ingest", "search", "pull"}
+        assert after[f"probe-{seed}"] == {"compose", "ingest", "search", f"pretrain-{seed}"}
+        assert after[f"finetune-{seed}"] == {"compose", "ingest", "search", f"pretrain-{seed}", "pull"}
     # the search is about the first replicate
-    assert after["search"] == {"compose", "ingest", "pretrain-0"}
+    assert after["search"] == {"compose", "ingest", "pretrain-0", "pull"}
     for step in GATHERED:
         assert after[f"gather-{step}"] == {"compose", "ingest", *replicates(step)}
     gathered = {f"gather-{step}" for step in GATHERED}
@@ -429,9 +454,9 @@ def test_options_are_the_default_of_one_parameter(compiled):
         ("cluster.gpu.count=-1", "cluster.gpu.count = -1: must be greater than or equal to 0"),
         (
             "cluster.resources.pretran={cpu: 8}",
-            "cluster.resources.pretran = \"pretran\": must be 'compose', 'look', 'ingest', 'validate', 'pretrain', "
-            "'search', 'probe', 'baseline', 'finetune', 'champion', 'evaluate', 'register', 'gather', 'refuse' or "
-            "'record' (did you mean pretrain?)",
+            "cluster.resources.pretran = \"pretran\": must be 'compose', 'look', 'pull', 'ingest', 'validate', "
+            "'pretrain', 'search', 'probe', 'baseline', 'finetune', 'champion', 'evaluate', 'register', 'gather', "
+            "'refuse' or 'record' (did you mean pretrain?)",
         ),
         (
             "cluster.resources.probe.memory=8GB",

@@ -17,7 +17,7 @@ from tests.helpers.repository import ROOT
 
 EACH = ("pretrain", "probe", "baseline", "finetune")
 STEPS = [
-    *("compose", "ingest", "validate", "search", "champion", "evaluate", "register", "record"),
+    *("compose", "pull", "ingest", "validate", "search", "champion", "evaluate", "register", "record"),
     *(f"{step}-{seed}" for step in EACH for seed in range(5)),
     *(f"gather-{step}" for step in EACH[1:]),
 ]
