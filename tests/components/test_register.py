@@ -191,7 +191,9 @@ def check_measurements(metrics, path):
 
 def check_description(version, result, manifest):
     assert "encoder `conv`, pretrained with `simclr`" in version.description
-    assert "| yes | certainty: " in version.description
+    assert "- certainty passed: " in version.description
+    assert version.description.startswith("**`colours-once` version 1: 100.0 % accuracy**")
+    assert "Classifiers of images" in client().get_registered_model("colours-once").description
     assert manifest.digest[:12] in version.description
     assert f"models:/colours-once/{version.version}" in version.description
     experiment = client().get_run(result.mlflow_run_id).info.experiment_id

@@ -143,6 +143,7 @@ def put_up_for_review(
     tags: Mapping[str, str],
     description: str | Callable[[str], str],
     champion_model: str | None = None,
+    about: str = "",
 ) -> Version:
     """Register a logged model, or find the version it already is, and make it the challenger.
 
@@ -157,6 +158,7 @@ def put_up_for_review(
         tags: further tags of the version.
         description: Markdown, or what makes it of the version's number; cut at 5,000 characters.
         champion_model: the registered model whose alias `champion` counts; None is the same one.
+        about: Markdown, the description of the registered model where it has none.
 
     Raises:
         UserError: the registry does not answer.
@@ -173,6 +175,8 @@ def put_up_for_review(
                 client.set_model_version_tag(name, number, key, value)
         text = description if isinstance(description, str) else description(number)
         client.update_model_version(name, number, text[:_LONGEST_DESCRIPTION])
+        if about and not find_model(client, name).description:
+            client.update_registered_model(name, about)
         version = _require_version(name, artifact_digest)
         reigns = find_champion(champion_model or name).artifact_digest == artifact_digest
         if reigns or version.is_settled:
