@@ -23,7 +23,7 @@ from components.shared.params.schema import Params
 from components.shared.registry.infra_validation import validate_infrastructure
 from components.shared.registry.ledger import RegistryLedger
 from components.shared.registry.logged_model import log_classifier
-from components.shared.registry.model_card import model_card
+from components.shared.registry.model_card import about_model, model_card
 from components.shared.registry.signature import fetch, find_signer, require_signed
 from components.shared.registry.signed_files import SIGNATURE
 from components.shared.registry.version_tags import Subject, version_tags
@@ -213,7 +213,9 @@ def _put_up(uri: str, digest: str, subject: Subject, params: Params) -> dict[str
     """Make the logged model a version that waits for review; returns the record's details."""
     name = params.registry.model_name
     card, champion = partial(model_card, subject, name), params.registry.champion_model
-    version = put_up_for_review(name, uri, digest, version_tags(subject), card, champion)
+    version = put_up_for_review(
+        name, uri, digest, version_tags(subject), card, champion, about_model(subject, name)
+    )
     return {
         "registered": True,
         "why": f"{name} version {version.number} is {version.standing}",

@@ -20,6 +20,7 @@ from components.shared.registry.versions import (
     DECIDED_AGAINST,
     STATUS,
     Version,
+    all_tags,
     find_champion,
     registry_client,
     tagged_numbers,
@@ -138,7 +139,7 @@ def _known(version: ModelUri | None, name: str, digest: str) -> _Known:
     )
     champion = find_champion(_counting(version.name))
     if champion.artifact_digest == digest or (champion.model, champion.version) == (version.name, version.version):
-        return _Known(CHAMPION, verdict, card, tags)
+        return _Known(CHAMPION, verdict, card, all_tags(tags))
     uri = version_uri(version.name, version.version)
     standing = Version(version.name, version.version, tuple(aliases), uri, tags.get(STATUS)).standing
     if tags.get(STATUS) in DECIDED_AGAINST:
@@ -147,7 +148,7 @@ def _known(version: ModelUri | None, name: str, digest: str) -> _Known:
         f"no champion ({standing})",
         [f"Not the champion: {name} is {standing} in its registry.", *verdict],
         card,
-        tags,
+        all_tags(tags),
     )
 
 

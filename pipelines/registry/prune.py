@@ -21,7 +21,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from components.shared.errors import UserError
 from components.shared.registry.ledger import EXPERIMENT
 from components.shared.registry.uris import parse_uri
-from components.shared.registry.versions import PRUNED, REJECTED, STATUS, registry_client
+from components.shared.registry.versions import PRUNED, REJECTED, STATUS, all_tags, registry_client
 from components.shared.replicates import KEPT
 from components.shared.repository import in_lasting_repository
 from components.shared.training.checkpoints import FOLDER
@@ -151,10 +151,11 @@ def _needs(versions: list[Any]) -> _Needed:
     needed = _Needed()
     for version in versions:
         source = parse_uri(version.source or "")
-        named = [value for key, value in version.tags.items() if key.startswith("run.") or key.endswith("_run")]
+        tags = all_tags(version.tags)
+        named = [value for key, value in tags.items() if key.startswith("run.") or key.endswith("_run")]
         needed.runs.update(named, [version.run_id] if version.run_id else [])
         needed.models.update(filter(None, [version.model_id, source.model_id if source else None]))
-        made_by = version.tags.get("pipeline_run", "")
+        made_by = tags.get("pipeline_run", "")
         # all runs of `dvc repro` at one commit have the same name
         if made_by and not made_by.startswith("repro-"):
             needed.pipeline_runs.add(made_by)

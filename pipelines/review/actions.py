@@ -12,7 +12,14 @@ from components.shared.errors import UserError
 from components.shared.evaluation.wording import points
 from components.shared.params.schema import load_params
 from components.shared.registry.version_tags import tagged_gain
-from components.shared.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, open_registry, tagged_numbers
+from components.shared.registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    all_tags,
+    open_registry,
+    tagged_numbers,
+)
 from components.shared.repository import in_repository
 from pipelines.command_line import print_table, printable
 from pipelines.review import decide as deciding
@@ -47,7 +54,7 @@ def show(models: ModelOptions, number: str) -> None:
     _print_heading(state)
     for label, value in {**_row(state, number), "gain": tagged_gain(version.tags) or "-"}.items():
         _say(label, value)
-    for label, value in _about_gate(version.tags).items():
+    for label, value in _about_gate(all_tags(version.tags)).items():
         _say(label, value)
     page = host()
     if page is not None:
@@ -161,7 +168,7 @@ def _version_json(state: State, number: str) -> dict[str, Any]:
         "verdict": version.tags.get("verdict"),
         "blessed": passed_gate(version),
         "weaker": version.tags.get("weaker"),
-        "options_changed": version.tags.get("options_changed") == "true",
+        "options_changed": all_tags(version.tags).get("options_changed") == "true",
         "look": _numbers(state, number, "look")[0],
         "override": decision.override if decision else None,
         "accuracy": _numbers(state, number, "test_accuracy")[0],

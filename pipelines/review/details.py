@@ -13,6 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from components.shared.errors import UserError, first_line, without_account
 from components.shared.evaluation.gate import BLESSING, Blessing, Check
 from components.shared.registry.version_tags import tagged_gain
+from components.shared.registry.versions import all_tags
 from components.shared.tracking.client import local_path
 from pipelines.command_line import printable
 
@@ -43,7 +44,7 @@ def evaluation(version: ModelVersion) -> tuple[Sequence[Check], str]:
     Raises:
         UserError: they can't be read.
     """
-    run_id = version.tags.get("evaluation_run")
+    run_id = all_tags(version.tags).get("evaluation_run")
     if not run_id:
         raise UserError("the version has no tag evaluation_run")
     # MLflow draws a bar for each file

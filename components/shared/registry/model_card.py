@@ -1,7 +1,7 @@
 """The model card of a registered version: what a reviewer, and whoever calls the model, must know of it.
 
 Markdown (`templates/model_card.md.j2`), within the 5,000 characters that the registry keeps. MLflow's page sets the
-columns of a table close to each other, so what varies in width comes last.
+columns of a table close to each other, so tables are text of fixed width, with what varies in width last.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def model_card(subject: Subject, name: str, number: str) -> str:
     blessing, test, changes = subject.blessing, subject.test, _changes(subject)
     facts = {
         **vars(subject),
+        "model": name,
+        "number": number,
         "code": _code,
+        "plain": _plain,
         "sentence": _sentence,
         "titles": TITLES,
         "candidates": CANDIDATES,
@@ -65,6 +68,24 @@ def model_card(subject: Subject, name: str, number: str) -> str:
         if len(card) <= LONGEST:
             break
     return card
+
+
+def about_model(subject: Subject, name: str) -> str:
+    """What a registered model is, for its own page: Markdown.
+
+    Args:
+        subject: what its first version is made from.
+        name: of the registered model.
+    """
+    classes = len(subject.manifest.class_names)
+    return (
+        f"Classifiers of images of the kind of {_code(subject.manifest.name)}, {classes:,} classes, each from an "
+        "encoder that was pretrained by contrast. A version is here because the gate has blessed it.\n\n"
+        f"- A version's description is its **model card**: accuracy, intended use, limits, how to call it.\n"
+        f"- The alias `challenger` waits for **review**: `contrastive review show <version> --model {name}`; "
+        "`champion` is the one to use.\n"
+        "- The card's last lines lead to the runs, and so to the report with its pictures.\n"
+    )
 
 
 def _cost(subject: Subject) -> str:
@@ -109,7 +130,12 @@ def _changes(subject: Subject) -> list[dict[str, Any]]:
 
 def _code(text: str, longest: int = _LONGEST_NAME) -> str:
     """Text of others' making, which Markdown must not take for its own."""
-    return f"`{_cut(text.replace('`', chr(39)).replace('|', '/'), longest)}`"
+    return f"`{_plain(text, longest)}`"
+
+
+def _plain(text: str, longest: int = _LONGEST_NAME) -> str:
+    """The same within a block of code."""
+    return _cut(text.replace("`", "'").replace("|", "/"), longest)
 
 
 def _sentence(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,11 @@ from components.shared.artifacts import Manifest, Result
 from components.shared.evaluation.gate import Blessing
 from components.shared.evaluation.measured import Measured
 from components.shared.evaluation.wording import gain_in_words
-from components.shared.registry.versions import tagged_numbers
+from components.shared.registry.versions import DETAILS, tagged_numbers
 from components.shared.tracking.earlier_runs import StepRun
 
+# what people want at a glance, and what decisions depend on: the page shows few tags at a time
+_OWN = ("verdict", "weaker", "test_accuracy", "gain", "dataset", "dataset_digest", "method")
 # of what was measured, what a reviewer compares versions by, and how the model card words it
 MEASURED = {
     "model_mebibytes": "file {:,.1f} MiB",
@@ -56,6 +59,7 @@ class Subject:
 def version_tags(subject: Subject) -> dict[str, str]:
     """Tags of the version, all text; what is not known is left out.
 
+    Most stand in `details`, from which `components.shared.registry.versions.all_tags` reads them.
     `test_accuracy` and its interval are those of the exported model itself. `weaker` names the gate's options that
     ask less than its defaults. `run.<step>` names each step's MLflow run.
     """
@@ -87,7 +91,9 @@ def version_tags(subject: Subject) -> dict[str, str]:
         **{f"run.{step}": run.run_id for step, run in subject.runs.items()},
         **{name: _number(subject.measured.get(name)) for name in MEASURED},
     }
-    return {key: value for key, value in tags.items() if value}
+    known = {key: value for key, value in tags.items() if value}
+    details = {key: value for key, value in known.items() if key not in _OWN}
+    return {**{key: known[key] for key in _OWN if key in known}, DETAILS: json.dumps(details)}
 
 
 def recorded_name(subject: Subject, section: str) -> str | None:

@@ -5,6 +5,7 @@ The pipeline sets the alias `challenger` only; `champion` is a reviewer's to giv
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,8 @@ APPROVED = "approved"
 REJECTED, ROLLED_BACK, WITHDRAWN = DECIDED_AGAINST = ("rejected", "rolled back", "withdrawn")
 # tag of a version whose files retention removed: when
 PRUNED = "pruned"
+# tag of a version that tells as JSON what few ask for
+DETAILS = "details"
 # the registry stores no longer descriptions
 _LONGEST_DESCRIPTION = 5000
 
@@ -140,6 +143,7 @@ def put_up_for_review(
     tags: Mapping[str, str],
     description: str | Callable[[str], str],
     champion_model: str | None = None,
+    about: str = "",
 ) -> Version:
     """Register a logged model, or find the version it already is, and make it the challenger.
 
@@ -154,6 +158,7 @@ def put_up_for_review(
         tags: further tags of the version.
         description: Markdown, or what makes it of the version's number; cut at 5,000 characters.
         champion_model: the registered model whose alias `champion` counts; None is the same one.
+        about: Markdown, the description of the registered model where it has none.
 
     Raises:
         UserError: the registry does not answer.
@@ -170,6 +175,8 @@ def put_up_for_review(
                 client.set_model_version_tag(name, number, key, value)
         text = description if isinstance(description, str) else description(number)
         client.update_model_version(name, number, text[:_LONGEST_DESCRIPTION])
+        if about and not find_model(client, name).description:
+            client.update_registered_model(name, about)
         version = _require_version(name, artifact_digest)
         reigns = find_champion(champion_model or name).artifact_digest == artifact_digest
         if reigns or version.is_settled:
@@ -270,10 +277,24 @@ def find_model(client: Any, name: str) -> Any:
     return if_there(client.get_registered_model, name)
 
 
+def all_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """A version's tags, and what its tag `details` tells besides; versions of before have a tag for each of it.
+
+    What a decision depends on has a tag of its own, and is to be read from that.
+    """
+    try:
+        details = json.loads(tags.get(DETAILS, "{}"))
+    except ValueError:
+        # somebody changed it in MLflow's page
+        details = {}
+    told = details.items() if isinstance(details, dict) else ()
+    return {**tags, **{key: str(value) for key, value in told}}
+
+
 def tagged_numbers(tags: Mapping[str, str], name: str) -> list[float]:
     """Numbers of a tag, which somebody may have changed in MLflow's page; none where one is no number."""
     try:
-        numbers = [float(part) for part in tags.get(name, "").split()]
+        numbers = [float(part) for part in all_tags(tags).get(name, "").split()]
     except ValueError:
         return []
     return numbers if all(map(math.isfinite, numbers)) else []

@@ -30,10 +30,8 @@ TAGS = {
     "winner": "finetune",
     "dataset": "photos",
     "test_accuracy": "0.855",
-    "test_accuracy_interval": "0.837 0.874",
-    "confidence": "0.98",
     "method": "simclr",
-    "encoder": "conv",
+    "details": '{"test_accuracy_interval": "0.837 0.874", "confidence": "0.98", "encoder": "conv"}',
 }
 CARD = """**Blessed: +7.1 points**
 

@@ -270,6 +270,19 @@ def test_show_has_card_checks_decisions_and_where_the_report_is(name, review, cl
     assert {path.name for path in Path(report).iterdir()} >= {"report.html", "accuracies.png"}
 
 
+def test_what_stands_in_one_tag_is_shown_as_what_has_its_own(name, review, logged, tmp_path):
+    run = reviewed.evaluation_run("contrastive-reviewed", tmp_path / "evaluation")
+    told = {"look": "3", "replicates": "5", "options_changed": "true", "evaluation_run": run}
+    reviewed.put_up(name, logged, "4", details=json.dumps({**told, "test_accuracy_interval": "0.5 0.8"}))
+    out = review("show", "4")
+    assert "look        3\n" in out and "replicates  5\n" in out
+    assert "note        the gate's options were changed after the test images were seen" in out
+    assert "  floor     passed      floor measured" in out
+    (found,) = [row for row in json.loads(review("list", "--json"))["versions"] if row["version"] == "4"]
+    assert (found["look"], found["options_changed"], found["gain_low"]) == (3.0, True, 0.209)
+    assert (found["accuracy_low"], found["accuracy_high"]) == (0.5, 0.8)
+
+
 def test_a_weakened_gate_is_shown_and_takes_an_override_that_goes_on_record(name, review, client, logged):
     weaker = "min_gain = 0.0 instead of 0.02; skip_champions = [1] instead of []"
     reviewed.put_up(name, logged, "4", weaker=weaker, look="3", replicates="5", options_changed="true")

@@ -155,3 +155,11 @@ def test_no_champion_without_a_model_or_without_the_alias(logged):
     assert find_champion("put-nobody") == Champion(model="put-nobody")
     put_up_for_review("put-uncrowned", logged, "a" * 64, {}, "a card")
     assert find_champion("put-uncrowned") == Champion(model="put-uncrowned")
+
+
+def test_a_model_without_a_description_gets_one_and_keeps_it(logged):
+    put_up_for_review("put-described", logged, "a" * 64, {}, "a card", about="what it is")
+    assert client().get_registered_model("put-described").description == "what it is"
+    client().update_registered_model("put-described", "by hand")
+    put_up_for_review("put-described", logged, "b" * 64, {}, "a card", about="what it is")
+    assert client().get_registered_model("put-described").description == "by hand"
