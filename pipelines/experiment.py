@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra.errors import HydraException
@@ -15,6 +16,9 @@ from components.shared.artifacts import replace_file
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params, write_params
 from components.shared.repository import find_root, in_repository
+from components.shared.sources import is_address, is_published
+from components.shared.sources.files import how_to_get
+from components.shared.training.start import find_start, is_in_mlflow
 
 _OPEN_TEST = "gate.open_test"
 
@@ -27,10 +31,10 @@ def write_composed(overrides: Sequence[str], out: Path | None = None) -> None:
         out: the file; None is the repository's params.yaml.
 
     Raises:
-        UserError: an override is not allowed, or the file can't be written.
+        UserError: an override is not allowed, what it names is not there, or the file can't be written.
     """
     out = out or in_repository("params.yaml")
-    _, values = compose_params(overrides, find_root() / "conf")
+    values = _checked(overrides, find_root())
     try:
         write_params(values, out)
     except OSError as error:
@@ -53,7 +57,8 @@ def run_experiment(
         queue: leave them to `dvc queue start`.
 
     Raises:
-        UserError: an override is not allowed, or there is no git repository to keep experiments in.
+        UserError: an override is not allowed, what it names is not there, or there is no git repository to keep
+            experiments in.
     """
     root = find_root()
     _require_git(root)
@@ -61,7 +66,7 @@ def run_experiment(
         raise UserError(f"{_OPEN_TEST}: an experiment opens the test set with --judge, and only so")
     experiments = [[*one, f"{_OPEN_TEST}={str(judge).lower()}"] for one in _spelled_out(overrides)]
     for one in experiments:
-        compose_params(one, root / "conf")
+        _checked(one, root)
     options = ["--queue"] if queue else []
     for number, one in enumerate(experiments, 1):
         if len(experiments) > 1:
@@ -90,6 +95,29 @@ def _require_git(root: Path) -> None:
 
     if Config(str(root / ".dvc"))["core"].get("no_scm"):
         raise UserError(f"{root / '.dvc'}: DVC is told to do without git (core.no_scm); `make env` undoes it")
+
+
+def _checked(overrides: Sequence[str], root: Path) -> dict[str, Any]:
+    """The composed values, if the images and the weights that they name are there."""
+    params, values = compose_params(overrides, root / "conf")
+    data, weights = params.data, params.encoder.weights
+    try:
+        elsewhere = is_published(data.source) or is_address(data.path) or _is_to_be_pulled(root, data.path)
+        # the steps stand in the repository's top folder, wherever this is called
+        if not (elsewhere or (root / data.path).exists()):
+            said = "" if Path.cwd() == root else f" below {root}"
+            raise UserError(f"data.path = {data.path}: nothing there{said}; {how_to_get(Path(data.path))}")
+        if weights is not None and not (is_in_mlflow(weights) or is_address(weights)):
+            find_start(root / weights, weights)
+    except OSError as error:
+        raise UserError(f"{error.filename}: can't be read: {error.strerror}") from None
+    return values
+
+
+def _is_to_be_pulled(root: Path, path: str) -> bool:
+    """Whether `make repro` brings it: it lies in a folder that DVC tracks and that a fresh clone lacks."""
+    top = root / Path(path).parts[0] if Path(path).parts else root
+    return not top.exists() and top.with_name(f"{top.name}.dvc").exists()
 
 
 def _spelled_out(overrides: Sequence[str]) -> list[list[str]]:

@@ -178,6 +178,8 @@ def test_a_module_of_our_own_that_is_missing_is_no_missing_package(monkeypatch):
 def root(tmp_path, monkeypatch):
     """A repository in whose subfolder one stands."""
     (folder := make_root(tmp_path) / "docs" / "pictures").mkdir(parents=True)
+    # the sample is still to be pulled
+    (tmp_path / "data.dvc").touch()
     monkeypatch.chdir(folder)
     return tmp_path
 

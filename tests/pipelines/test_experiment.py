@@ -10,8 +10,10 @@ import sys
 import pytest
 import yaml
 
+from components.shared.errors import UserError
 from components.shared.params.composing import compose_params
-from tests.helpers.repository import ROOT
+from pipelines.experiment import write_composed
+from tests.helpers.repository import ROOT, make_root
 
 # a stage that runs wherever DVC does, and shows which parameters and which interpreter it was given
 STAGE = """
@@ -48,6 +50,9 @@ def experiment(folder, *arguments):
 def repository(tmp_path):
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     shutil.copy(ROOT / "params.yaml", tmp_path)
+    # of the defaults, as after `dvc pull`
+    (tmp_path / "data" / "sample").mkdir(parents=True)
+    (tmp_path / "data" / "sample" / "textures10.zip").touch()
     (tmp_path / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc")
     (tmp_path / "dvc.yaml").write_text(STAGE)
@@ -59,7 +64,12 @@ def repository(tmp_path):
 
 @pytest.mark.parametrize(
     ("override", "named"),
-    [("data=cifar", "did you mean cifar10?"), ("method.temperature=0", "method.temperature = 0")],
+    [
+        ("data=cifar", "did you mean cifar10?"),
+        ("method.temperature=0", "method.temperature = 0"),
+        ("data.path=own/photos.zip", "data.path = own/photos.zip: nothing there; put your images there, or"),
+        ("encoder.weights=old/encoder", "encoder.weights = old/encoder: no such .keras file, or folder with one"),
+    ],
 )
 def test_a_wrong_option_is_one_line_and_changes_nothing(repository, override, named):
     before = (repository / "params.yaml").read_text()
@@ -68,6 +78,62 @@ def test_a_wrong_option_is_one_line_and_changes_nothing(repository, override, na
     assert done.stderr.startswith("error: ") and named in done.stderr and done.stderr.count("\n") == 1
     assert (repository / "params.yaml").read_text() == before
     assert not (repository / "shown.txt").exists()
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A repository as far as composing goes, seen from a subfolder."""
+    (make_root(tmp_path) / "docs").mkdir()
+    monkeypatch.chdir(tmp_path / "docs")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.path=photos.zip", "data.path = photos.zip: nothing there below {root}; put your images there, or"),
+        ("encoder.weights=old", "encoder.weights = old: no such .keras file, or folder with one; check the path"),
+    ],
+)
+def test_what_is_not_there_is_told_before_anything_is_written(root, override, message):
+    (root / "photos").mkdir()
+    # a folder, but of no step
+    (root / "old").mkdir()
+    with pytest.raises(UserError) as error:
+        write_composed(["data=folder", "data.path=photos", override])
+    assert str(error.value).startswith(message.format(root=root))
+    assert not (root / "params.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data=folder", "data.path=photos"],
+        ["data=folder", "data.path=photos", "encoder.weights=encoder/0"],
+        ["data=folder", "data.path=https://example.org/photos.zip", "encoder.weights=models:/photos/3"],
+        ["data=parquet", "data.path=s3://bucket/shards", "encoder.weights=runs:/1/encoder"],
+        # its archives are fetched
+        ["data=stl10"],
+    ],
+    ids=" ".join,
+)
+def test_paths_begin_at_the_top_folder_and_what_is_elsewhere_is_left_to_the_steps(root, overrides):
+    (root / "photos").mkdir()
+    (root / "encoder" / "0").mkdir(parents=True)
+    (root / "encoder" / "0" / "encoder.keras").touch()
+    write_composed(overrides)
+    assert (root / "params.yaml").exists()
+
+
+def test_what_a_fresh_clone_still_has_to_pull_is_not_missed(root):
+    (root / "data.dvc").touch()
+    write_composed([])
+    # pulled, and without it
+    (root / "data").mkdir()
+    with pytest.raises(
+        UserError, match=r"^data\.path = data/sample/textures10\.zip: nothing there .*dvc pull -r sample"
+    ):
+        write_composed([])
 
 
 @pytest.mark.slow

@@ -19,6 +19,29 @@ _ADDRESS = re.compile(r"(models|runs):/+.")
 _FILES = ("encoder.keras", "classifier.keras", "data/model.keras")
 
 
+def is_in_mlflow(where: str) -> bool:
+    """Whether `encoder.weights` is an address that MLflow knows, not a path."""
+    return _ADDRESS.match(where) is not None
+
+
+def find_start(path: Path, where: str) -> Path:
+    """The `.keras` file at a path, or in the folder there.
+
+    Args:
+        path: of the file, or of a folder that a step or MLflow has written.
+        where: `encoder.weights`, for the message.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = [path] if path.is_file() else [path / name for name in _FILES if (path / name).is_file()]
+    if not files:
+        raise UserError(
+            f"encoder.weights = {where}: no such .keras file, or folder with one; check the path, or leave it null"
+        )
+    return files[0]
+
+
 def start_digest(where: str | None) -> str | None:
     """SHA-256 of the file that `encoder.weights` names: one replaced under its old name is another start.
 
@@ -84,8 +107,8 @@ def load_start(where: str, shapes: list[tuple[int, ...]], image_shape: tuple[int
 
 @contextmanager
 def _file(where: str) -> Iterator[Path]:
-    if not _ADDRESS.match(where):
-        yield _within(Path(where), where)
+    if not is_in_mlflow(where):
+        yield find_start(Path(where), where)
         return
     # only here: other starts need no registry
     import mlflow
@@ -99,13 +122,4 @@ def _file(where: str) -> Iterator[Path]:
             local = mlflow.artifacts.download_artifacts(artifact_uri=resolve(where), dst_path=folder)
         except (MlflowException, OSError) as error:
             raise UserError(f"encoder.weights = {where}: MLflow does not give it: {first_line(error)}") from None
-        yield _within(Path(local), where)
-
-
-def _within(path: Path, where: str) -> Path:
-    files = [path] if path.is_file() else [path / name for name in _FILES if (path / name).is_file()]
-    if not files:
-        raise UserError(
-            f"encoder.weights = {where}: no such .keras file, or folder with one; check the path, or leave it null"
-        )
-    return files[0]
+        yield find_start(Path(local), where)
