@@ -16,7 +16,7 @@ from components.shared.errors import UserError
 from components.shared.params.composing import compose_params, write_params
 from components.shared.repository import find_root, in_repository
 
-_OPEN_TEST = "gate.open_test"
+OPEN_TEST = "gate.open_test"
 
 
 def write_composed(overrides: Sequence[str], out: Path | None = None) -> None:
@@ -56,10 +56,10 @@ def run_experiment(
         UserError: an override is not allowed, or there is no git repository to keep experiments in.
     """
     root = find_root()
-    _require_git(root)
-    if any(_OPEN_TEST in override for override in overrides):
-        raise UserError(f"{_OPEN_TEST}: an experiment opens the test set with --judge, and only so")
-    experiments = [[*one, f"{_OPEN_TEST}={str(judge).lower()}"] for one in _spelled_out(overrides)]
+    require_git(root)
+    if any(OPEN_TEST in override for override in overrides):
+        raise UserError(f"{OPEN_TEST}: an experiment opens the test set with --judge, and only so")
+    experiments = [[*one, f"{OPEN_TEST}={str(judge).lower()}"] for one in _spelled_out(overrides)]
     for one in experiments:
         compose_params(one, root / "conf")
     options = ["--queue"] if queue else []
@@ -80,7 +80,12 @@ def run_experiment(
     return 0
 
 
-def _require_git(root: Path) -> None:
+def require_git(root: Path) -> None:
+    """Check that DVC has a git repository to keep experiments in.
+
+    Raises:
+        UserError: there is none, or DVC is told to do without.
+    """
     if not any((folder / ".git").exists() for folder in (root, *root.parents)):
         raise UserError(
             f"{root}: is no git repository, in which DVC keeps experiments: `git init && git add -A && "
