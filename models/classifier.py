@@ -367,8 +367,16 @@ def softmax_head(*weights: np.ndarray) -> keras.Model:
     return head
 
 
-def predict(model: keras.Model, images: np.ndarray, batch_size: int = 512) -> np.ndarray:
-    """Apply a model to uint8 images batch by batch: float32, shape (N, D). Works on memory maps."""
+def predict(
+    model: keras.Model,
+    images: np.ndarray,
+    batch_size: int = 512,
+    on_batch: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Apply a model to uint8 images batch by batch: float32, shape (N, D). Works on memory maps.
+
+    `on_batch` is called with the number of images of each batch that is done.
+    """
     if not len(images):
         return np.zeros((0, model.output_shape[-1]), "float32")
     # fixed batch shapes: the last batch is filled up, so that nothing is compiled a second time
@@ -379,4 +387,6 @@ def predict(model: keras.Model, images: np.ndarray, batch_size: int = 512) -> np
         if rows < batch_size and start:
             batch = np.concatenate([batch, np.zeros((batch_size - rows, *batch.shape[1:]), batch.dtype)])
         outputs.append(np.asarray(model.predict_on_batch(batch))[:rows])
+        if on_batch is not None:
+            on_batch(rows)
     return np.concatenate(outputs).astype("float32")

@@ -1,4 +1,4 @@
-"""The commands that need neither a cluster nor a registry: compose, experiment, summary, ui, resend, health."""
+"""The commands that need neither a cluster nor a registry, from `compose` to `health`."""
 
 from __future__ import annotations
 
@@ -56,6 +56,19 @@ def experiment(
     from pipelines.experiment import run_experiment
 
     return run_experiment(overrides or [], name, judge, queue)
+
+
+@app.command()
+def experiments(
+    all_commits: Annotated[bool, typer.Option("--all-commits", help="also those of earlier commits")] = False,
+) -> None:
+    """List DVC's experiments: held-out accuracies, verdict, and what each changed.
+
+    It is `dvc exp show` in 80 columns.
+    """
+    from pipelines.experiment_table import print_experiments
+
+    print_experiments(all_commits)
 
 
 @app.command()

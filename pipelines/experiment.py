@@ -20,7 +20,7 @@ from components.shared.sources import is_address, is_published
 from components.shared.sources.files import how_to_get
 from components.shared.training.start import find_start, is_in_mlflow
 
-_OPEN_TEST = "gate.open_test"
+OPEN_TEST = "gate.open_test"
 
 
 def write_composed(overrides: Sequence[str], out: Path | None = None) -> None:
@@ -61,10 +61,10 @@ def run_experiment(
             experiments in.
     """
     root = find_root()
-    _require_git(root)
-    if any(_OPEN_TEST in override for override in overrides):
-        raise UserError(f"{_OPEN_TEST}: an experiment opens the test set with --judge, and only so")
-    experiments = [[*one, f"{_OPEN_TEST}={str(judge).lower()}"] for one in _spelled_out(overrides)]
+    require_git(root)
+    if any(OPEN_TEST in override for override in overrides):
+        raise UserError(f"{OPEN_TEST}: an experiment opens the test set with --judge, and only so")
+    experiments = [[*one, f"{OPEN_TEST}={str(judge).lower()}"] for one in _spelled_out(overrides)]
     for one in experiments:
         _checked(one, root)
     options = ["--queue"] if queue else []
@@ -85,7 +85,12 @@ def run_experiment(
     return 0
 
 
-def _require_git(root: Path) -> None:
+def require_git(root: Path) -> None:
+    """Check that DVC has a git repository to keep experiments in.
+
+    Raises:
+        UserError: there is none, or DVC is told to do without.
+    """
     if not any((folder / ".git").exists() for folder in (root, *root.parents)):
         raise UserError(
             f"{root}: is no git repository, in which DVC keeps experiments: `git init && git add -A && "

@@ -8,6 +8,22 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+# a line is at most so long
+WIDTH = 80
+# how figures are called there, the most telling first; others follow these, by their own names
+SHORT = {
+    "loss": "loss",
+    "contrastive_loss": "loss",
+    "log_loss": "loss",
+    "validation_probe_accuracy": "val_probe",
+    "validation_accuracy": "val_acc",
+    "knn_accuracy": "knn",
+    "validation_loss": "val_loss",
+    "accuracy": "acc",
+    "contrastive_accuracy": "acc",
+    "learning_rate": "lr",
+    "weight_decay": "wd",
+}
 # of several processes at work each has a line of the terminal, and says in a log what it works on
 line = 0
 about = ""
@@ -28,7 +44,10 @@ class Progress:
         self.done = self._first = 0
         self._start = time.monotonic()
         self._printed = -float("inf")
-        self._bar = tqdm(total=total, desc=self.label, unit=unit, position=line) if sys.stderr.isatty() else None
+        # the bar takes what the figures leave of the line
+        looks = "{desc}: {n_fmt}/{total_fmt}{postfix} ({remaining} left) {bar}"
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=total, desc=self.label, position=line, bar_format=looks) if terminal else None
 
     def start_at(self, done: int) -> None:
         """Go on from work finished by an earlier run."""
@@ -37,11 +56,11 @@ class Progress:
             self._bar.update(done)
 
     def step(self, values: Mapping[str, float] | None = None, count: int = 1) -> None:
-        """`count` more units are done; `values` are shown beside them."""
+        """`count` more units are done; of `values` those are shown beside them that fit into the line."""
         self.done += count
-        formatted = {name: f"{value:.4g}" for name, value in (values or {}).items()}
         if self._bar is not None:
-            self._bar.set_postfix(formatted, refresh=False)
+            shown = self._fitting(values or {}, " (00:00:00 left) ")
+            self._bar.set_postfix(shown, refresh=False)
             self._bar.update(count)
             return
         now = time.monotonic()
@@ -49,8 +68,25 @@ class Progress:
             return
         self._printed = now
         left = (now - self._start) / max(self.done - self._first, 1) * (self.total - self.done)
-        numbers = "".join(f"  {name} {value}" for name, value in formatted.items())
-        print(f"{self.label}: {self.unit} {self.done}/{self.total}{numbers}  ({left:.0f} s left)", flush=True)
+        end = f"  ({left:.0f} s left)"
+        numbers = "".join(f"  {name} {value}" for name, value in self._fitting(values or {}, end).items())
+        print(f"{self._head()}{numbers}{end}", flush=True)
+
+    def _head(self) -> str:
+        return f"{self.label}: {self.unit} {self.done}/{self.total}"
+
+    def _fitting(self, values: Mapping[str, float], end: str) -> dict[str, str]:
+        """Short name → text of the most telling figures, as many as fit between the head of a line and its end."""
+        known = [name for name in SHORT if name in values]
+        room, shown = WIDTH - len(self._head()) - len(end), {}
+        for name in [*known, *(name for name in values if name not in SHORT)]:
+            short, text = SHORT.get(name, name), f"{values[name]:.4g}"
+            # two spaces before, one between; in a bar as much
+            room -= len(short) + len(text) + 3
+            if room < 0:
+                break
+            shown[short] = text
+        return shown
 
     def more(self, count: int) -> None:
         """So many units are to be done besides."""

@@ -326,6 +326,12 @@ def test_the_rival_is_trained_at_least_as_long(finished):
     assert steps["baseline"] >= steps["finetune"] == 4 * (24 // 12)
 
 
+def test_the_probe_tells_how_far_it_is_in_images(dataset, encoder, searched, tmp_path, capsys):
+    run("probe", dataset, encoder, searched, tmp_path / "probe", OWN)
+    images = sum(len(Dataset(dataset).images(split)) for split in ("train", "validation", "test"))
+    assert f"probe: image {images}/{images}  (0 s left)" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_the_probe_may_learn_from_changed_copies_too(dataset, encoder, finished, searched, tmp_path):
     changed = ("probe.augmented_copies=3", "probe.augmentation.crop_area=[0.3,0.5]", "probe.l2=[0.1]", OWN)
@@ -350,7 +356,9 @@ def test_copies_are_those_that_the_seed_draws_in_whole_grey_levels(dataset):
     images = np.asarray(Dataset(dataset).images("train"))
     pixels = keras.Sequential([keras.Input(images.shape[1:], dtype="uint8"), keras.layers.Flatten()])
     policy = augmentation(crop_area=(0.3, 0.5), brightness=0.5)
-    found = augmented_features(pixels, images, policy, 2, 7)
+    done: list[int] = []
+    found = augmented_features(pixels, images, policy, 2, 7, done.append)
+    assert sum(done) == 2 * len(images)
     generator = keras.random.SeedGenerator(7)
     expected = [
         np.rint(255 * np.asarray(augment(images, policy, generator))).reshape(len(images), -1) for _ in "12"

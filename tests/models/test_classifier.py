@@ -437,6 +437,12 @@ def test_prediction_works_batch_by_batch_on_files_and_on_nothing(trainers, array
     assert predict(model, images[:0]).shape == (0, 3)
 
 
+def test_prediction_tells_of_each_batch(trainers, arrays):
+    images, done = arrays["test"][0], []
+    predict(trainers("conv").deployable(), images, batch_size=7, on_batch=done.append)
+    assert sum(done) == len(images) and set(done[:-1]) == {7}
+
+
 def test_a_softmax_head_has_the_given_weights():
     rng = np.random.default_rng(0)
     kernel, bias = rng.standard_normal((5, 4)).astype("float32"), rng.standard_normal(4).astype("float32")

@@ -78,7 +78,7 @@ def test_every_command_explains_itself(words, capsys, monkeypatch):
 
 def test_the_groups_hold_what_the_design_names():
     assert {" ".join(words) for words in commands()} == {
-        *("compose", "experiment", "summary", "ui", "resend", "health", *GROUPS),
+        *("compose", "experiment", "experiments", "summary", "ui", "resend", "health", *GROUPS),
         *("predict", "embed", "similar", "export", "push"),
         *(f"kubeflow {name}" for name in ("compile", "run", "submit", "status", "cancel", "retry", *SCHEDULING)),
         "registry prune",
@@ -217,7 +217,15 @@ def test_a_command_works_from_a_subfolder(root, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    [["compose"], ["experiment"], ["summary"], ["resend"], ["kubeflow", "run", "--local"], ["review", "list"]],
+    [
+        ["compose"],
+        ["experiment"],
+        ["experiments"],
+        ["summary"],
+        ["resend"],
+        ["kubeflow", "run", "--local"],
+        ["review", "list"],
+    ],
     ids=" ".join,
 )
 def test_outside_of_a_repository_a_command_that_needs_one_says_so(in_tmp, words):

@@ -35,9 +35,9 @@ stages:
 """
 
 
-def experiment(folder, *arguments):
+def experiment(folder, *arguments, command="experiment"):
     return subprocess.run(
-        [sys.executable, "-m", "pipelines", "experiment", *arguments],
+        [sys.executable, "-m", "pipelines", command, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         capture_output=True,
@@ -152,6 +152,10 @@ def test_options_reach_the_stages(repository):
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load((repository / "params.yaml").read_text())["runtime"]["epochs"] == 7
     assert (repository / "shown.txt").read_text().split() == ["7", sys.prefix]
+    # and the table of experiments tells them: of the workspace and of the experiment
+    listed = experiment(repository, command="experiments")
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.count("    runtime.epochs=7\n") == 2
 
 
 def contents(folder):

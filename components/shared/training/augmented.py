@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 
@@ -12,7 +14,12 @@ _AT_ONCE = 512
 
 
 def augmented_features(
-    encoder: keras.Model, images: np.ndarray, policy: Augmentation, copies: int, seed: int
+    encoder: keras.Model,
+    images: np.ndarray,
+    policy: Augmentation,
+    copies: int,
+    seed: int,
+    on_batch: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Features of randomly changed copies of images.
 
@@ -22,6 +29,7 @@ def augmented_features(
         policy: of the changes.
         copies: of each image.
         seed: decides the changes.
+        on_batch: called with the number of copies in each batch that is done.
 
     Returns:
         Float32, shape (copies, N, D). The copies are rounded to whole grey levels, as if they were files.
@@ -32,5 +40,5 @@ def augmented_features(
         for start in range(0, len(images), _AT_ONCE):
             rows = slice(start, start + _AT_ONCE)
             changed = np.asarray(augment(np.asarray(images[rows]), policy, generator))
-            found[copy, rows] = predict(encoder, np.rint(255 * changed).astype("uint8"), _AT_ONCE)
+            found[copy, rows] = predict(encoder, np.rint(255 * changed).astype("uint8"), _AT_ONCE, on_batch)
     return found

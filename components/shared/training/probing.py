@@ -48,21 +48,27 @@ class Probing:
         self.options, self.seed, self.work = params.probe, seed, work
         self.labels = {split: labelled(data, split)[1] for split in ("train", "validation", "test")}
         self.features: Features = {}
-        progress = Progress("probe", len(self.labels), "split")
-        for split in self.labels:
-            self.features[split] = predict(network, data.images(split))
-            progress.step()
-        progress.close()
         learned = ("train", "validation") if chosen.choice.refit else ("train",)
+        images = sum(len(data.images(split)) for split in self.labels)
+        copied = self.options.augmented_copies * sum(len(data.images(split)) for split in learned)
+        progress = Progress("probe", images + copied, "image")
+
+        def on_batch(count: int) -> None:
+            progress.step(count=count)
+
+        for split in self.labels:
+            self.features[split] = predict(network, data.images(split), on_batch=on_batch)
         self.known = np.concatenate([self.features[split] for split in learned])
         self.known_labels = np.concatenate([self.labels[split] for split in learned])
         # copies × images × features
         copies = [
             augmented_features(
-                network, data.images(split), self.options.augmentation, self.options.augmented_copies, seed
+                network, data.images(split), self.options.augmentation, self.options.augmented_copies, seed,
+                on_batch,
             )
             for split in learned
-        ]
+        ]  # fmt: skip
+        progress.close()
         self.copies = np.concatenate(copies, axis=1)
 
     def run(self) -> Result:

@@ -76,6 +76,61 @@ def test_several_units_at_once(capsys, clock):
     ]
 
 
+@pytest.mark.parametrize(
+    ("label", "values", "shown"),
+    [
+        (
+            "pretrain (seed 14)",
+            {
+                "contrastive_loss": 4.1372,
+                "contrastive_accuracy": 0.06152,
+                "validation_probe_accuracy": 0.73333,
+                "knn_accuracy": 0.7,
+            },
+            "loss 4.137  val_probe 0.7333",
+        ),
+        (
+            "finetune (seed 0)",
+            {"accuracy": 0.91234, "loss": 0.23456, "validation_accuracy": 0.73333, "validation_loss": 0.87654},
+            "loss 0.2346  val_acc 0.7333",
+        ),
+        (
+            "search",
+            {"learning_rate": 0.0003, "weight_decay": 0.0001, "epochs": 30, "log_loss": 1.2345},
+            "loss 1.234  lr 0.0003  wd 0.0001",
+        ),
+    ],
+)
+def test_a_line_fits_80_columns_with_what_tells_most(capsys, clock, label, values, shown):
+    bar = Progress(label, 200, "epoch")
+    clock.now += 9
+    bar.step(values, count=100)
+    bar.step(values, count=100)
+    told = lines(capsys)
+    assert all(len(line) <= 80 for line in told)
+    assert told[0].startswith(f"{label}: epoch 100/200  {shown}")
+    assert told[0].endswith("  (9 s left)")
+
+
+def test_short_names_are_told_in_whole(capsys, clock):
+    bar = Progress("finetune", 1, "epoch")
+    bar.step({"accuracy": 0.5, "loss": 2.0, "validation_accuracy": 0.25, "validation_loss": 3.0, "x": 7})
+    assert lines(capsys) == ["finetune: epoch 1/1  loss 2  val_acc 0.25  val_loss 3  acc 0.5  x 7  (0 s left)"]
+
+
+def test_a_bar_fits_80_columns(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    bar = Progress("finetune (seed 0)", 30, "epoch")
+    for _ in range(30):
+        bar.step({"accuracy": 0.91234, "loss": 0.23456, "validation_accuracy": 0.73333, "validation_loss": 0.87654})
+    bar.close()
+    last = capsys.readouterr().err.split("\r")[-1].rstrip()
+    assert len(last) <= 80
+    assert last.startswith("finetune (seed 0): 30/30, loss=0.2346, val_acc=0.7333")
+    assert " left) " in last
+
+
 def test_on_a_terminal_there_is_a_bar_and_no_lines(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     bar = Progress("ingest", 3, "image")
