@@ -15,7 +15,7 @@ from components.shared.errors import UserError
 from components.shared.params.schema import Params, check_colors
 from components.shared.step import command_line, working
 from components.shared.training.backend import start_backend
-from components.shared.training.checkpoints import FOLDER, Checkpoint
+from components.shared.training.checkpoints import FOLDER, Checkpoint, training_key
 from components.shared.training.distributed import initialize
 
 
@@ -40,7 +40,7 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
     start_backend()
     # imported here: Keras, only now that its announcements are muted
     from components.shared.training.devices import on_devices, precision_here
-    from components.shared.training.pretraining import PARTS, Pretraining, state_key
+    from components.shared.training.pretraining import PARTS, Pretraining
     from components.shared.training.start import start_digest
     from models import methods
 
@@ -58,7 +58,7 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
     runtime = params.runtime
     with (
         on_devices("pretrain", runtime.devices, min(runtime.batch_size, images), "runtime.batch_size") as devices,
-        Checkpoint(state_key(data, params, seed), checkpoints) as checkpoint,
+        Checkpoint(training_key("pretrain", params, seed, {"dataset": dataset}), checkpoints) as checkpoint,
     ):
         with working("pretrain", out, params, {"dataset": dataset}, data.manifest.name, seed, True) as work:
             work.run.dataset(data, "training")

@@ -141,8 +141,8 @@ def run(
     with user_errors_in_one_line():
         params = from_plain(json.loads(settings)["params"], step)
         options: dict[str, Any] = {}
-        if step == "pretrain" and CACHE in os.environ:
-            options["checkpoints"] = Path(os.environ[CACHE]) / "pretrain"
+        if STEPS[step].keeps and CACHE in os.environ:
+            options["checkpoints"] = Path(os.environ[CACHE]) / step
         folders = [Path(artifact.path) for artifact in inputs]
         if seed is not None:
             # KFP hands whole numbers on as fractions
