@@ -33,6 +33,7 @@ from components.shared.digests import value_digest
 from components.shared.errors import UserError, first_line
 from components.shared.evaluation.statistics import spread
 from components.shared.params.schema import Params
+from components.shared.repository import state_folder
 from components.shared.step import working
 from components.shared.steps import STEPS
 from components.shared.training.checkpoints import training_key
@@ -85,7 +86,7 @@ def train_replicates(
     """
     if step != TOGETHER:
         require_single(step)
-    require_writable(KEPT, "finished trainings")
+    require_writable(state_folder() / KEPT, "finished trainings")
     about_first = STEPS[step].replicates == "first"
     seeds = seeds[:1] if about_first else seeds
     own = {seed: {name: _of_seed(name, folder, seed) for name, folder in inputs.items()} for seed in seeds}
@@ -207,7 +208,7 @@ def _of_seed(name: str, folder: Path, seed: int) -> Path:
 def _kept(step: str, inputs: Mapping[str, Path], params: Params, seed: int) -> Path:
     """Where a replicate is kept: named by everything that decides its result, and not by the other seeds."""
     read = {name: _read_by(step, name, folder) for name, folder in inputs.items()}
-    return KEPT / step / training_key(step, params, seed, read)[:32]
+    return state_folder() / KEPT / step / training_key(step, params, seed, read)[:32]
 
 
 def _read_by(step: str, name: str, folder: Path) -> Path:
@@ -220,7 +221,7 @@ def _prune(step: str, used: Sequence[Path]) -> None:
     for folder in used:
         if folder.exists():
             os.utime(folder)
-    known = sorted((KEPT / step).iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    known = sorted((state_folder() / KEPT / step).iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
     for folder in known[_SETS * len(used) :]:
         shutil.rmtree(folder, ignore_errors=True)
 

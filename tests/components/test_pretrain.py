@@ -21,7 +21,7 @@ from components.shared.errors import UserError
 from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import select
 from components.shared.replicates import KEPT
-from components.shared.training.checkpoints import FOLDER, Checkpoint, training_key
+from components.shared.training.checkpoints import Checkpoint, training_key
 from models.batches import Batches
 from models.methods.shared.base import Method
 from tests.helpers.datasets import make_dataset
@@ -29,6 +29,8 @@ from tests.helpers.options import network
 from tests.helpers.repository import ROOT
 
 EPOCHS = 12
+# in the working folder
+FOLDER = ".cache/pretrain"
 SMALL = (
     "encoder=conv_small", "encoder.width=8", "method.projection.hidden=16", "method.projection.width=8",
     "runtime.batch_size=32",
@@ -375,11 +377,11 @@ def test_a_run_killed_several_times_ends_as_if_nothing_had_happened(
     with monkeypatch.context() as patched:
         patched.setattr("components.shared.training.pretraining.draw_rows", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            pretrain(dataset, in_tmp / "encoder", params(), 0)
+            pretrain(dataset, in_tmp / "encoder", params(), 0, in_tmp / FOLDER)
     assert epochs_kept() == EPOCHS
     assert not (in_tmp / "encoder").exists()
 
-    record = pretrain(dataset, in_tmp / "encoder", params(), 0)
+    record = pretrain(dataset, in_tmp / "encoder", params(), 0, in_tmp / FOLDER)
     assert f"going on after epoch {EPOCHS}" in capsys.readouterr().out
     whole, folder = finished
     for found, expected in zip(load(in_tmp / "encoder").get_weights(), load(folder).get_weights(), strict=True):

@@ -24,13 +24,18 @@ from components.shared.code import code_digest
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
 from components.shared.params.schema import Params, params_digest
+from components.shared.repository import state_folder
 from components.shared.training.backend import start_backend
 from components.shared.training.distributed import all_gather
 from components.shared.training.start import start_digest
 
 # a folder for each step
 CACHE = Path(".cache")
-FOLDER = CACHE / "pretrain"
+
+
+def cache_folder(step: str) -> Path:
+    """Where what a step has trained so far is kept, unless it is told where."""
+    return state_folder() / CACHE / step
 
 
 def training_key(step: str, params: Params, seed: int, inputs: Mapping[str, Path]) -> str:
@@ -74,7 +79,7 @@ class Checkpoint:
         folder: where checkpoints are kept.
     """
 
-    def __init__(self, key: str, folder: Path = FOLDER):
+    def __init__(self, key: str, folder: Path):
         self.path = folder / f"{key}.npz"
         self._lock_file = folder / f".{key}.lock"
         self._lock, self._claimed = ExitStack(), False
@@ -200,12 +205,12 @@ def keeping(
 
     Args:
         step, params, seed, inputs: as of `training_key`, which names what is kept.
-        folder: where; None: in a folder of the step's own below `.cache/`.
+        folder: where; None: `cache_folder`.
 
     Raises:
         UserError: the folder can't be written, or an input is not finished.
     """
-    folder = folder or CACHE / step
+    folder = folder or cache_folder(step)
     require_writable(folder, "finished trainings")
     own = folder / training_key(step, params, seed, inputs)[:32]
     if there := len(list(own.glob("*.npz"))):
