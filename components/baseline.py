@@ -12,9 +12,12 @@ from components.shared.artifacts import Dataset, Result
 from components.shared.params.schema import Params
 from components.shared.step import command_line, working
 from components.shared.training.backend import start_backend
+from components.shared.training.checkpoints import keeping
 
 
-def baseline(dataset: Path, search: Path, out: Path, params: Params, seed: int) -> Result:
+def baseline(
+    dataset: Path, search: Path, out: Path, params: Params, seed: int, checkpoints: Path | None = None
+) -> Result:
     """Train the supervised baseline as the search found best, in the space that fine-tuning was searched in.
 
     Args:
@@ -23,12 +26,14 @@ def baseline(dataset: Path, search: Path, out: Path, params: Params, seed: int) 
         out: folder to write.
         params: reads encoder, supervised and runtime.
         seed: of the replicate; decides first weights, order and augmentation.
+        checkpoints: folder of what an interrupted run has finished; None: below `.cache/`.
 
     Returns:
         The record that is written to `result.json`.
 
     Raises:
-        UserError: an input is not finished or about another dataset, or the loss is no longer a number.
+        UserError: an input is not finished or about another dataset, `checkpoints` can't be written,
+            or the loss is no longer a number.
     """
     start_backend()
     # imported here: Keras, only now that its announcements are muted
@@ -38,8 +43,11 @@ def baseline(dataset: Path, search: Path, out: Path, params: Params, seed: int) 
     data = Dataset(dataset)
     chosen = Chosen(search, "baseline", data)
     inputs = {"dataset": dataset, "search": Path(search) / "baseline.json"}
-    with working("baseline", out, params, inputs, data.manifest.name, seed) as work:
-        return train_supervised(data, chosen, params, seed, work, None)
+    with (
+        keeping("baseline", params, seed, inputs, checkpoints) as finished,
+        working("baseline", out, params, inputs, data.manifest.name, seed) as work,
+    ):
+        return train_supervised(data, chosen, params, seed, work, finished, None)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,18 @@ from components.shared.artifacts import Dataset, Result
 from components.shared.params.schema import Params
 from components.shared.step import command_line, working
 from components.shared.training.backend import start_backend
+from components.shared.training.checkpoints import keeping
 
 
-def finetune(dataset: Path, encoder: Path, search: Path, out: Path, params: Params, seed: int) -> Result:
+def finetune(
+    dataset: Path,
+    encoder: Path,
+    search: Path,
+    out: Path,
+    params: Params,
+    seed: int,
+    checkpoints: Path | None = None,
+) -> Result:
     """Fine-tune the encoder with a classifier on top; everything but the first weights is as in `baseline`.
 
     With `supervised.freeze_encoder` only the classifier learns, which the baseline, on random weights, does not do.
@@ -26,12 +35,14 @@ def finetune(dataset: Path, encoder: Path, search: Path, out: Path, params: Para
         out: folder to write.
         params: reads encoder, supervised and runtime.
         seed: of the replicate; decides the classifier's first weights, order and augmentation.
+        checkpoints: folder of what an interrupted run has finished; None: below `.cache/`.
 
     Returns:
         The record that is written to `result.json`.
 
     Raises:
-        UserError: an input is not finished or about another dataset, or the loss is no longer a number.
+        UserError: an input is not finished or about another dataset, `checkpoints` can't be written,
+            or the loss is no longer a number.
     """
     start_backend()
     # imported here: Keras, only now that its announcements are muted
@@ -43,11 +54,14 @@ def finetune(dataset: Path, encoder: Path, search: Path, out: Path, params: Para
     pretrained = load_encoder(encoder, data, params.encoder)
     chosen = Chosen(search, "finetune", data)
     inputs = {"dataset": dataset, "encoder": encoder, "search": Path(search) / "finetune.json"}
-    with working("finetune", out, params, inputs, data.manifest.name, seed) as work:
+    with (
+        keeping("finetune", params, seed, inputs, checkpoints) as finished,
+        working("finetune", out, params, inputs, data.manifest.name, seed) as work,
+    ):
         start = pretrained_weights(
             encoder, pretrained, chosen.choice.projection, params.supervised.projection_layers
         )
-        return train_supervised(data, chosen, params, seed, work, start)
+        return train_supervised(data, chosen, params, seed, work, finished, start)
 
 
 if __name__ == "__main__":

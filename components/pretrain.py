@@ -15,11 +15,11 @@ from components.shared.errors import UserError
 from components.shared.params.schema import Params, check_colors
 from components.shared.step import command_line, working
 from components.shared.training.backend import start_backend
-from components.shared.training.checkpoints import FOLDER, Checkpoint
+from components.shared.training.checkpoints import Checkpoint, cache_folder, training_key
 from components.shared.training.distributed import initialize
 
 
-def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: Path = FOLDER) -> Result:
+def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: Path | None = None) -> Result:
     """Train an encoder to recognise the views of the same image.
 
     Args:
@@ -27,7 +27,7 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
         out: folder to write.
         params: reads method, encoder and runtime.
         seed: of the replicate; decides first weights, order and views.
-        checkpoints: folder of the state kept for interrupted runs.
+        checkpoints: folder of the state kept for interrupted runs; None: below `.cache/`.
 
     Returns:
         The record that is written to `result.json`.
@@ -40,12 +40,13 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
     start_backend()
     # imported here: Keras, only now that its announcements are muted
     from components.shared.training.devices import on_devices, precision_here
-    from components.shared.training.pretraining import PARTS, Pretraining, state_key
+    from components.shared.training.pretraining import PARTS, Pretraining
     from components.shared.training.start import start_digest
     from models import methods
 
     data = Dataset(dataset)
     check_colors(params, data.manifest.channels)
+    checkpoints = checkpoints or cache_folder("pretrain")
     require_writable(checkpoints, "the state of the training")
     images = sum(data.manifest.counts.get(split, 0) for split in PARTS)
     if images < 2:
@@ -58,7 +59,7 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
     runtime = params.runtime
     with (
         on_devices("pretrain", runtime.devices, min(runtime.batch_size, images), "runtime.batch_size") as devices,
-        Checkpoint(state_key(data, params, seed), checkpoints) as checkpoint,
+        Checkpoint(training_key("pretrain", params, seed, {"dataset": dataset}), checkpoints) as checkpoint,
     ):
         with working("pretrain", out, params, {"dataset": dataset}, data.manifest.name, seed, True) as work:
             work.run.dataset(data, "training")

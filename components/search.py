@@ -13,9 +13,12 @@ from components.shared.artifacts import Dataset, Result
 from components.shared.params.schema import Params, check_colors
 from components.shared.step import command_line, working
 from components.shared.training.backend import start_backend
+from components.shared.training.checkpoints import keeping
 
 
-def search(dataset: Path, encoder: Path, out: Path, params: Params, seed: int) -> Result:
+def search(
+    dataset: Path, encoder: Path, out: Path, params: Params, seed: int, checkpoints: Path | None = None
+) -> Result:
     """Choose augmentation, rate, decay and length for baseline and fine-tuning, and the probe's penalty.
 
     Both sides try every point that either of them asks for, so that their spaces and budgets are equal. The
@@ -28,13 +31,14 @@ def search(dataset: Path, encoder: Path, out: Path, params: Params, seed: int) -
         out: folder to write.
         params: reads method (its views, and whether it learns from labels), encoder, supervised, probe and runtime.
         seed: of the first replicate, and of all trials.
+        checkpoints: folder of what an interrupted run has finished; None: below `.cache/`.
 
     Returns:
         The record that is written to `result.json`.
 
     Raises:
-        UserError: an input is not finished or about another dataset, the images do not suit an augmentation, or the
-            loss of a side is never a number.
+        UserError: an input is not finished or about another dataset, `checkpoints` can't be written,
+            the images do not suit an augmentation, or the loss of a side is never a number.
     """
     start_backend()
     # imported here: Keras, only now that its announcements are muted
@@ -45,9 +49,12 @@ def search(dataset: Path, encoder: Path, out: Path, params: Params, seed: int) -
     check_colors(params, data.manifest.channels)
     pretrained = load_encoder(encoder, data, params.encoder)
     inputs = {"dataset": dataset, "encoder": encoder}
-    with working("search", out, params, inputs, data.manifest.name, seed) as work:
+    with (
+        keeping("search", params, seed, inputs, checkpoints) as finished,
+        working("search", out, params, inputs, data.manifest.name, seed) as work,
+    ):
         work.run.dataset(data, "training")
-        return run_search(data, Path(encoder), pretrained, params, seed, work)
+        return run_search(data, Path(encoder), pretrained, params, seed, work, finished)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from components.shared.params import composing, overrides
-from components.shared.training import side_by_side
+from components.shared.training import checkpoints, side_by_side
 from components.shared.training.side_by_side import cores
 from tests.helpers.remembering import remembered
 
@@ -56,6 +56,14 @@ def composed_once():
     with pytest.MonkeyPatch.context() as patch:
         for module in (composing, overrides):
             patch.setattr(module, "compose_values", composed)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def kept_apart(tmp_path_factory):
+    """What a test that breaks a step off leaves behind is nothing to go on from in the next session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "CACHE", tmp_path_factory.mktemp("kept"))
         yield
 
 

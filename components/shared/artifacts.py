@@ -120,6 +120,12 @@ def nearest_existing(path: Path) -> Path:
     return next(found for found in (path, *path.parents) if found.exists())
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether this user may write into a folder, there or still to be made."""
+    nearest = nearest_existing(folder)
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK, effective_ids=True)
+
+
 def require_writable(folder: Path, use: str) -> None:
     """Refuse a folder that can't be written before work is done that would be lost.
 
@@ -130,9 +136,9 @@ def require_writable(folder: Path, use: str) -> None:
     Raises:
         UserError: this user may not write there, or the file system is read-only.
     """
-    nearest = nearest_existing(folder)
-    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+    if is_writable(folder):
         return
+    nearest = nearest_existing(folder)
     user = f"user {os.geteuid()}, group {os.getegid()}"
     raise UserError(f"{folder}: {use} can't be written there ({user} may not write {nearest}); {TO_WRITE}")
 

@@ -25,7 +25,7 @@ AROUND = tuple(
     f"components/shared/{name}"
     for name in (
         *("code.py", "cost.py", "errors.py", "git.py", "params", "progress.py", "step.py", "steps.py", "tracking"),
-        *("plots/grids.py", "plots/probe.py"),
+        *("repository.py", "plots/grids.py", "plots/probe.py"),
         *(f"training/{name}.py" for name in ("checkpoints", "devices", "distributed", "monitor")),
         *(f"training/{name}.py" for name in ("side_by_side", "start")),
     )

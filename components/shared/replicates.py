@@ -24,23 +24,21 @@ from components.shared.artifacts import (
     LABEL_SUSPECTS,
     Dataset,
     Result,
-    input_digest,
     output_folder,
     read_record,
     require_writable,
 )
-from components.shared.code import code_digest
 from components.shared.cost import read_cost, total
 from components.shared.digests import value_digest
 from components.shared.errors import UserError, first_line
 from components.shared.evaluation.statistics import spread
-from components.shared.params.schema import Params, params_digest
+from components.shared.params.schema import Params
+from components.shared.repository import state_folder
 from components.shared.step import working
 from components.shared.steps import STEPS
-from components.shared.training.backend import start_backend
+from components.shared.training.checkpoints import training_key
 from components.shared.training.distributed import is_chief, rank_and_count, require_single
 from components.shared.training.side_by_side import keep_to, side_by_side
-from components.shared.training.start import start_digest
 
 KEPT = Path(".cache/replicates")
 # the step that several processes may do together
@@ -88,7 +86,7 @@ def train_replicates(
     """
     if step != TOGETHER:
         require_single(step)
-    require_writable(KEPT, "finished trainings")
+    require_writable(state_folder() / KEPT, "finished trainings")
     about_first = STEPS[step].replicates == "first"
     seeds = seeds[:1] if about_first else seeds
     own = {seed: {name: _of_seed(name, folder, seed) for name, folder in inputs.items()} for seed in seeds}
@@ -209,11 +207,8 @@ def _of_seed(name: str, folder: Path, seed: int) -> Path:
 
 def _kept(step: str, inputs: Mapping[str, Path], params: Params, seed: int) -> Path:
     """Where a replicate is kept: named by everything that decides its result, and not by the other seeds."""
-    digests = {name: input_digest(_read_by(step, name, folder)) for name, folder in inputs.items()}
-    # a file may have been replaced under its name
-    start = start_digest(params.encoder.weights) if step == TOGETHER else None
-    key = value_digest([params_digest(params), start, seed, digests, code_digest(step, params), _place(params)])
-    return KEPT / step / key[:32]
+    read = {name: _read_by(step, name, folder) for name, folder in inputs.items()}
+    return state_folder() / KEPT / step / training_key(step, params, seed, read)[:32]
 
 
 def _read_by(step: str, name: str, folder: Path) -> Path:
@@ -221,24 +216,12 @@ def _read_by(step: str, name: str, folder: Path) -> Path:
     return folder / f"{step}.json" if name == "search" else folder
 
 
-def _place(params: Params) -> list[str]:
-    # imported here: only for steps that start Keras themselves a moment later
-    start_backend()
-    import keras
-
-    from components.shared.training.devices import precision_here
-
-    # the probe computes in full precision
-    runtime = getattr(params, "runtime", None)
-    return [keras.backend.backend(), keras.version(), precision_here(getattr(runtime, "precision", "float32"))]
-
-
 def _prune(step: str, used: Sequence[Path]) -> None:
     """Remove all but those used last: a few times as many as are in use."""
     for folder in used:
         if folder.exists():
             os.utime(folder)
-    known = sorted((KEPT / step).iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    known = sorted((state_folder() / KEPT / step).iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
     for folder in known[_SETS * len(used) :]:
         shutil.rmtree(folder, ignore_errors=True)
 

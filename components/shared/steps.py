@@ -21,6 +21,7 @@ class Task:
         network: it asks a source, a registry or a tracking server for what it can't do without.
         trains: its failures are mostly final, and it takes long.
         gpu: it is given GPUs; the others would leave them idle.
+        keeps: what it has trained so far it keeps in a cache, and goes on from there when it is tried again.
         cached: an earlier answer to the same question may stand for it.
     """
 
@@ -29,6 +30,7 @@ class Task:
     network: bool = False
     trains: bool = False
     gpu: bool = False
+    keeps: bool = False
     cached: bool = True
 
 
@@ -92,6 +94,7 @@ STEPS: dict[str, Step] = {
             replicates="each",
             trains=True,
             gpu=True,
+            keeps=True,
         ),
         Step(
             name="search",
@@ -102,6 +105,7 @@ STEPS: dict[str, Step] = {
             replicates="first",
             trains=True,
             gpu=True,
+            keeps=True,
         ),
         Step(
             name="probe",
@@ -121,6 +125,7 @@ STEPS: dict[str, Step] = {
             replicates="each",
             trains=True,
             gpu=True,
+            keeps=True,
         ),
         Step(
             name="finetune",
@@ -131,6 +136,7 @@ STEPS: dict[str, Step] = {
             replicates="each",
             trains=True,
             gpu=True,
+            keeps=True,
         ),
         # it asks a registry that changes by itself; as late as can be, since trainings take days
         Step(

@@ -74,7 +74,8 @@ def _scheduling(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
 
 def _volumes(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
     # compose looks at the data to name its state
-    mounted = {"compose": cluster.data, "ingest": cluster.data, "pretrain": cluster.cache}.get(step.name)
+    data = cluster.data if step.name in ("compose", "ingest") else None
+    mounted = cluster.cache if step.keeps else data
     if mounted is not None and mounted.claim is not None:
         kubernetes.mount_pvc(task, mounted.claim, mounted.path, mounted.sub_path)
     for name, kind, mount, variable in (
@@ -84,7 +85,7 @@ def _volumes(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
         if name is not None and step.name in _HOLDERS[variable]:
             mount(task, name, f"{KEYS}/{kind}")
             task.set_env_variable(variable, f"{KEYS}/{kind}/{kind}.pem")
-    if step.name == "pretrain":
+    if step.keeps:
         task.set_env_variable(CACHE, cluster.cache.path if cluster.cache.claim else WRITABLE)
     if cluster.on_gpu(step.name) and cluster.gpu.shared_memory is not None:
         kubernetes.empty_dir_mount(

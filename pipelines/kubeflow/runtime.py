@@ -147,8 +147,8 @@ def run(
         given = json.loads(settings)
         params = from_plain(given["params"], step)
         options: dict[str, Any] = {"overrides": given["overrides"]} if STEPS[step].overrides else {}
-        if step == "pretrain" and CACHE in os.environ:
-            options["checkpoints"] = Path(os.environ[CACHE]) / "pretrain"
+        if STEPS[step].keeps and CACHE in os.environ:
+            options["checkpoints"] = Path(os.environ[CACHE]) / step
         folders = [Path(artifact.path) for artifact in inputs]
         if seed is not None:
             # KFP hands whole numbers on as fractions

@@ -24,7 +24,7 @@ from components.shared.registry.uris import parse_uri
 from components.shared.registry.versions import PRUNED, REJECTED, STATUS, all_tags, registry_client
 from components.shared.replicates import KEPT
 from components.shared.repository import in_lasting_repository
-from components.shared.training.checkpoints import FOLDER
+from components.shared.steps import STEPS
 from pipelines.command_line import print_table
 from pipelines.review.actions import find_models
 from pipelines.review.commands import ModelOptions
@@ -198,8 +198,9 @@ def _on_cluster(client: Any, needed: _Needed, before: datetime) -> Iterator[Item
 
 
 def _checkpoints(before: datetime) -> Iterator[Item]:
-    """States of interrupted trainings and finished replicates that no run has used since."""
-    for pattern in (f"{FOLDER}/*", f"{KEPT}/*/*"):
+    """What is kept of interrupted steps, and finished replicates that no run has used since."""
+    keeping = (step.name for step in STEPS.values() if step.keeps)
+    for pattern in (*(f"{KEPT.parent}/{name}/*" for name in keeping), f"{KEPT}/*/*"):
         try:
             found = sorted(in_lasting_repository(".").glob(pattern))
         except UserError:

@@ -21,8 +21,7 @@ from components.shared.errors import UserError
 from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import select
 from components.shared.replicates import KEPT
-from components.shared.training.checkpoints import FOLDER, Checkpoint
-from components.shared.training.pretraining import state_key
+from components.shared.training.checkpoints import Checkpoint, training_key
 from models.batches import Batches
 from models.methods.shared.base import Method
 from models.training import EpochPace
@@ -31,6 +30,8 @@ from tests.helpers.options import network
 from tests.helpers.repository import ROOT
 
 EPOCHS = 12
+# in the working folder
+FOLDER = ".cache/pretrain"
 SMALL = (
     "encoder=conv_small", "encoder.width=8", "method.projection.hidden=16", "method.projection.width=8",
     "runtime.batch_size=32",
@@ -43,6 +44,11 @@ def composed(*overrides, epochs=EPOCHS):
 
 def params(*overrides, epochs=EPOCHS):
     return select(composed(*overrides, epochs=epochs)[0], "pretrain")
+
+
+def key(dataset, of=None, seed=0):
+    """What names the state of a pretraining."""
+    return training_key("pretrain", of or params(), seed, {"dataset": dataset})
 
 
 @pytest.fixture(scope="module")
@@ -262,20 +268,17 @@ CHANGES = [
 
 @pytest.mark.slow
 def test_anything_that_decides_the_result_gives_a_state_of_its_own(dataset, tmp_path, monkeypatch):
-    data = Dataset(dataset)
-    keys = {state_key(data, params(change), 0) for change in CHANGES} | {state_key(data, params(), 1)}
-    keys.add(state_key(Dataset(make_dataset(tmp_path / "dataset", seed=1)), params(), 0))
-    plain = state_key(data, params(), 0)
+    keys = {key(dataset, params(change)) for change in CHANGES} | {key(dataset, params(), 1)}
+    keys.add(key(make_dataset(tmp_path / "dataset", seed=1)))
+    plain = key(dataset)
     with monkeypatch.context() as patched:
-        patched.setattr("components.shared.training.pretraining.code_digest", lambda step, params: "of other code")
-        keys.add(state_key(data, params(), 0))
+        patched.setattr("components.shared.training.checkpoints.code_digest", lambda step, params: "of other code")
+        keys.add(key(dataset))
     assert len(keys) == len(CHANGES) + 3
     assert plain not in keys
     # what other steps read plays no part
-    assert (
-        state_key(data, params("gate.min_gain=0.5", "runtime.replicates=[7]", "supervised.batch_size=3"), 0)
-        == plain
-    )
+    elsewhere = params("gate.min_gain=0.5", "runtime.replicates=[7]", "supervised.batch_size=3")
+    assert key(dataset, elsewhere) == plain
 
 
 @pytest.mark.slow
@@ -348,7 +351,7 @@ def test_a_run_killed_several_times_ends_as_if_nothing_had_happened(
     finished, dataset, tracking_uri, in_tmp, capsys, monkeypatch
 ):
     write_params(composed("runtime.replicates=[0]", "runtime.threads=null")[1], in_tmp / "params.yaml")
-    state = Checkpoint(state_key(Dataset(dataset), params(), 0), in_tmp / FOLDER)
+    state = Checkpoint(key(dataset), in_tmp / FOLDER)
 
     def epochs_kept():
         if not state.path.exists():
@@ -383,11 +386,11 @@ def test_a_run_killed_several_times_ends_as_if_nothing_had_happened(
     with monkeypatch.context() as patched:
         patched.setattr("components.shared.training.pretraining.draw_rows", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            pretrain(dataset, in_tmp / "encoder", params(), 0)
+            pretrain(dataset, in_tmp / "encoder", params(), 0, in_tmp / FOLDER)
     assert epochs_kept() == EPOCHS
     assert not (in_tmp / "encoder").exists()
 
-    record = pretrain(dataset, in_tmp / "encoder", params(), 0)
+    record = pretrain(dataset, in_tmp / "encoder", params(), 0, in_tmp / FOLDER)
     assert f"going on after epoch {EPOCHS}" in capsys.readouterr().out
     whole, folder = finished
     for found, expected in zip(load(in_tmp / "encoder").get_weights(), load(folder).get_weights(), strict=True):
@@ -422,9 +425,9 @@ def test_a_second_pretraining_of_the_same_leaves_the_state_of_the_first_alone(
     finished, dataset, tracking_uri, tmp_path, capsys
 ):
     """They overwrote each other's state, and the first to finish removed that of the second."""
-    states, key = tmp_path / "states", state_key(Dataset(dataset), params(), 0)
+    states, named = tmp_path / "states", key(dataset)
     with subprocess.Popen(
-        [sys.executable, "-c", OTHER, key, str(states)],
+        [sys.executable, "-c", OTHER, named, str(states)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -432,13 +435,13 @@ def test_a_second_pretraining_of_the_same_leaves_the_state_of_the_first_alone(
     ) as first:
         assert first.stdout.readline() == "True\n"
         record = pretrain(dataset, tmp_path / "encoder", params(), 0, states)
-        assert (states / f"{key}.npz").read_text() == "its state"
+        assert (states / f"{named}.npz").read_text() == "its state"
         first.communicate()
         assert first.returncode == 0
     said = [line for line in capsys.readouterr().out.splitlines() if "another process" in line]
     assert said == [
-        f"pretrain: another process trains the same and keeps {states / key}.npz; this one trains on its own, and "
-        "keeps no state while the other one does"
+        f"pretrain: another process trains the same and keeps {states / named}.npz; this one trains on its own, "
+        "and keeps no state while the other one does"
     ]
     assert record.metrics == finished[0].metrics
 

@@ -24,6 +24,7 @@ from components.shared.training.augmented import augmented_features
 from components.shared.training.choice import Choice
 from components.shared.training.inputs import fewer_labels
 from models.augmentation import augment
+from models.classifier import SupervisedTrainer
 from models.layers import layers_of
 from models.training import EpochPace
 from tests.helpers.datasets import make_arrays, make_dataset, write_dataset
@@ -186,6 +187,83 @@ def test_a_published_training_is_done_besides(finished, dataset, encoder, search
     own = predictions(tmp_path / "baseline")["test_probabilities"]
     np.testing.assert_array_equal(own, predictions(finished["baseline"][1])["test_probabilities"])
     assert not np.array_equal(answers, own)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Lengths of the trainings that were made; the one after `trainings.most` of them is interrupted."""
+
+    class Made(list):
+        most = 1000
+
+    made, fit = Made(), SupervisedTrainer.fit
+
+    def counted(self, recipe, *args, **kwargs):
+        if len(made) == made.most:
+            raise KeyboardInterrupt
+        made.append(recipe.epochs)
+        return fit(self, recipe, *args, **kwargs)
+
+    monkeypatch.setattr(SupervisedTrainer, "fit", counted)
+    return made
+
+
+def arrays(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize(("most", "again"), [(1, 2), (2, 1)])
+def test_a_baseline_that_is_interrupted_ends_as_if_nothing_had_happened(
+    finished, dataset, searched, tmp_path, trainings, most, again, tracking_uri
+):
+    def trained():
+        return baseline(dataset, searched, tmp_path / "out", params("baseline", OWN), SEED, tmp_path / "kept")
+
+    trainings.most = most
+    with pytest.raises(KeyboardInterrupt):
+        trained()
+    assert not (tmp_path / "out").exists()
+    trainings.clear()
+    trainings.most = again
+    record, (whole, folder) = trained(), finished["baseline"]
+    assert len(trainings) == again
+    for name in ("predictions.npz", "budgets.npz"):
+        expected = arrays(folder / name)
+        assert arrays(tmp_path / "out" / name).keys() == expected.keys()
+        for array, found in arrays(tmp_path / "out" / name).items():
+            np.testing.assert_array_equal(found, expected[array])
+            assert found.dtype == expected[array].dtype
+    assert (tmp_path / "out" / "curves.csv").read_text() == (folder / "curves.csv").read_text()
+    assert (record.metrics, record.details) == (whole.metrics, whole.details)
+    assert list((tmp_path / "kept").iterdir()) == []
+
+    import mlflow
+
+    history = mlflow.MlflowClient(tracking_uri).get_metric_history(record.mlflow_run_id, "curve_loss")
+    assert len(history) == len(rows_of(folder / "curves.csv"))
+
+
+def test_a_search_that_is_interrupted_ends_as_if_nothing_had_happened(dataset, encoder, tmp_path, trainings):
+    # in this process, one point on both sides
+    chosen = params("search", OWN, "runtime.threads=null", "supervised.search.learning_rates=[1e-3]")
+
+    def searched(out):
+        return search(dataset, encoder, out, chosen, SEED, tmp_path / "kept")
+
+    whole = searched(tmp_path / "whole")
+    assert len(trainings) == 2
+    trainings.clear()
+    trainings.most = 1
+    with pytest.raises(KeyboardInterrupt):
+        searched(tmp_path / "out")
+    trainings.clear()
+    record = searched(tmp_path / "out")
+    assert len(trainings) == 1
+    assert (record.metrics, record.details) == (whole.metrics, whole.details)
+    for name in ("baseline.json", "finetune.json", "probe.json"):
+        assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert list((tmp_path / "kept").iterdir()) == []
 
 
 def predictions(folder):

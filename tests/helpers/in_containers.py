@@ -236,7 +236,11 @@ def try_steps(trial: Trial, image: str) -> None:
     trial.expect("ingest of the built-in sample", image, [*step, out], "4,070 unlabelled", **reached)
     asked = ["exec", SERVER, "python", "-c", ASK, "experiments/search?max_results=9"]
     trial.told("the server has its experiment", asked, "contrastive")
-    trial.expect("a step without a server", image, [*step, out], "/app can't be written", True)
+    alone = "/app can't be written: state is kept in /tmp/.local/state/contrastive, and lost with a container"
+    trial.expect("a step without a server", image, [*step, out], alone)
+    trial.expect(
+        "a task without a server", image, [*step, out], "/app can't be written; set", True, **{RUN: "trial"}
+    )
     gone = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "TRACKING_PATIENCE_SECONDS": "1"}
     trial.expect("a server that is gone at the start", image, [*step, out], "error: ", True, **gone)
     foreign = trial.claim.with_name("foreign")

@@ -1,7 +1,7 @@
 """The connection to MLflow: where it is, how long a request may take, and what is wrong when it does not answer.
 
 The tracking server is `MLFLOW_TRACKING_URI`, or a SQLite file `mlflow.db` with artifacts in `mlartifacts/`
-beside it.
+beside it, in the repository or, where that can't be written, in the user's folder of states.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from mlflow.exceptions import MlflowException
 from components.shared.artifacts import locked, nearest_existing
 from components.shared.environment import environment
 from components.shared.errors import UserError, first_line, redacted
-from components.shared.repository import in_lasting_repository
+from components.shared.repository import in_lasting_repository, state_folder
 
-DEFAULT_URI = "sqlite:///mlflow.db"
+DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 PATIENCE_VARIABLE = "TRACKING_PATIENCE_SECONDS"
 # seconds between two tries of a server that is away
@@ -102,11 +102,18 @@ def _is_away(error: Exception) -> bool:
 
 
 def default_uri() -> str:
-    """The repository's own SQLite file, seen from here; outside of a repository, one here."""
+    """The repository's own SQLite file, seen from here; outside of a repository, one here.
+
+    Where there is none and none can be made, it is one in the user's folder of states; but not for a task of
+    Kubeflow, which would see no other's runs and no registry there.
+    """
     try:
-        return f"sqlite:///{in_lasting_repository('mlflow.db')}"
+        file = in_lasting_repository(DATABASE)
     except UserError:
-        return DEFAULT_URI
+        file = Path(DATABASE)
+    if not file.exists() and "PIPELINE_RUN_ID" not in os.environ:
+        file = state_folder(file.parent) / DATABASE
+    return f"sqlite:///{file}"
 
 
 def limit_requests(retries: int = 2, seconds: int = 20) -> None:

@@ -1,21 +1,68 @@
-"""The state of a training, so that a killed run goes on where it stopped."""
+"""What is kept of a step's trainings, so that a killed run goes on where it stopped: states, and finished ones."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from components.shared.artifacts import TO_WRITE, locked, remove_half_written, replace_file
+from components.shared.artifacts import (
+    TO_WRITE,
+    input_digest,
+    locked,
+    remove_half_written,
+    replace_file,
+    require_writable,
+)
+from components.shared.code import code_digest
+from components.shared.digests import value_digest
 from components.shared.errors import UserError
+from components.shared.params.schema import Params, params_digest
+from components.shared.repository import state_folder
+from components.shared.training.backend import start_backend
 from components.shared.training.distributed import all_gather
+from components.shared.training.start import start_digest
 
-FOLDER = Path(".cache/pretrain")
+# a folder for each step
+CACHE = Path(".cache")
+
+
+def cache_folder(step: str) -> Path:
+    """Where what a step has trained so far is kept, unless it is told where."""
+    return state_folder() / CACHE / step
+
+
+def training_key(step: str, params: Params, seed: int, inputs: Mapping[str, Path]) -> str:
+    """Digest of everything that decides a training's result, its code among it; starts Keras.
+
+    Args:
+        step: the step's name.
+        params: what the step is handed.
+        seed: of the replicate.
+        inputs: name → finished folder, or file, that the step reads.
+
+    Raises:
+        UserError: an input is not finished.
+    """
+    start_backend()
+    # imported here: only for steps that start Keras themselves a moment later
+    import keras
+
+    from components.shared.training.devices import precision_here
+
+    # the probe computes in full precision
+    runtime = getattr(params, "runtime", None)
+    place = [keras.backend.backend(), keras.version(), precision_here(getattr(runtime, "precision", "float32"))]
+    # a file may have been replaced under its name
+    start = start_digest(params.encoder.weights) if step == "pretrain" else None
+    digests = {name: input_digest(folder) for name, folder in inputs.items()}
+    return value_digest([step, params_digest(params), start, seed, digests, code_digest(step, params), place])
 
 
 class Checkpoint:
@@ -32,7 +79,7 @@ class Checkpoint:
         folder: where checkpoints are kept.
     """
 
-    def __init__(self, key: str, folder: Path = FOLDER):
+    def __init__(self, key: str, folder: Path):
         self.path = folder / f"{key}.npz"
         self._lock_file = folder / f".{key}.lock"
         self._lock, self._claimed = ExitStack(), False
@@ -72,11 +119,8 @@ class Checkpoint:
         """
         arrays = {f"v{index:05d}": np.asarray(variable) for index, variable in enumerate(variables)}
         state = json.dumps({"epoch": epoch, "rows": list(rows)}).encode()
-        buffer = io.BytesIO()
-        np.savez(buffer, state=np.frombuffer(state, "uint8"), **arrays)  # type: ignore[arg-type]
         with _told(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(self.path, buffer.getvalue())
+            _write(self.path, {"state": np.frombuffer(state, "uint8"), **arrays})
 
     def restore(self, variables: Sequence[Any]) -> tuple[int, list[dict[str, Any]]]:
         """Put a kept state into `variables`.
@@ -118,6 +162,72 @@ class Checkpoint:
         """The training is finished."""
         self.path.unlink(missing_ok=True)
         remove_half_written(self.path)
+
+
+class Finished:
+    """What the finished trainings of a step have given, so that a killed step makes none of them again.
+
+    Args:
+        folder: of this step with these inputs; None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None = None):
+        self.folder = folder
+
+    def once(self, name: str, train: Callable[[], Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """What a training gave, arrays by name: what is kept of it, or what `train` gives now.
+
+        Args:
+            name: of the training, among those of the step.
+            train: gives arrays, numbers and texts by name.
+
+        Raises:
+            UserError: it can't be written.
+        """
+        if self.folder is None:
+            return _arrays(train())
+        path = self.folder / f"{name}.npz"
+        # as of a state: what can't be read is not there
+        with suppress(Exception), np.load(path, allow_pickle=False) as kept:
+            return dict(kept)
+        arrays = _arrays(train())
+        # it is removed where another process, which did the same, has just finished the step
+        with _told(path), suppress(FileNotFoundError):
+            _write(path, arrays)
+        return arrays
+
+
+@contextmanager
+def keeping(
+    step: str, params: Params, seed: int, inputs: Mapping[str, Path], folder: Path | None = None
+) -> Iterator[Finished]:
+    """What the finished trainings of a step have given, until the block ends without an error.
+
+    Args:
+        step, params, seed, inputs: as of `training_key`, which names what is kept.
+        folder: where; None: `cache_folder`.
+
+    Raises:
+        UserError: the folder can't be written, or an input is not finished.
+    """
+    folder = folder or cache_folder(step)
+    require_writable(folder, "finished trainings")
+    own = folder / training_key(step, params, seed, inputs)[:32]
+    if there := len(list(own.glob("*.npz"))):
+        print(f"{step}: going on after {there} finished trainings, kept in {own}", flush=True)
+    yield Finished(own)
+    shutil.rmtree(own, ignore_errors=True)
+
+
+def _arrays(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in values.items()}
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, buffer.getvalue())
 
 
 @contextmanager

@@ -8,10 +8,8 @@ import keras
 import numpy as np
 
 from components.shared.artifacts import UNLABELLED, Dataset
-from components.shared.code import code_digest
-from components.shared.digests import value_digest
 from components.shared.errors import UserError
-from components.shared.params.schema import Params, params_digest
+from components.shared.params.schema import Params
 from components.shared.plots.grids import draw_rows
 from components.shared.progress import Progress
 from components.shared.step import Work
@@ -21,7 +19,7 @@ from components.shared.training.devices import precision_here
 from components.shared.training.distributed import is_chief
 from components.shared.training.inputs import PROJECTION_HEAD, network
 from components.shared.training.monitor import Monitor
-from components.shared.training.start import load_start, start_digest
+from components.shared.training.start import load_start
 from components.shared.training.stopping import best_epoch, is_over, require_figure
 from models import encoders, methods, optimizers
 from models.augmentation import augment
@@ -210,14 +208,6 @@ class Pretraining:
 
     def _steps(self) -> int:
         return max(1, self.images // min(self.params.runtime.batch_size, self.images))
-
-
-def state_key(data: Dataset, params: Params, seed: int) -> str:
-    """Digest of everything that decides the result, the code of the training among it."""
-    code = code_digest("pretrain", params)
-    start = start_digest(params.encoder.weights)
-    place = [keras.backend.backend(), keras.version(), precision_here(params.runtime.precision)]
-    return value_digest([params_digest(params), start, seed, data.manifest.digest, *place, code])
 
 
 def _labels(data: Dataset, split: str) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from components.shared.artifacts import Dataset, Result, read_record
+from components.shared.digests import value_digest
 from components.shared.errors import UserError
 from components.shared.evaluation.calibration import log_loss
 from components.shared.params.schema import Params, from_plain, to_plain
@@ -22,6 +23,7 @@ from components.shared.plots.grids import draw_rows
 from components.shared.progress import Progress
 from components.shared.step import Work
 from components.shared.training.augmented import augmented_features
+from components.shared.training.checkpoints import Finished
 from components.shared.training.choice import Choice, write_choice
 from components.shared.training.devices import on_devices, precision_here
 from components.shared.training.inputs import labelled, load_encoder, network, pretrained_weights
@@ -143,6 +145,7 @@ class Search:
         pretrained: the weights that fine-tuning starts from, as `pretrained_weights` gives them.
         more_epochs: by which the baseline trains longer than fine-tuning at each point, see `equal_total_epochs`.
         elsewhere: makes trials of as many points and sides at once, in other processes; None: here.
+        finished: keeps what trials have found; None: nothing.
     """
 
     def __init__(
@@ -153,6 +156,7 @@ class Search:
         pretrained: list[np.ndarray],
         more_epochs: int = 0,
         elsewhere: Callable[[Sequence[Point], Sequence[str]], Iterable[Trial]] | None = None,
+        finished: Finished | None = None,
     ):
         self.data, self.params, self.seed = data, params, seed
         self.options = params.supervised
@@ -162,6 +166,7 @@ class Search:
         self._start = {"baseline": None, "finetune": pretrained}
         self._trainers: dict[tuple[str, bool], SupervisedTrainer] = {}
         self._elsewhere = elsewhere
+        self._finished = finished or Finished()
         self._progress: Progress
 
     def run(self) -> None:
@@ -246,7 +251,14 @@ class Search:
             self._progress.step({**shown, "log_loss": trial.log_loss})
 
     def trial(self, point: Point, side: str) -> Trial:
-        """Train a side as a point says, and answer the held-out images."""
+        """Train a side as a point says, and answer the held-out images; once only, where that is kept."""
+        name = f"{side}-{value_digest(asdict(self.training(side, point)))[:16]}"
+        found = self._finished.once(name, partial(self._try_out, point, side))
+        loss, accuracy, error = (found[what].item() for what in ("log_loss", "accuracy", "error"))
+        return Trial(loss, accuracy, found.get("probabilities"), error)
+
+    def _try_out(self, point: Point, side: str) -> dict[str, Any]:
+        """The same, made now: what a trial is, by name."""
         held_out, recipe = self.held_out, self.recipe(side, point)
         trainer = self._trainer(point.augmentation, side)
         answers = np.zeros((len(held_out.labels), self.data.classes), np.float32)
@@ -257,10 +269,11 @@ class Search:
                     class_weight=self.options.class_weight,
                 )  # fmt: skip
             except FloatingPointError as error:
-                return Trial(float("inf"), 0.0, None, str(error))
+                return {"log_loss": float("inf"), "accuracy": 0.0, "error": str(error)}
             answers[answered] = trainer.probabilities(held_out.images[answered])
-        right = answers.argmax(axis=1) == held_out.labels
-        return Trial(log_loss(answers, held_out.labels), float(right.mean()), answers)
+        accuracy = float((answers.argmax(axis=1) == held_out.labels).mean())
+        loss = log_loss(answers, held_out.labels)
+        return {"log_loss": loss, "accuracy": accuracy, "error": "", "probabilities": answers}
 
     def _trainer(self, augmentation: str, side: str) -> SupervisedTrainer:
         frozen = self.options.freeze_encoder and self._start[side] is not None
@@ -389,11 +402,11 @@ def _draw_augmentations(data: Dataset, params: Params, seed: int) -> Figure:
 
 
 @cache
-def _search_there(dataset: Path, encoder: Path, plain: str, seed: int) -> Search:
+def _search_there(dataset: Path, encoder: Path, plain: str, seed: int, kept: Path | None) -> Search:
     params = from_plain(json.loads(plain), "search")
     data = Dataset(dataset)
     start = _start(encoder, load_encoder(encoder, data, params.encoder), params)
-    return Search(data, params, seed, start, _more_epochs(encoder, params))
+    return Search(data, params, seed, start, _more_epochs(encoder, params), finished=Finished(kept))
 
 
 def _start(folder: Path, encoder: keras.Model, params: Params) -> list[np.ndarray]:
@@ -412,9 +425,11 @@ def _more_epochs(folder: Path, params: Params) -> int:
     return epochs
 
 
-def _trial_there(dataset: Path, encoder: Path, plain: str, seed: int, point: Point, side: str) -> Trial:
+def _trial_there(
+    dataset: Path, encoder: Path, plain: str, seed: int, kept: Path | None, point: Point, side: str
+) -> Trial:
     """A trial in a process beside others, which keeps what it made for the last one."""
-    search = _search_there(dataset, encoder, plain, seed)
+    search = _search_there(dataset, encoder, plain, seed, kept)
     with _on_devices(search.data, search.params):
         return search.trial(point, side)
 
@@ -424,7 +439,15 @@ def _on_devices(data: Dataset, params: Params) -> AbstractContextManager[int]:
     return on_devices("search", params.runtime.devices, batch, "supervised.batch_size")
 
 
-def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params, seed: int, work: Work) -> Result:
+def run_search(
+    data: Dataset,
+    folder: Path,
+    encoder: keras.Model,
+    params: Params,
+    seed: int,
+    work: Work,
+    finished: Finished,
+) -> Result:
     """Search, and write the folder.
 
     Args:
@@ -434,6 +457,7 @@ def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params
         params: reads method, encoder, supervised, probe and runtime.
         seed: of all trials.
         work: the step in progress.
+        finished: keeps what trials have found.
 
     Raises:
         UserError: a labelled split is empty, the devices can't be used, or no trial of a side had a finite loss.
@@ -441,14 +465,14 @@ def run_search(data: Dataset, folder: Path, encoder: keras.Model, params: Params
     options = params.supervised
     space = options.search
     at_once = len(SIDES) * len(space.augmentations) * len(space.learning_rates)
-    there = partial(_trial_there, data.folder, folder, json.dumps(to_plain(params)), seed)
+    there = partial(_trial_there, data.folder, folder, json.dumps(to_plain(params)), seed, finished.folder)
     with (
         _on_devices(data, params) as devices,
         side_by_side(params.runtime.threads, at_once) as pool,
     ):
         start = _start(folder, encoder, params)
         more = _more_epochs(folder, params)
-        search = Search(data, params, seed, start, more, partial(pool.map, there) if pool else None)
+        search = Search(data, params, seed, start, more, partial(pool.map, there) if pool else None, finished)
         search.run()
     held_out = search.held_out
     probed = search_probe(encoder, held_out, params.probe, data.classes, seed)

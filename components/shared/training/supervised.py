@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from components.shared.evaluation.calibration import rescale
 from components.shared.params.schema import Params, check_colors
 from components.shared.progress import Progress
 from components.shared.step import Work
+from components.shared.training.checkpoints import Finished
 from components.shared.training.choice import Chosen, calibrate, training_metrics, validation_metrics
 from components.shared.training.curves import Curves
 from components.shared.training.devices import on_devices, precision_here
@@ -24,7 +27,13 @@ from models.training import EpochPace
 
 
 def train_supervised(
-    data: Dataset, chosen: Chosen, params: Params, seed: int, work: Work, pretrained: list[np.ndarray] | None
+    data: Dataset,
+    chosen: Chosen,
+    params: Params,
+    seed: int,
+    work: Work,
+    finished: Finished,
+    pretrained: list[np.ndarray] | None,
 ) -> Result:
     """Train one replicate as the search chose, and once more as published where the options say how.
 
@@ -37,6 +46,7 @@ def train_supervised(
         params: reads encoder, supervised and runtime.
         seed: of the replicate.
         work: the step in progress.
+        finished: keeps what each of the trainings has given.
         pretrained: the weights to start from, as `pretrained_weights` gives them; None starts from random ones.
 
     Raises:
@@ -48,7 +58,7 @@ def train_supervised(
     train = chosen.train()
     batch = min(params.supervised.batch_size, len(train[1]))
     with on_devices(work.step, params.runtime.devices, batch, "supervised.batch_size") as devices:
-        training = _Training(data, chosen, params, seed, work, pretrained)
+        training = _Training(data, chosen, params, seed, work, finished, pretrained)
         return training.run(train, devices)
 
 
@@ -60,10 +70,11 @@ class _Training:
         params: Params,
         seed: int,
         work: Work,
+        finished: Finished,
         pretrained: list[np.ndarray] | None,
     ):
         self.data, self.chosen, self.params, self.seed, self.work = data, chosen, params, seed, work
-        self.pretrained = pretrained
+        self.finished, self.pretrained = finished, pretrained
         self.curves = Curves(work.run)
 
     def run(self, train: tuple[np.ndarray, np.ndarray], devices: int) -> Result:
@@ -129,16 +140,34 @@ class _Training:
         train: tuple[np.ndarray, np.ndarray],
         validation: tuple[np.ndarray, np.ndarray] | None,
     ) -> int:
+        """Train, and keep it, or take what is kept; returns the number of steps."""
+        found = self.finished.once("all", partial(self._train, trainer, recipe, train, validation))
+        if not self.curves.rows:
+            # of a run that was interrupted later
+            trainer.model.set_weights([found[name] for name in sorted(found) if name.startswith("weight_")])
+            for row in json.loads(found["curves"].item()):
+                self._add(row.pop("epoch"), row)
+        return int(found["steps"])
+
+    def _add(self, epoch: int, values: Mapping[str, float]) -> None:
+        self.curves.add(epoch, values, log=False)
+        # apart from the names of the final numbers, which MLflow shows in one table
+        self.work.run.metrics({f"curve_{name}": value for name, value in values.items()}, step=epoch)
+
+    def _train(
+        self,
+        trainer: SupervisedTrainer,
+        recipe: Recipe,
+        train: tuple[np.ndarray, np.ndarray],
+        validation: tuple[np.ndarray, np.ndarray] | None,
+    ) -> dict[str, Any]:
         progress = Progress(self.work.step, recipe.epochs, "epoch")
 
         def on_epoch(epoch: int, logs: Mapping[str, float]) -> None:
             values = {name.replace("val_", "validation_"): float(value) for name, value in logs.items()}
             # they depend on the clock: in MLflow alone, not among the curves, which are the same again
-            pace = {name: values.pop(name) for name in EpochPace.LOGS}
-            self.curves.add(epoch, values, log=False)
-            # apart from the names of the final numbers, which MLflow shows in one table
-            curves = {f"curve_{name}": value for name, value in values.items()}
-            self.work.run.metrics({**curves, **pace}, step=epoch)
+            self.work.run.metrics({name: values.pop(name) for name in EpochPace.LOGS}, step=epoch)
+            self._add(epoch, values)
             progress.step(values, min(epoch, recipe.epochs) - progress.done)
 
         try:
@@ -152,7 +181,8 @@ class _Training:
                 "rate to supervised.search.learning_rates"
             ) from None
         progress.close()
-        return steps
+        weights = {f"weight_{index:05d}": value for index, value in enumerate(trainer.model.get_weights())}
+        return {"steps": steps, "curves": json.dumps(self.curves.rows), **weights}
 
     def _train_with_fewer(
         self, trainer: SupervisedTrainer, recipe: Recipe, train: tuple[np.ndarray, np.ndarray], answers: np.ndarray
@@ -174,18 +204,9 @@ class _Training:
         predicted = {}
         for budget in (known for known in budgets if 2 * known <= most):
             own = budgets[budget]
-            # repeated to fill a batch, so that nothing is compiled anew
-            rows = np.tile(own, -(-recipe.batch_size // len(own)))
-            alike = replace(recipe, epochs=max(1, round(recipe.epochs * len(own) / len(rows))))
-            try:
-                trainer.fit(
-                    alike, self.seed, (images[rows], labels[rows]), self.pretrained,
-                    class_weight=self.params.supervised.class_weight,
-                )  # fmt: skip
-                predicted[budget] = predict(trainer.deployable(), self.data.images("test")).argmax(axis=1)
-            except FloatingPointError:
-                # no answer is right
-                predicted[budget] = np.full(len(answers[0]), -1)
+            fewer = images[own], labels[own]
+            found = self.finished.once(f"{budget}-labels", partial(self._answers, trainer, recipe, fewer))
+            predicted[budget] = found["predicted"]
         predicted[most] = answers[0].argmax(axis=1)
         np.savez_compressed(
             self.work.out / "budgets.npz",
@@ -193,16 +214,37 @@ class _Training:
             predicted=np.stack(list(predicted.values()))[:, None].astype(np.int32),
         )
 
+    def _answers(
+        self, trainer: SupervisedTrainer, recipe: Recipe, few: tuple[np.ndarray, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """The class that a training with few labels gives to each test image; −1 where its loss was no number."""
+        test, count = self.data.images("test"), len(few[1])
+        # repeated to fill a batch, so that nothing is compiled anew
+        rows = np.tile(np.arange(count), -(-recipe.batch_size // count))
+        alike = replace(recipe, epochs=max(1, round(recipe.epochs * count / len(rows))))
+        try:
+            trainer.fit(
+                alike, self.seed, (few[0][rows], few[1][rows]), self.pretrained,
+                class_weight=self.params.supervised.class_weight,
+            )  # fmt: skip
+            return {"predicted": predict(trainer.deployable(), test).argmax(axis=1)}
+        except FloatingPointError:
+            # no answer is right
+            return {"predicted": np.full(len(test), -1)}
+
     def _train_published(self, recipe: Recipe, train: tuple[np.ndarray, np.ndarray]) -> None:
+        found = self.finished.once("published", partial(self._answers_as_published, recipe, train))
+        answers, labels = found["test_probabilities"], self.data.labels("test")
+        np.savez_compressed(self.work.out / "published.npz", test_probabilities=answers, test_labels=labels)
+
+    def _answers_as_published(self, recipe: Recipe, train: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+        """Probabilities on test, (1, N, classes)."""
         trainer = self._trainer(recipe)
         try:
             trainer.fit(recipe, self.seed, train, self.pretrained)
         except FloatingPointError as error:
             raise UserError(f"supervised.published: seed {self.seed}: {error}; lower its learning rate") from None
-        found = predict(trainer.deployable(), self.data.images("test"))[None]
-        np.savez_compressed(
-            self.work.out / "published.npz", test_probabilities=found, test_labels=self.data.labels("test")
-        )
+        return {"test_probabilities": predict(trainer.deployable(), self.data.images("test"))[None]}
 
 
 def _told(recipe: Recipe, chosen: Chosen) -> dict[str, Any]:

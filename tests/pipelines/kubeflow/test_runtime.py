@@ -9,7 +9,6 @@ import mlflow
 import pytest
 import yaml
 
-import components.pretrain
 from components.evaluate import evaluate
 from components.shared.artifacts import Manifest, Result, read_record, write_record
 from components.shared.errors import UserError
@@ -238,19 +237,20 @@ def test_a_refused_dataset_ends_the_step(trained, shown, capsys):
     assert not Path(shown("validation").path).exists()
 
 
-def test_pretraining_keeps_its_state_where_the_cluster_says(trained, shown, monkeypatch, tmp_path):
+@pytest.mark.parametrize("step", ["pretrain", "search", "baseline", "finetune"])
+def test_a_training_keeps_what_it_has_where_the_cluster_says(trained, shown, monkeypatch, tmp_path, step):
     asked = {}
 
-    def pretrain(dataset, out, params, seed, checkpoints):
+    def train(dataset, out, params, seed, checkpoints):
         asked.update(seed=seed, checkpoints=checkpoints)
         raise UserError("enough")
 
-    monkeypatch.setattr(components.pretrain, "pretrain", pretrain)
+    monkeypatch.setattr(f"components.{step}.{step}", train)
     monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
     with pytest.raises(SystemExit):
         # as KFP hands a whole number on
-        runtime.run("pretrain", settings("pretrain"), [Artifact(trained["dataset"])], shown("encoder"), 7.0)
-    assert asked == {"seed": 7, "checkpoints": tmp_path / "cache" / "pretrain"}
+        runtime.run(step, settings(step), [Artifact(trained["dataset"])], shown("encoder"), 7.0)
+    assert asked == {"seed": 7, "checkpoints": tmp_path / "cache" / step}
     assert isinstance(asked["seed"], int)
 
 

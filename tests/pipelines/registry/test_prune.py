@@ -231,14 +231,16 @@ def test_checkpoints_that_no_run_used_go(own_registry):
     version("1" * 64)
     old, now = own_registry / ".cache/pretrain/old.npz", own_registry / ".cache/pretrain/new.npz"
     unused, used = (own_registry / ".cache/replicates/probe" / name for name in ("old", "new"))
-    for path in (old, now, unused / "result.json", used / "result.json"):
+    search = own_registry / ".cache/search/old"
+    for path in (old, now, unused / "result.json", used / "result.json", search / "trial.npz"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     year = time.time() - 365 * 86400
-    for path in (old, unused):
+    for path in (old, unused, search):
         os.utime(path, (year, year))
     assert not main(["registry", "prune", "--model", NAME, "--delete"])
-    assert [path.exists() for path in (old, now, unused, used)] == [False, True, False, True]
+    assert [path.exists() for path in (now, used)] == [True, True]
+    assert not any(path.exists() for path in (old, unused, search))
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from components.shared.errors import UserError
-from components.shared.training.checkpoints import Checkpoint
+from components.shared.training.checkpoints import Checkpoint, Finished, keeping
 from tests.helpers.repository import ROOT
 
 ROWS = [{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": float("inf"), "probe_accuracy": 0.25}]
@@ -264,3 +264,57 @@ def test_processes_that_find_another_training_write_look_again(kept, monkeypatch
     with pytest.raises(UserError, match=r"found states after \[1, 2\] epochs; mount one shared folder there"):
         kept.restore(into)
     np.testing.assert_array_equal(into[0].value, variables(1)[0].value)
+
+
+GIVEN = {"answers": np.array([[0.1, 0.9]], "float32"), "steps": 7, "loss": float("inf"), "error": "became NaN"}
+
+
+@pytest.fixture
+def block(tmp_path, monkeypatch):
+    """A function that gives the block of a step in whose folder its trainings are kept."""
+    monkeypatch.setattr("components.shared.training.checkpoints.training_key", lambda *args: "0123")
+    return lambda: keeping("search", None, 0, {}, tmp_path / "kept")
+
+
+def assert_given(found):
+    assert set(found) == set(GIVEN)
+    for name, value in GIVEN.items():
+        assert found[name].dtype == np.asarray(value).dtype
+        np.testing.assert_array_equal(found[name], value)
+
+
+def never():
+    raise AssertionError("it is kept")
+
+
+def test_a_finished_training_is_kept_until_its_step_has_finished(block, tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt), block() as finished:
+        assert_given(finished.once("first", lambda: GIVEN))
+        raise KeyboardInterrupt
+    assert capsys.readouterr().out == ""
+    with block() as finished:
+        assert_given(finished.once("first", never))
+        assert finished.once("second", lambda: {"steps": 8})["steps"] == 8
+    said = capsys.readouterr().out
+    assert said == f"search: going on after 1 finished trainings, kept in {tmp_path}/kept/0123\n"
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_damaged_file_is_trained_again(tmp_path):
+    (tmp_path / "first.npz").write_text("half of it")
+    assert_given(Finished(tmp_path).once("first", lambda: GIVEN))
+    assert_given(Finished(tmp_path).once("first", never))
+
+
+def test_where_nothing_is_kept_each_training_is_made(tmp_path):
+    assert_given(Finished().once("first", lambda: GIVEN))
+    assert Finished().once("first", lambda: {"steps": 8})["steps"] == 8
+
+
+def test_a_folder_for_finished_trainings_that_can_not_be_written_is_refused_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match="file/kept: finished trainings can't be written there"),
+        keeping("search", None, 0, {}, tmp_path / "file" / "kept"),
+    ):
+        pass

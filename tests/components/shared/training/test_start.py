@@ -16,7 +16,7 @@ from components.shared.errors import UserError
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
 from components.shared.replicates import _kept
-from components.shared.training.pretraining import state_key
+from components.shared.training.checkpoints import training_key
 from models import encoders
 from models.classifier import softmax_head
 from tests.helpers.datasets import make_dataset
@@ -91,7 +91,8 @@ def test_another_file_under_the_same_name_is_another_training(place, tmp_path):
     chosen, keys = params(path), []
     for name in ("step/encoder.keras", "classifier.keras", "step/encoder.keras"):
         shutil.copy(place / name, path)
-        keys.append((state_key(data, chosen, 0), _kept("pretrain", {"dataset": data.folder}, chosen, 0)))
+        inputs = {"dataset": data.folder}
+        keys.append((training_key("pretrain", chosen, 0, inputs), _kept("pretrain", inputs, chosen, 0)))
     assert keys[0] == keys[2]
     assert keys[0][0] != keys[1][0] and keys[0][1] != keys[1][1]
 
