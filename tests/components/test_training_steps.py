@@ -603,7 +603,7 @@ def test_the_probe_lists_labels_that_neighbours_speak_against_by_their_files(dat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "components.shared.training.probing.predict",
-            lambda network, images: np.eye(network.output_shape[1], dtype="float32")[lengths[len(images)]],
+            lambda network, images, **more: np.eye(network.output_shape[1], dtype="float32")[lengths[len(images)]],
         )
         record = run("probe", folder, tmp_path / encoder.name, tmp_path / searched.name, tmp_path / "probe", OWN)
     (row,) = rows_of(tmp_path / "probe" / "label_suspects.csv")

@@ -88,6 +88,8 @@ def test_a_training_does_not_depend_on_the_ones_before_it(trainers, encoder):
     other, _ = fit(trainer, rate=1e-2, seed=1)
     again, repeated = fit(trainer)
     assert same(first, again)
+    for epoch, numbers in (*reports, *repeated):
+        assert numbers.pop("images_per_second") > 0, epoch
     assert reports == repeated
     assert not same(first, other)
     assert [epoch for epoch, _ in reports] == [1, 2, 3]
@@ -218,6 +220,8 @@ def test_dropout_depends_on_the_seed_and_the_epoch_alone(headed):
     other, _ = fit(headed, seed=1)
     again, repeated = fit(headed)
     assert same(first, again)
+    for epoch, numbers in (*reports, *repeated):
+        assert numbers.pop("images_per_second") > 0, epoch
     assert reports == repeated
     assert not same(first, other)
 
