@@ -255,16 +255,18 @@ def try_steps(trial: Trial, image: str) -> None:
 
 def try_outages(trial: Trial, image: str) -> None:
     """A pretraining that is taken away, and the tracking server gone at the start, in the middle and at the end."""
-    dataset, network = str(trial.claim / "dataset"), f"container:{NETWORK}"
+    network = f"container:{NETWORK}"
 
-    def pretraining(epochs: int, patience: int, *options: str) -> list[str]:
-        work = trial.claim / f"epochs-{epochs}"
+    def step(name: str, patience: int, *options: str, place: str = "", epochs: int = 0) -> list[str]:
+        """What podman is told, to run a step in a folder of the claim."""
+        work = trial.claim / (place or name)
         if not work.exists():
             work.mkdir()
             work.chmod(0o775)
             write_params(compose_params([*SHORT, f"runtime.epochs={epochs}"])[1], work / "params.yaml")
-        command = ["python", "-m", "components.pretrain", "--dataset", dataset]
+        reads = ["--dataset", str(trial.claim / "dataset")] if name == "pretrain" else []
         env = {**TRACKED, "TRACKING_PATIENCE_SECONDS": str(patience)}
+        command = ["python", "-m", f"components.{name}", *reads]
         return trial.run_arguments(image, command, [f"--workdir={work}", *options], network, **env)
 
     def lose() -> None:
@@ -279,44 +281,40 @@ def try_outages(trial: Trial, image: str) -> None:
         lose()
         threading.Thread(target=find_again, args=(15,)).start()
 
-    def logged(epochs: int) -> bool:
-        """Whether the server has the loss of each epoch, and the run as finished."""
-        record = json.loads((trial.claim / f"epochs-{epochs}" / "encoder" / "0" / "result.json").read_text())
-        asked = f"run_id={record['mlflow_run_id']}"
-        ask = ("exec", SERVER, "python", "-c", ASK)
-        points = json.loads(podman(*ask, f"metrics/get-history?{asked}&metric_key=contrastive_loss"))["metrics"]
-        run = json.loads(podman(*ask, f"runs/get?{asked}"))["run"]
-        return len(points) == epochs and run["info"]["status"] == "FINISHED"
-
     def taken_away() -> None:
         podman("stop", "--time=30", "pretraining")
 
-    taken = pretraining(6, 60, "--name=pretraining")
-    trial.disturbed("a pretraining that is taken away after two epochs", taken, "epoch 2/6", taken_away, fails=True)
-    printed = trial.told("and tried again", pretraining(6, 60), "epoch 6/6")
-    since = time.monotonic()
-    trial.say("it went on from where it was", "epoch 3/6" in printed and "epoch 2/6" not in printed, since)
+    def has_all(record: str, *metrics: str) -> None:
+        """Whether the server has these numbers of a step's run, and the run as finished."""
+        since = time.monotonic()
+        identity = json.loads((trial.claim / record).read_text())["mlflow_run_id"]
+        run = json.loads(podman("exec", SERVER, "python", "-c", ASK, f"runs/get?run_id={identity}"))["run"]
+        logged = {metric["key"] for metric in run["data"]["metrics"]}
+        whole = run["info"]["status"] == "FINISHED" and logged >= set(metrics)
+        trial.say("the server has all of it", whole, since)
 
-    lost = "`contrastive resend"
-    trial.disturbed("a server that is lost in the middle", pretraining(5, 1), "epoch 1/5", lose, lost)
-    out = trial.claim / "epochs-5" / "encoder"
+    # the lines of a training's log are some, not one for each epoch
+    taken = step("pretrain", 60, "--name=pretraining", place="taken", epochs=6)
+    trial.disturbed("a pretraining that is taken away", taken, "epoch 1/6", taken_away, fails=True)
+    printed = trial.told("and tried again", step("pretrain", 60, place="taken", epochs=6), "epoch 6/6")
+    since = time.monotonic()
+    trial.say("it went on from where it was", "epoch 1/6" not in printed, since)
+
+    middle = step("ingest", 1, place="middle")
+    trial.disturbed("a server that is lost in the middle", middle, "classes", lose, "`contrastive resend")
     find_again()
-    resend = ["contrastive", "resend", str(out), str(out / "0")]
-    trial.expect("sent when it is back", image, resend, "is whole now", network=network, **TRACKED)
-    since = time.monotonic()
-    trial.say("the server has all of it", logged(5), since)
+    resend = ["contrastive", "resend", str(trial.claim / "middle" / "dataset")]
+    trial.expect("what waits is sent later", image, resend, "is whole now", network=network, **TRACKED)
+    has_all("middle/dataset/manifest.json", "cost.cpu_seconds")
 
-    patient = pretraining(4, 120)
-    trial.disturbed("a server that is away for a while at the end", patient, "epoch 4/4", lose_for_a_while)
+    end = step("pretrain", 120, place="end", epochs=3)
+    trial.disturbed("a server that is away for a while at the end", end, "epoch 3/3", lose_for_a_while)
     until_healthy()
-    since = time.monotonic()
-    whole = not list(trial.claim.glob("epochs-4/encoder/**/tracking.json"))
-    trial.say("it waited, and the server has all of it", whole and logged(4), since)
+    has_all("end/encoder/0/result.json", "contrastive_loss", "cost.cpu_seconds")
 
     lose_for_a_while()
-    trial.told("a server that is away at the start comes back", pretraining(3, 120), "epoch 3/3")
-    since = time.monotonic()
-    trial.say("the server has all of it", logged(3), since)
+    trial.told("a server that is away at the start is waited for", step("ingest", 120, place="start"), "4,070")
+    has_all("start/dataset/manifest.json", "cost.cpu_seconds")
 
 
 def use_containers(place: Path) -> None:

@@ -15,6 +15,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
+from components.shared.environment import environment
 from components.shared.tracking.client import alone, experiment_id, requests_within, sqlite_file
 from components.shared.tracking.lineage import PARAMS, lineage
 
@@ -108,7 +109,9 @@ class PipelineRun:
 
     def _tell(self, call: Any) -> None:
         if self.id:
-            with suppress(MlflowException, OSError), requests_within(None):
+            # the address of the step's own run is enough
+            quiet = environment({"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"})
+            with suppress(MlflowException, OSError), requests_within(None), quiet:
                 call(MlflowClient())
 
 
