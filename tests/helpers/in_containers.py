@@ -263,7 +263,8 @@ def try_outages(trial: Trial, image: str) -> None:
         if not work.exists():
             work.mkdir()
             work.chmod(0o775)
-            write_params(compose_params([*SHORT, f"runtime.epochs={epochs}"])[1], work / "params.yaml")
+            own = ["data.path=/app/data/sample/textures10.zip", f"runtime.epochs={epochs}"]
+            write_params(compose_params([*SHORT, *own])[1], work / "params.yaml")
         reads = ["--dataset", str(trial.claim / "dataset")] if name == "pretrain" else []
         env = {**TRACKED, "TRACKING_PATIENCE_SECONDS": str(patience)}
         command = ["python", "-m", f"components.{name}", *reads]
