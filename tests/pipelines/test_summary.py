@@ -30,6 +30,8 @@ VALIDATED = {
 
 @pytest.fixture
 def root(in_tmp):
+    """The repository, whose sample is still to be pulled."""
+    (in_tmp / "data.dvc").touch()
     return make_root(in_tmp)
 
 
@@ -232,7 +234,7 @@ def test_compose_writes_what_is_allowed(root):
     assert values["runtime"]["epochs"] == 7
     strict = yaml.safe_load((ROOT / "conf" / "gate" / "strict.yaml").read_text())
     assert {key: value for key, value in strict.items() if key != "defaults"}.items() <= values["gate"].items()
-    assert sorted(path.name for path in root.iterdir()) == ["conf", "dvc.yaml", "params.yaml"]
+    assert sorted(path.name for path in root.iterdir()) == ["conf", "data.dvc", "dvc.yaml", "params.yaml"]
 
 
 @pytest.mark.slow
