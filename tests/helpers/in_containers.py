@@ -302,7 +302,7 @@ def try_outages(trial: Trial, image: str) -> None:
     trial.say("it went on from where it was", "epoch 1/6" not in printed, since)
 
     middle = step("ingest", 1, place="middle")
-    trial.disturbed("a server that is lost in the middle", middle, "classes", lose, "`contrastive resend")
+    trial.disturbed("a server that is lost in the middle", middle, "image 1/", lose, "`contrastive resend")
     find_again()
     resend = ["contrastive", "resend", str(trial.claim / "middle" / "dataset")]
     trial.expect("what waits is sent later", image, resend, "is whole now", network=network, **TRACKED)
