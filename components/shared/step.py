@@ -15,7 +15,6 @@ from components.shared.artifacts import Record, Result, input_digest, output_fol
 from components.shared.cost import Cost, Meter, total
 from components.shared.errors import exit_cleanly
 from components.shared.installed import warn_if_stale
-from components.shared.params.overrides import overrides_of
 from components.shared.params.schema import (
     Params,
     params_digest,
@@ -145,7 +144,12 @@ def command_line(step: str, function: Callable[..., Any]) -> None:
         checked = partial(step_params, step, values, where)
         folders = {name: getattr(options, name) for name in inputs}
         if not STEPS[step].replicates:
-            told = {"overrides": overrides_of(values)} if STEPS[step].overrides else {}
+            told = {}
+            if STEPS[step].overrides:
+                # imported here: Hydra, which most steps start without
+                from components.shared.params.overrides import overrides_of
+
+                told["overrides"] = overrides_of(values)
             function(*folders.values(), options.out, checked(), **told)
             return
         # imported here: it surrounds steps itself

@@ -16,11 +16,8 @@ PARAMS = Path("params.yaml")
 
 
 def lineage() -> dict[str, str]:
-    """Tags that say which code, data and pipeline run this is.
-
-    Under `dvc repro` runs of the same commit and options are one, however often it was called until all was done.
-    """
-    tags = {"git.commit": git.commit() or "unknown"}
+    """Tags that say which code, data and pipeline run this is."""
+    tags = {"git.commit": _commit()}
     # these two change while the pipeline runs; they tell what was made, not by which code
     if git.is_dirty(".", ":!dvc.lock", ":!metrics.json"):
         tags["git.dirty"] = "true"
@@ -28,9 +25,17 @@ def lineage() -> dict[str, str]:
     if pointer.exists():
         outs = (yaml.safe_load(pointer.read_text()) or {}).get("outs") or [{}]
         tags["dvc.data"] = str(outs[0].get("md5", "unknown"))
-    run = os.environ.get("PIPELINE_RUN_ID") or os.environ.get("DVC_EXP_NAME")
-    tags["pipeline.run"] = run or f"repro-{tags['git.commit'][:8]}{_options()}"
+    tags["pipeline.run"] = pipeline_name()
     return tags
+
+
+def pipeline_name() -> str:
+    """Which pipeline run this is.
+
+    Under `dvc repro` runs of the same commit and options are one, however often it was called until all was done.
+    """
+    run = os.environ.get("PIPELINE_RUN_ID") or os.environ.get("DVC_EXP_NAME")
+    return run or f"repro-{_commit()[:8]}{_options()}"
 
 
 def made_again(lineage: Mapping[str, str], overrides: Sequence[str] | None) -> str:
@@ -46,6 +51,10 @@ def made_again(lineage: Mapping[str, str], overrides: Sequence[str] | None) -> s
         # without any too: the params.yaml of that commit may hold other options
         commands.append(shlex.join(["contrastive", "compose", *overrides]))
     return " && ".join([*commands, "make repro"])
+
+
+def _commit() -> str:
+    return git.commit() or "unknown"
 
 
 def _options() -> str:

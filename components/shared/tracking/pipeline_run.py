@@ -17,7 +17,7 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from components.shared.environment import environment
 from components.shared.tracking.client import alone, experiment_id, requests_within, sqlite_file
-from components.shared.tracking.lineage import PARAMS, lineage
+from components.shared.tracking.lineage import PARAMS, lineage, pipeline_name
 
 PARENT = "mlflow.parentRunId"
 # its tag `step`
@@ -62,8 +62,8 @@ class PipelineRun:
         client = MlflowClient()
         if given := given_run():
             return cls(client.get_run(given).data.tags.get(PARENT, ""))
-        experiment, tags, uri = experiment_of(data), lineage(), mlflow.get_tracking_uri()
-        wanted = f"tags.step = '{PIPELINE}' AND tags.`pipeline.run` = '{tags['pipeline.run']}'"
+        experiment, uri = experiment_of(data), mlflow.get_tracking_uri()
+        wanted = f"tags.step = '{PIPELINE}' AND tags.`pipeline.run` = '{pipeline_name()}'"
 
         def first() -> str | None:
             found = client.search_runs([experiment], wanted, max_results=1, order_by=["start_time ASC"])
@@ -72,7 +72,7 @@ class PipelineRun:
         with alone(uri):
             known = first()
             if known is None:
-                own = {**resolve_tags(), "step": PIPELINE, **tags}
+                own = {**resolve_tags(), "step": PIPELINE, **lineage()}
                 made = client.create_run(experiment, time.time_ns() // 1_000_000, own, title(data)).info.run_id
                 # on a server steps that begin at once may make one each: all then take the one that began first
                 time.sleep(0 if sqlite_file(uri) else _TOGETHER)
