@@ -237,7 +237,8 @@ def spend(cluster: Cluster, night: Night, number: int) -> dict[str, Any]:
     kept = dict(cluster.cache)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            look = "changed" if runtime.has_changed(night.options, runtime.state_of(settings)) else "unchanged"
+            seen = runtime.state_of(settings), settings["ingest"]
+            look = "changed" if runtime.has_changed(night.options, *seen) else "unchanged"
     except SystemExit:
         pass
     try:
