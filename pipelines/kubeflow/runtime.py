@@ -32,8 +32,9 @@ from components.shared.steps import STEPS
 from components.shared.tracking.client import connect
 from components.shared.tracking.pipeline_run import PipelineRun, title
 from components.shared.training.side_by_side import keep_to
-from pipelines.kubeflow import CACHE, PAGE, RUN, pages
+from pipelines.kubeflow import CACHE, KEEP_DAYS, PAGE, RUN, pages
 from pipelines.kubeflow.changes import what_changed
+from pipelines.kubeflow.leftovers import remove_unused
 from pipelines.kubeflow.versions import NOT_VISIBLE, data_version
 
 # Kubernetes shows what is written there as the reason why a container ended
@@ -123,6 +124,8 @@ def run(
         options: dict[str, Any] = {"overrides": given["overrides"]} if STEPS[step].overrides else {}
         if STEPS[step].keeps and CACHE in os.environ:
             options["checkpoints"] = Path(os.environ[CACHE]) / step
+            if KEEP_DAYS in os.environ:
+                remove_unused(options["checkpoints"], float(os.environ[KEEP_DAYS]))
         folders = [Path(artifact.path) for artifact in inputs]
         if seed is not None:
             # KFP hands whole numbers on as fractions

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import mlflow
@@ -252,6 +254,28 @@ def test_a_training_keeps_what_it_has_where_the_cluster_says(trained, shown, mon
         runtime.run(step, settings(step), [Artifact(trained["dataset"])], shown("encoder"), 7.0)
     assert asked == {"seed": 7, "checkpoints": tmp_path / "cache" / step}
     assert isinstance(asked["seed"], int)
+
+
+def test_a_training_begins_by_removing_what_none_has_used_for_as_long_as_the_cluster_says(
+    trained, shown, monkeypatch, tmp_path, capsys
+):
+    def train(*_, checkpoints, **__):
+        raise UserError(f"finds {sorted(path.name for path in checkpoints.iterdir())}")
+
+    monkeypatch.setattr("components.pretrain.pretrain", train)
+    folder = tmp_path / "pretrain"
+    folder.mkdir()
+    for name, days in (("old", 8), ("new", 6)):
+        (folder / f"{name}.npz").touch()
+        moment = time.time() - days * 24 * 3600
+        os.utime(folder / f"{name}.npz", (moment, moment))
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path))
+    for days, found in ((None, ["new.npz", "old.npz"]), ("7", ["new.npz"])):
+        if days:
+            monkeypatch.setenv("PIPELINE_CACHE_DAYS", days)
+        with pytest.raises(SystemExit):
+            runtime.run("pretrain", settings("pretrain"), [Artifact(trained["dataset"])], shown("encoder"), 7.0)
+        assert f"finds {found}" in capsys.readouterr().err
 
 
 # --- the page
