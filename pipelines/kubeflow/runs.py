@@ -214,6 +214,8 @@ def print_run(record: dict[str, Any]) -> None:
     if rows:
         print()
         print_table(("STEP", "STATE", "TRY", "TOOK", "GPU MINUTES", "LAST WORDS"), rows)
+        if any(task["state"] == "cached" for task in record["tasks"]):
+            print("\ncached: answered by an earlier run; mlflow_run_id of its artifact names its MLflow run")
         print(f"\nGPU minutes of all steps  {sum(task['gpu_minutes'] for task in record['tasks']):.1f}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -237,6 +238,14 @@ def test_a_refused_dataset_ends_the_step(trained, shown, capsys):
     assert ended.value.code == 2
     assert "error: " in capsys.readouterr().err
     assert not Path(shown("validation").path).exists()
+
+
+@pytest.mark.parametrize("name", ["dataset", "probe"])
+def test_an_artifact_says_whether_its_mlflow_run_lacked_something(trained, tmp_path, name):
+    folder = shutil.copytree(trained[name], tmp_path / name)
+    assert "mlflow_run" not in pages.facts(folder) and pages.facts(folder)["mlflow_run_id"]
+    (folder / "tracking.json").touch()
+    assert pages.facts(folder)["mlflow_run"] == "was not whole when the step ended: contrastive resend"
 
 
 @pytest.mark.parametrize("step", ["pretrain", "search", "baseline", "finetune"])
