@@ -47,7 +47,7 @@ SEEDS = (0, 1, 2)
 # of each training, as on one card
 GPU_SECONDS = {"pretrain": 3600, "search": 1800, "baseline": 600, "finetune": 900}
 FULL = sum(seconds * (1 if step == "search" else len(SEEDS)) for step, seconds in GPU_SECONDS.items())
-OPTIONS = ("data.name=colours",)
+OPTIONS = ("data.name=colours", "runtime.replicates=[0,1,2]")
 MODEL = "contrastive-colours"
 STRICTER = (*OPTIONS, "gate.min_gain=0.05")
 TRIED = {"load_seconds": 8.0, "served_images": 32.0, "refused_requests": 7.0, "latency_ms_batch_1": 40.0}
@@ -237,7 +237,8 @@ def spend(cluster: Cluster, night: Night, number: int) -> dict[str, Any]:
     kept = dict(cluster.cache)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            look = "changed" if runtime.has_changed(night.options, runtime.state_of(settings)) else "unchanged"
+            seen = runtime.state_of(settings), settings["ingest"]
+            look = "changed" if runtime.has_changed(night.options, *seen) else "unchanged"
     except SystemExit:
         pass
     try:

@@ -6,5 +6,6 @@ Start at `pipeline.py`. Nothing here is imported before a command needs it: kfp 
 # of the pipeline, on every cluster
 NAME = "contrastive-pipeline"
 # what the cluster tells a container by environment variables: the folder of interrupted trainings (without it the
-# step's own default), the address of Kubeflow's page, the id of the run
-CACHE, PAGE, RUN = "PIPELINE_CACHE", "PIPELINE_PAGE", "PIPELINE_RUN_ID"
+# step's own default), days after which what none has used there is removed, the address of Kubeflow's page, the id
+# of the run
+CACHE, KEEP_DAYS, PAGE, RUN = "PIPELINE_CACHE", "PIPELINE_CACHE_DAYS", "PIPELINE_PAGE", "PIPELINE_RUN_ID"

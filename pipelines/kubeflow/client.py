@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,8 +26,6 @@ from components.shared.errors import UserError, first_line, without_account
 from pipelines.kubeflow.options import Access
 
 PAGE_SIZE = 100
-# what KFP's launcher writes into a step's log
-_LAUNCHER = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d|time=\"|\[KFP Executor")
 # seconds to connect
 CONNECT = 10.0
 # by status, or by its first digit
@@ -137,51 +134,32 @@ class Client(kfp.Client):
         """Let a run that ended badly go on from the tasks that failed; KFP's client has no method for it."""
         self._run_api.run_service_retry_run(run_id)
 
-    def last_words(self, run_id: str, pod: str) -> str:
-        """The last line of a pod's log that is the step's own; empty where the server does not tell it any more.
+    def log_of(self, run_id: str, pod: str) -> str:
+        """A pod's log, which the server reads for whoever asks.
 
         Args:
             run_id: whose pod it is.
             pod: its name.
+
+        Raises:
+            ClusterError: the server refused or was lost, or has no log of it any more.
         """
-        # the generated API lacks it; with the pod goes its log, unless the cluster archives it
+        # the generated API lacks it
+        answer = self._healthz_api.api_client.call_api(
+            "/apis/v1alpha1/runs/{run}/nodes/{pod}/log",
+            "GET",
+            path_params={"run": run_id, "pod": pod},
+            auth_settings=["Bearer"],
+            _preload_content=False,
+            _return_http_data_only=True,
+        )
         try:
-            answer = self._healthz_api.api_client.call_api(
-                "/apis/v1alpha1/runs/{run}/nodes/{pod}/log",
-                "GET",
-                path_params={"run": run_id, "pod": pod},
-                auth_settings=["Bearer"],
-                _preload_content=False,
-                _return_http_data_only=True,
-            )
             text = bytes(answer.data).decode(errors="replace")
-        except (ClusterError, http.HTTPError, OSError):
-            return ""
+        except (http.HTTPError, OSError) as error:
+            raise self._lost(error) from None
         if not answer.headers.get("Content-Type", "").startswith("text/plain"):
-            return ""
-        lines = [line.strip() for line in text.splitlines()]
-        own = [line for line in lines if line and not _LAUNCHER.match(line)]
-        return next((line for line in reversed(own) if line.startswith("error: ")), own[-1] if own else "")[:300]
-
-    def gpus(self, run: Any) -> dict[str, int]:
-        """How many GPUs each task of a run asks for, of those that do, as its version of the pipeline says.
-
-        Args:
-            run: as the API tells it.
-        """
-        source = run.pipeline_version_reference
-        try:
-            version = self.get_pipeline_version(source.pipeline_id, source.pipeline_version_id)
-            spec = version.pipeline_spec.get("pipeline_spec", version.pipeline_spec)
-            executors = spec["deploymentSpec"]["executors"]
-        except (ClusterError, AttributeError, KeyError, TypeError):
-            # the version was deleted since, or the run is not of one
-            return {}
-        asked = {
-            name.removeprefix("exec-"): executor.get("container", {}).get("resources", {}).get("accelerator", {})
-            for name, executor in executors.items()
-        }
-        return {name: int(found.get("resourceCount") or found["count"]) for name, found in asked.items() if found}
+            raise ClusterError(f"{self.host}: has no log of {pod}", status=404)
+        return text
 
     def _get_url_prefix(self) -> str:
         # KFP's client prints links that begin with it

@@ -122,6 +122,12 @@ class Volume(Section):
         return self
 
 
+class Cache(Volume):
+    """Where interrupted trainings are kept; what none has used for `keep_days` is removed, null: never."""
+
+    keep_days: Annotated[int, Field(ge=1, le=3650)] | None = 30
+
+
 class Source(Section):
     """A secret or a config map: which of its keys become which environment variables."""
 
@@ -195,7 +201,7 @@ class Cluster(Section):
     node_selector: dict[str, Label] = {}
     tolerations: list[Toleration] = []
     data: Volume
-    cache: Volume
+    cache: Cache
     secrets: list[Source] = []
     config_maps: list[Source] = []
     signing: Signing = Signing()
@@ -253,6 +259,16 @@ class Cluster(Section):
                     f"timeouts.run = {run}: ends the run before {task} has had all its tries, {window} s "
                     f"(timeouts.{task} = {most}, retries.{kind} = {count}); raise it, or lower one of these"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _states_outlast_a_run(self) -> Cluster:
+        run, days = self.timeouts.get("run"), self.cache.keep_days
+        if self.cache.claim and run is not None and days is not None and days * 24 * 3600 <= run:
+            raise ValueError(
+                f"cache.keep_days = {days}: a run may take {run} s (timeouts.run), and would find what it has "
+                f"trained so far removed; set it to {run // (24 * 3600) + 1} or more"
+            )
         return self
 
     @model_validator(mode="after")

@@ -230,7 +230,8 @@ def schedule(
 
     With --on-change each run first looks, within seconds and without a GPU,
     whether data, options or code differ from those of the schedule's last run
-    that ended well; if not, that is all it does. A new champion is no change.
+    that ended well, or the images from those of a champion that is new since;
+    if not, that is all it does.
 
     The time has the five fields of crontab (minute, hour, day of month, month,
     day of week) and is in UTC. One run at a time; what was missed while the

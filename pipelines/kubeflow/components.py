@@ -59,19 +59,20 @@ def compose(
     return namedtuple("Steps", every)(**every)
 
 
-def look(overrides: list[str], state: str) -> str:
-    """Compare data, options and code with those of the last run that ended well.
+def look(overrides: list[str], state: str, ingest: str) -> str:
+    """Compare data, options and code with those of the last run that ended well, and images with the champion's.
 
     Args:
         overrides: The options of the run.
         state: A digest of data, options and code; empty = not known, which counts as changed.
+        ingest: Parameters and code of ingest, and the state of the data.
 
     Returns:
         Output: What was found, changed or unchanged.
     """
     from pipelines.kubeflow import runtime
 
-    return "changed" if runtime.has_changed(overrides, state) else "unchanged"
+    return "changed" if runtime.has_changed(overrides, state, ingest) else "unchanged"
 
 
 def pull() -> None:

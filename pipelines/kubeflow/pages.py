@@ -12,6 +12,7 @@ from typing import Any
 from components.shared.artifacts import SPLITS, Manifest, Record, Result, read_record
 from components.shared.evaluation.markdown import excerpt
 from components.shared.templates import Picture, render
+from components.shared.tracking.journal import FILE as UNSENT
 from pipelines.summary import table
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -30,16 +31,19 @@ _PICTURES = {
 
 def facts(folder: Path) -> dict[str, Any]:
     """Metadata of a step's artifact: the MLflow run, and what it was made from and of."""
+    unsent = {"mlflow_run": "was not whole when the step ended: contrastive resend"}
+    tracking = unsent if (folder / UNSENT).exists() else {}
     if (folder / "manifest.json").exists():
         manifest = read_record(folder, Manifest)
         return {
             "digest": manifest.digest,
             "mlflow_run_id": manifest.mlflow_run_id,
+            **tracking,
             "source": manifest.source,
             "classes": ", ".join(manifest.class_names)[:500],
         }
     result = read_record(folder, Result)
-    return {"dataset_digest": result.dataset_digest, "mlflow_run_id": result.mlflow_run_id}
+    return {"dataset_digest": result.dataset_digest, "mlflow_run_id": result.mlflow_run_id, **tracking}
 
 
 def show(

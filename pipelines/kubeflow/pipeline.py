@@ -39,7 +39,7 @@ def build_pipeline(
         data_version: default of the pipeline's parameter of the same name.
         commit: tag of an image that `cluster` names without one.
         on_change: after composing, go on only if data, options or code differ from those of the last run that
-            looked and ended well.
+            looked and ended well, or the images from those of a champion since.
 
     Returns:
         A KFP pipeline with the parameters `overrides` (a list of text, the grammar of `conf/`) and `data_version`
@@ -73,7 +73,8 @@ def build_pipeline(
             compiled = json.dumps(list(replicates))
             composing = tasks.add("compose", overrides=overrides, data_version=data_version, replicates=compiled)
             if on_change:
-                looked = tasks.add("look", overrides=overrides, state=composing.outputs["state"])
+                seen = {name: composing.outputs[name] for name in ("state", "ingest")}
+                looked = tasks.add("look", overrides=overrides, **seen)
                 with dsl.If(looked.output == "changed", name="Changed"):
                     _add_steps(tasks, composing.outputs)
             else:

@@ -8,7 +8,7 @@ from components.shared.registry.signature import SIGNING_KEY
 from components.shared.registry.signed_files import PUBLIC_KEY
 from components.shared.steps import Task
 from components.shared.tracking.client import PATIENCE_VARIABLE
-from pipelines.kubeflow import CACHE, PAGE, RUN
+from pipelines.kubeflow import CACHE, KEEP_DAYS, PAGE, RUN
 from pipelines.kubeflow.cluster import Cluster, Gpu
 
 # who is given which key; the private one nobody else
@@ -87,6 +87,8 @@ def _volumes(task: dsl.PipelineTask, step: Task, cluster: Cluster) -> None:
             task.set_env_variable(variable, f"{KEYS}/{kind}/{kind}.pem")
     if step.keeps:
         task.set_env_variable(CACHE, cluster.cache.path if cluster.cache.claim else WRITABLE)
+        if cluster.cache.claim and cluster.cache.keep_days:
+            task.set_env_variable(KEEP_DAYS, str(cluster.cache.keep_days))
     if cluster.on_gpu(step.name) and cluster.gpu.shared_memory is not None:
         kubernetes.empty_dir_mount(
             task, "shared-memory", "/dev/shm", medium="Memory", size_limit=cluster.gpu.shared_memory

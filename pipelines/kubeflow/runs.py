@@ -17,6 +17,7 @@ from components.shared.errors import UserError
 from pipelines.command_line import print_table
 from pipelines.kubeflow.client import Client, ClusterError
 from pipelines.kubeflow.names import place
+from pipelines.kubeflow.pods import gpus_asked_for, last_words
 
 ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 FAILED = 3
@@ -187,11 +188,11 @@ def with_pods(client: Client, run: Any) -> dict[str, Any]:
     KFP tells when a pod was made, not when it got its GPU: waiting for one counts.
     """
     record = as_record(client, run)
-    gpus = client.gpus(run) if record["tasks"] else {}
+    gpus = gpus_asked_for(client, run) if record["tasks"] else {}
     for task in record["tasks"]:
         task["gpu_minutes"] = round(gpus.get(task["name"], 0) * task["pod_seconds"] / 60, 1)
         asked = task["pod"] and task["state"] in ("running", "failed", "canceled")
-        task["last_words"] = client.last_words(str(run.run_id), task["pod"]) if asked else ""
+        task["last_words"] = last_words(client, str(run.run_id), task["pod"]) if asked else ""
     return record
 
 
@@ -213,6 +214,8 @@ def print_run(record: dict[str, Any]) -> None:
     if rows:
         print()
         print_table(("STEP", "STATE", "TRY", "TOOK", "GPU MINUTES", "LAST WORDS"), rows)
+        if any(task["state"] == "cached" for task in record["tasks"]):
+            print("\ncached: answered by an earlier run; mlflow_run_id of its artifact names its MLflow run")
         print(f"\nGPU minutes of all steps  {sum(task['gpu_minutes'] for task in record['tasks']):.1f}")
 
 

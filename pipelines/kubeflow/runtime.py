@@ -17,7 +17,6 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
-import mlflow
 from mlflow.exceptions import MlflowException
 
 from components.shared.artifacts import CHAMPION_RECORD
@@ -31,10 +30,11 @@ from components.shared.params.schema import from_plain, select, to_plain
 from components.shared.replicates import gather as gather_replicates
 from components.shared.steps import STEPS
 from components.shared.tracking.client import connect
-from components.shared.tracking.pipeline_run import PIPELINE, PipelineRun, experiment_of, title
-from components.shared.tracking.run import tracked
+from components.shared.tracking.pipeline_run import PipelineRun, title
 from components.shared.training.side_by_side import keep_to
-from pipelines.kubeflow import CACHE, PAGE, RUN, pages
+from pipelines.kubeflow import CACHE, KEEP_DAYS, PAGE, RUN, pages
+from pipelines.kubeflow.changes import what_changed
+from pipelines.kubeflow.leftovers import remove_unused
 from pipelines.kubeflow.versions import NOT_VISIBLE, data_version
 
 # Kubernetes shows what is written there as the reason why a container ended
@@ -85,45 +85,20 @@ def state_of(settings: Mapping[str, str]) -> str:
     return value_digest(dict(settings))
 
 
-def has_changed(overrides: Sequence[str], state: str) -> bool:
-    """Whether data, options or code differ from those of the last run that looked and ended well.
-
-    What it looked at is kept in MLflow, as a run `look` of the dataset's experiment.
+def has_changed(overrides: Sequence[str], state: str, ingest: str) -> bool:
+    """Whether a run has to go on; says why.
 
     Args:
         overrides: the options of the run.
         state: of `state_of`.
+        ingest: settings of ingest.
     """
     _quiet()
     with user_errors_in_one_line():
-        name = compose_params(list(overrides))[0].data.name
-        with tracked("look", {"overrides": " ".join(overrides)}, state, {}, name, nested=False) as looking:
-            before = _last_state(name)
-            changed = not state or state != before
-            looking.tags({"changed": str(changed).lower()})
-    why = "" if state else ", for the data can't be seen from here"
-    found = "changed" if changed else "unchanged since the last run that ended well; nothing is done"
-    print(f"look: data, options and code are {found}{why if changed else ''}", flush=True)
-    return changed
-
-
-def _last_state(name: str) -> str | None:
-    """What the last run that ended well had looked at; None where there was none."""
-    client, experiment = mlflow.MlflowClient(), experiment_of(name)
-
-    def newest(wanted: str) -> Iterator[Mapping[str, str]]:
-        found = client.search_runs([experiment], wanted, max_results=1000, order_by=["start_time DESC"])
-        return (run.data.tags for run in found)
-
-    try:
-        well = {
-            tags["pipeline.run"]
-            for tags in newest(f"tags.step = '{PIPELINE}' AND tags.`pipeline.status` = 'SUCCEEDED'")
-        }
-        looks = newest("tags.step = 'look'")
-        return next((tags["params.digest"] for tags in looks if tags["pipeline.run"] in well), None)
-    except (MlflowException, KeyError) as error:
-        raise UserError(f"MLflow does not tell its runs: {first_line(error)}; run again") from None
+        why = what_changed(compose_params(list(overrides))[0], overrides, state, ingest)
+    unchanged = "data, options and code are unchanged since the last run that ended well; nothing is done"
+    print(f"look: {why or unchanged}", flush=True)
+    return bool(why)
 
 
 def run(
@@ -149,6 +124,8 @@ def run(
         options: dict[str, Any] = {"overrides": given["overrides"]} if STEPS[step].overrides else {}
         if STEPS[step].keeps and CACHE in os.environ:
             options["checkpoints"] = Path(os.environ[CACHE]) / step
+            if KEEP_DAYS in os.environ:
+                remove_unused(options["checkpoints"], float(os.environ[KEEP_DAYS]))
         folders = [Path(artifact.path) for artifact in inputs]
         if seed is not None:
             # KFP hands whole numbers on as fractions

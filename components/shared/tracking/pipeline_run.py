@@ -11,7 +11,7 @@ from typing import Any
 import mlflow
 import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
@@ -80,6 +80,23 @@ class PipelineRun:
                 if known != made:
                     client.delete_run(made)
         return cls(known)
+
+    def earlier_try(self, title: str, data: str) -> Run | None:
+        """The run of a step of it that a cluster has begun before: each step of a cluster's run is there once.
+
+        Args:
+            title: name of the step's run.
+            data: the dataset's name.
+
+        Raises:
+            MlflowException: the server refuses it.
+        """
+        if not self.id or "PIPELINE_RUN_ID" not in os.environ:
+            return None
+        wanted = f"tags.`{PARENT}` = '{self.id}' AND attributes.run_name = '{title}'"
+        order = ["start_time ASC"]
+        found = MlflowClient().search_runs([experiment_of(data)], wanted, max_results=1, order_by=order)
+        return found[0] if found else None
 
     def begin(self) -> None:
         """A step of it begins."""

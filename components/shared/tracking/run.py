@@ -108,7 +108,8 @@ def tracked(
 ) -> Iterator[Run]:
     """Track one step, as a run that is nested in its pipeline's.
 
-    Kubeflow's own MLflow tracking makes both before the step starts; they are then used.
+    Kubeflow's own MLflow tracking makes both before the step starts; they are then used. So is, on a cluster, the
+    run of an earlier try of the step.
 
     Args:
         step: the step's name, also the run's.
@@ -169,13 +170,17 @@ def tracked(
 
 
 def _begun(name: str, started: int, title: str, nested: bool) -> tuple[mlflow.entities.Run, PipelineRun]:
-    """The run of a step, and that of its pipeline."""
+    """The run of a step, and that of its pipeline; a step that a cluster tries again goes on in its first try's."""
     client = mlflow.MlflowClient()
     pipeline = PipelineRun.of(name) if nested else PipelineRun()
-    if given := given_run():
-        return client.get_run(given), pipeline
-    tags = {**resolve_tags(), **({PARENT: pipeline.id} if nested else {})}
-    return client.create_run(experiment_of(name), started, tags, title), pipeline
+    given = given_run()
+    known = client.get_run(given) if given else pipeline.earlier_try(title, name)
+    if known is None:
+        tags = {**resolve_tags(), **({PARENT: pipeline.id} if nested else {})}
+        return client.create_run(experiment_of(name), started, tags, title), pipeline
+    if known.info.status != "RUNNING":
+        client.update_run(known.info.run_id, status="RUNNING")
+    return known, pipeline
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

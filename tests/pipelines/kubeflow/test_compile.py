@@ -194,6 +194,7 @@ def test_every_setting_reaches_the_pods(compiled):
     assert {"name": "contrastive-cache", "mountPath": "/cache"} in container["volumeMounts"]
     env = {each["name"]: each.get("value") or each["valueFrom"] for each in container["env"]}
     assert env["KERAS_BACKEND"] == "jax" and env["PIPELINE_CACHE"] == "/cache"
+    assert env["PIPELINE_CACHE_DAYS"] == "30"
     assert env["MLFLOW_TRACKING_URI"] == {
         "configMapKeyRef": {"name": "mlflow", "key": "tracking_uri", "optional": False}
     }
@@ -501,6 +502,11 @@ def test_options_are_the_default_of_one_parameter(compiled):
         (
             "cluster.cache={claim: b, path: /data}",
             "cluster.data.path = cache.path = /data: mount them at different places",
+        ),
+        (
+            "cluster.cache={claim: b, keep_days: 4}",
+            "cluster.cache.keep_days = 4: a run may take 345600 s (timeouts.run), and would find what it has "
+            "trained so far removed; set it to 5 or more",
         ),
         (
             "cluster.resources.probe={cpu: 4, cpu_limit: 2}",

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import mlflow
 import pytest
 
+from components.shared.artifacts import Dataset
+from components.shared.checks.drift import DATASET_STATISTICS, dataset_statistics
+from components.shared.params.composing import compose_params
+from components.shared.params.schema import select
+from components.validate import validate
 from pipelines.kubeflow import RUN, components, pipeline, runtime
 from pipelines.kubeflow.local import run_here
 from tests.helpers import short_steps
+from tests.helpers.datasets import PATTERNS, make_arrays, make_dataset, write_dataset
 from tests.helpers.image_trees import write_tree
 from tests.helpers.repository import ROOT
 
@@ -22,10 +31,10 @@ def night(tracking_uri, monkeypatch):
 
     def _night(run, state, ends="SUCCEEDED", options=("data=sample", "data.name=looked-at")):
         monkeypatch.setenv(RUN, run)
-        changed = runtime.has_changed(options, state)
+        found = components.look(list(options), state, f"settings of {state}")
         if ends:
             runtime.record(Status(ends), options)
-        return changed
+        return {"changed": True, "unchanged": False}[found]
 
     return _night
 
@@ -63,8 +72,72 @@ def test_a_server_that_does_not_answer_ends_the_run_in_one_line(monkeypatch, cap
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(SystemExit):
-        runtime.has_changed([], "a")
+        runtime.has_changed([], "a", "")
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.fixture
+def champion(tmp_path):
+    """A function that puts a champion in use that was trained on a dataset; returns its version."""
+
+    def _champion(model, dataset):
+        accepted = tmp_path / f"accepted-{dataset.name}"
+        accepted.mkdir(exist_ok=True)
+        (accepted / DATASET_STATISTICS).write_text(dataset_statistics(Dataset(dataset)).model_dump_json())
+        client = mlflow.MlflowClient()
+        with contextlib.suppress(mlflow.exceptions.MlflowException):
+            client.create_registered_model(model)
+        version = client.create_model_version(model, accepted.as_uri()).version
+        client.set_registered_model_alias(model, "champion", version)
+        return version
+
+    return _champion
+
+
+def images_of(folder, seed, shade=1.0):
+    """A dataset whose images are of the same kind for each seed, and darker by a shade."""
+    counts = {"unlabelled": 45, "train": 30, "validation": 12, "test": 30}
+    arrays = make_arrays(counts, image_size=16, seed=seed)
+    for images, _ in arrays.values():
+        images[:] = images * shade
+    return write_dataset(folder, arrays, list(PATTERNS)[:3], name="drifting")
+
+
+def test_another_champion_is_a_change_where_the_images_are_not_like_its_own(night, champion, tmp_path, capsys):
+    now = images_of(tmp_path / "now", seed=0)
+    alike, darker = images_of(tmp_path / "alike", seed=1), images_of(tmp_path / "darker", seed=2, shade=0.8)
+    options = ("data=sample", "data.name=drifting", "registry.model_name=drifting")
+
+    def one(number, ends="SUCCEEDED"):
+        changed = night(number, "a", ends, options)
+        return changed, capsys.readouterr().out
+
+    assert one("1")[0]
+    # the run that the look has started
+    validate(now, tmp_path / "validation", select(compose_params(options)[0], "validate"))
+    capsys.readouterr()
+    assert not one("2")[0]
+    champion("drifting", alike)
+    changed, said = one("3")
+    assert not changed and "unchanged" in said
+    version = champion("drifting", darker)
+    changed, said = one("4", "FAILED")
+    assert changed
+    assert f"the champion, version {version}: brightness_as_before: " in said and "expected -0.5 to 0.5" in said
+    assert one("5")[0]
+    # it has gone on because of that one already
+    assert not one("6")[0]
+
+
+def test_what_nothing_is_known_of_is_not_compared_and_asked_again(night, champion, tmp_path, capsys):
+    dataset = make_dataset(tmp_path / "dataset", image_size=16)
+    options = ("data=sample", "data.name=unknown", "registry.model_name=unknown")
+    assert night("1", "a", options=options)
+    champion("unknown", dataset)
+    for run in "23":
+        capsys.readouterr()
+        assert not night(run, "a", options=options)
+        assert "not compared with the champion's images: no run of `validate`" in capsys.readouterr().out
 
 
 @pytest.mark.slow

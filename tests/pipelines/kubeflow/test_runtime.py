@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import time
 from pathlib import Path
 
 import mlflow
@@ -237,6 +240,14 @@ def test_a_refused_dataset_ends_the_step(trained, shown, capsys):
     assert not Path(shown("validation").path).exists()
 
 
+@pytest.mark.parametrize("name", ["dataset", "probe"])
+def test_an_artifact_says_whether_its_mlflow_run_lacked_something(trained, tmp_path, name):
+    folder = shutil.copytree(trained[name], tmp_path / name)
+    assert "mlflow_run" not in pages.facts(folder) and pages.facts(folder)["mlflow_run_id"]
+    (folder / "tracking.json").touch()
+    assert pages.facts(folder)["mlflow_run"] == "was not whole when the step ended: contrastive resend"
+
+
 @pytest.mark.parametrize("step", ["pretrain", "search", "baseline", "finetune"])
 def test_a_training_keeps_what_it_has_where_the_cluster_says(trained, shown, monkeypatch, tmp_path, step):
     asked = {}
@@ -252,6 +263,28 @@ def test_a_training_keeps_what_it_has_where_the_cluster_says(trained, shown, mon
         runtime.run(step, settings(step), [Artifact(trained["dataset"])], shown("encoder"), 7.0)
     assert asked == {"seed": 7, "checkpoints": tmp_path / "cache" / step}
     assert isinstance(asked["seed"], int)
+
+
+def test_a_training_begins_by_removing_what_none_has_used_for_as_long_as_the_cluster_says(
+    trained, shown, monkeypatch, tmp_path, capsys
+):
+    def train(*_, checkpoints, **__):
+        raise UserError(f"finds {sorted(path.name for path in checkpoints.iterdir())}")
+
+    monkeypatch.setattr("components.pretrain.pretrain", train)
+    folder = tmp_path / "pretrain"
+    folder.mkdir()
+    for name, days in (("old", 8), ("new", 6)):
+        (folder / f"{name}.npz").touch()
+        moment = time.time() - days * 24 * 3600
+        os.utime(folder / f"{name}.npz", (moment, moment))
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path))
+    for days, found in ((None, ["new.npz", "old.npz"]), ("7", ["new.npz"])):
+        if days:
+            monkeypatch.setenv("PIPELINE_CACHE_DAYS", days)
+        with pytest.raises(SystemExit):
+            runtime.run("pretrain", settings("pretrain"), [Artifact(trained["dataset"])], shown("encoder"), 7.0)
+        assert f"finds {found}" in capsys.readouterr().err
 
 
 # --- the page

@@ -285,6 +285,7 @@ def test_status_shows_one_run(kubeflow):
     shown = kubeflow("status", identity)
     assert re.search(r"^options +runtime.epochs=4$", shown.out, re.MULTILINE)
     assert re.search(r"^ingest +cached", shown.out, re.MULTILINE)
+    assert "cached: answered by an earlier run; mlflow_run_id of its artifact names its MLflow run" in shown.out
     assert re.search(r"^pretrain-0 +succeeded +1 +0:01:00 +1.0 *$", shown.out, re.MULTILINE)
     assert re.search(r"^probe-0 +succeeded +1 +0:01:00 *$", shown.out, re.MULTILINE)
     # five pretrainings, baselines and fine-tunings, and the search
@@ -315,6 +316,7 @@ F1126 03:00:01.2 12 main.go:49] failed to execute component: exit status 2
     known = {task["name"]: task for task in json.loads(kubeflow("status", identity, "--json").out)["tasks"]}
     assert known["validate"]["last_words"] == said and known["validate"]["error"] == "Error (exit code 2)"
     assert kubeflow.requests("GET", "/ingest") == []
+    assert "cached" not in kubeflow("status", identity).out
 
 
 @pytest.mark.parametrize("fault", [400, 404, 500, "cut answer", "page", "redirect"])

@@ -139,6 +139,54 @@ def test_kubeflow_without_its_own_tracking_has_one_run_and_one_for_each_step(cli
     assert {run.data.tags[PARENT] for run in steps} == {whole.info.run_id}
 
 
+def tries(client, data):
+    """A step that is refused, then killed without a word, and then ends well, each try in a pod of its own."""
+    ids = set()
+    for end in ("FAILED", "RUNNING"):
+        with pytest.raises(UserError), tracked("pretrain", {"epochs": 2}, "p", {}, data, seed=0) as run:
+            assert client.get_run(run.id).info.status == "RUNNING"
+            run.metrics({"loss": 2.0}, step=1)
+            raise UserError("broken")
+        client.update_run(run.id, status=end)
+        ids.add(run.id)
+    with tracked("pretrain", {"epochs": 2}, "p", {}, data, seed=0) as run:
+        run.metrics({"loss": 1.0}, step=2)
+    return {*ids, run.id}
+
+
+def assert_whole(run):
+    assert (run.info.status, run.data.params) == ("FINISHED", {"epochs": "2"})
+    assert run.data.metrics["loss"] == 1.0
+
+
+def test_a_step_that_a_cluster_tries_again_goes_on_in_its_first_run(client, monkeypatch, capsys):
+    monkeypatch.setenv("PIPELINE_RUN_ID", "tried-again")
+    (own,) = tries(client, "retried")
+    # another replicate's, what gathers them, and the same step of another night
+    step("pretrain", "retried", seed=1)
+    step("pretrain", "retried")
+    monkeypatch.setenv("PIPELINE_RUN_ID", "the-next-night")
+    step("pretrain", "retried", seed=0)
+    found = [run for run in runs(client, "retried") if run.data.tags["step"] != "pipeline"]
+    names = [run.info.run_name for run in found]
+    assert names == ["pretrain 0", "pretrain 1", "pretrain", "pretrain 0"]
+    assert found[0].info.run_id == own
+    assert_whole(found[0])
+    assert "refused" not in capsys.readouterr().err
+
+
+def test_a_step_that_is_tried_again_goes_on_in_the_run_that_kubeflow_has_made(client, monkeypatch):
+    experiment = client.create_experiment("of-kubeflow-again")
+    whole = client.create_run(experiment, run_name="nightly").info.run_id
+    given = client.create_run(experiment, tags={PARENT: whole}, run_name="pretrain-0").info.run_id
+    for name, value in (("EXPERIMENT_ID", experiment), ("RUN_ID", given)):
+        monkeypatch.setenv(f"MLFLOW_{name}", value)
+    monkeypatch.setenv("PIPELINE_RUN_ID", "kfp-again")
+    assert tries(client, "retried-there") == {given}
+    assert {run.info.run_id for run in client.search_runs([experiment])} == {whole, given}
+    assert_whole(client.get_run(given))
+
+
 def test_runs_that_kubeflow_has_made_are_used_and_no_others_made(client, monkeypatch):
     experiment = client.create_experiment("of-kubeflow")
     whole = client.create_run(experiment, run_name="nightly").info.run_id
