@@ -7,7 +7,6 @@ record, and looks again: whoever was overtaken meanwhile is told.
 from __future__ import annotations
 
 import getpass
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,8 +23,6 @@ from pipelines.review.state import ReviewedModels, State, passed_gate, read
 from pipelines.review.write import copy_to_production, move_champion, put_on_record, show_in_page
 
 _LONGEST_REASON, _LONGEST_NAME = 2000, 100
-# how often, and how many seconds apart, to look for the record of somebody who moved the alias at the same moment
-_LOOKS, _PAUSE = 10, 0.1
 
 
 @dataclass(frozen=True)
@@ -196,8 +193,8 @@ def _decide(before: State, who: str, action: Action, reason: str, **what: str | 
         **what,
     )
     put_on_record(before.models, mine)
-    state, notes = show_in_page(_look_again(before, mine), mine)
-    rivals = [decision for decision in _since(before, state) if decision.id != mine.id]
+    state, notes = show_in_page(before, mine)
+    rivals = [decision for decision in state.record.since(before.record) if decision.id != mine.id]
     others = [rival for rival in rivals if rival.moves]
     # MLflow can't remove an alias from one version only: a withdrawal may hit a champion that was made just before
     overtaken = moves and (state.champion != mine.champion or (action == "withdraw" and bool(others)))
@@ -206,21 +203,6 @@ def _decide(before: State, who: str, action: Action, reason: str, **what: str | 
         done += f", but at the same moment {_winner(state, mine, others)}; "
         done += f"{state.name_of(state.champion)} is champion"
     return Outcome(state, mine, done, rivals, overtaken, notes)
-
-
-def _since(before: State, now: State) -> list[Decision]:
-    return [decision for decision in now.record.decisions if decision not in before.record.decisions]
-
-
-def _look_again(before: State, mine: Decision) -> State:
-    """The state afterwards; a reviewer who moved the alias at the same moment is given time to say so."""
-    state = read(before.models)
-    for _ in range(_LOOKS):
-        if not mine.moves or state.champion in {move.champion for move in _since(before, state) if move.moves}:
-            break
-        time.sleep(_PAUSE)
-        state = read(before.models)
-    return state
 
 
 def _winner(state: State, mine: Decision, others: Sequence[Decision]) -> str:

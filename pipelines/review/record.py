@@ -78,6 +78,10 @@ class Record:
         """The latest decision on each version."""
         return {decision.version: decision for decision in self.decisions}
 
+    def since(self, before: Record) -> list[Decision]:
+        """The decisions that an earlier reading of the record did not have."""
+        return [decision for decision in self.decisions if decision not in before.decisions]
+
     @property
     def next_sequence(self) -> int:
         """Of a new decision."""

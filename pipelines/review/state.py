@@ -5,9 +5,10 @@ MLflow's page may change any of it. The alias `champion` is the fact; the record
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import mlflow
@@ -154,7 +155,7 @@ def read(models: ReviewedModels, last: int | None = None) -> State:
 
     Args:
         models: under review.
-        last: ask for so many of the newest versions, and for those that aliases and the line of champions name; a
+        last: ask for so many of the newest versions, for those with an alias and for the previous champion; a
             registry takes seconds to tell thousands. None asks for all.
 
     Raises:
@@ -169,8 +170,9 @@ def read(models: ReviewedModels, last: int | None = None) -> State:
     aliases = _aliases(model)
     if models.production is None:
         record = Record.of(model.tags)
-        named = {*aliases.values(), *record.line(aliases.get(CHAMPION))}
-        versions, older = _versions(models.model, last, named)
+        # the champion that was decided on last may have lost its alias
+        named = [*aliases.values(), *[move.champion for move in record.decisions if move.champion][-1:]]
+        versions, older = _versions(models.model, last, named, record.line(aliases.get(CHAMPION)))
         return State(models, versions, aliases, versions, aliases, record, older)
     production = _find(models.production)
     copies = _versions(models.production)[0] if production else {}
@@ -192,17 +194,28 @@ def _aliases(model: Any) -> dict[str, str]:
 
 
 def _versions(
-    name: str, last: int | None = None, named: Iterable[str] = ()
+    name: str, last: int | None = None, named: Iterable[str] = (), line: Sequence[str] = ()
 ) -> tuple[dict[str, ModelVersion], bool]:
-    """Versions of a model by number: the `last` ones and those `named`, or all; and whether there are more."""
+    """Versions of a model by number, and whether there are more.
+
+    They are all, or the `last` ones, those `named`, and the latest of the `line` of champions that are there: the
+    champion's and the one's before.
+    """
     with registry_client(name) as client:
         if last is None:
             found = mlflow.search_model_versions(filter_string=f"name = '{name}'")
             return {str(version.version): version for version in found}, False
         page = client.search_model_versions(f"name = '{name}'", last, ["version_number DESC"])
         versions = {str(version.version): version for version in page}
-        for number in sorted({*named} - {*versions}, key=int) if page.token else ():
-            version = if_there(client.get_model_version, name, number)
-            if version is not None:
-                versions[number] = version
+
+        def is_there(number: str) -> bool:
+            if number not in versions and page.token:
+                version = if_there(client.get_model_version, name, number)
+                versions.update({number: version} if version is not None else {})
+            return number in versions
+
+        for number in named:
+            is_there(number)
+        # one after the other: there may be hundreds
+        next(islice(filter(is_there, reversed(line)), 1, None), None)
         return versions, bool(page.token)

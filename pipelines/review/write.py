@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +24,8 @@ from pipelines.review.history import OUTCOMES
 from pipelines.review.record import Decision
 from pipelines.review.state import ReviewedModels, State, read
 
-_ROUNDS = 5
+# how often, and how many seconds apart, to look for the record of somebody who moved the alias at the same moment
+_LOOKS, _PAUSE = 10, 0.1
 # SQLite, PostgreSQL and MySQL in turn
 _COLLISION = re.compile(r"UNIQUE constraint failed|UniqueViolation|Duplicate entry")
 
@@ -72,32 +74,41 @@ def copy_to_production(state: State, number: str) -> str:
     return first
 
 
-def show_in_page(state: State, decision: Decision) -> tuple[State, list[str]]:
-    """Write the decision where people see it in MLflow's page: the version's tags and the other aliases.
+def show_in_page(before: State, decision: Decision) -> tuple[State, list[str]]:
+    """Write a decision on record where people see it in MLflow's page: the version's tags and the other aliases.
+
+    Args:
+        before: what was decided on.
+        decision: that was made.
 
     Returns:
-        The state afterwards, and what this account may not change.
+        The state afterwards, with the records of all who decided at the same moment, and what this account may not
+        change.
     """
-    models, number = state.models, decision.version
+    models, number = before.models, decision.version
     refused: list[str] = []
-    shown = {}
-    if number is not None and number in state.versions:
-        shown = {models.model: number, models.champion_model: state.copy_of(number)}
+    shown: dict[str, str | None] = {}
+    if number is not None and number in before.versions:
+        copy = decision.champion if decision.action == "approve" else before.copy_of(number)
+        shown = {models.model: number, models.champion_model: copy}
     with registry_client(models.model) as client:
         for name, version in shown.items():
             if version is not None:
                 with _noting(refused, f"the tags of {name} version {version}"):
                     _set_tags(client, name, version, decision)
-        if state.challenger == number and decision.action in ("approve", "reject"):
+        if before.challenger == number and decision.action in ("approve", "reject"):
             with _noting(refused, f"the alias {CHALLENGER} of {models.model}"):
-                _end_challenge(client, state)
-        # again if another reviewer has decided meanwhile, and may have done the same
-        for _ in range(_ROUNDS):
+                _end_challenge(client, before)
+        for _ in range(_LOOKS):
             state = read(models)
-            if state.champion_aliases.get(PREVIOUS) == state.previous:
+            made = {move.champion for move in state.record.since(before.record) if move.moves}
+            if state.champion_aliases.get(PREVIOUS) != state.previous:
+                with _noting(refused, f"the alias {PREVIOUS} of {models.champion_model}"):
+                    _set_alias(client, models.champion_model, PREVIOUS, state.previous)
+            elif decision.moves and state.champion not in made:
+                time.sleep(_PAUSE)
+            else:
                 break
-            with _noting(refused, f"the alias {PREVIOUS} of {models.champion_model}"):
-                _set_alias(client, models.champion_model, PREVIOUS, state.previous)
     return state, list(dict.fromkeys(refused))
 
 

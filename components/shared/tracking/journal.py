@@ -3,6 +3,12 @@
 A server that is lost costs one time-out. After it the step goes on; the server is asked again, briefly and now and
 then, and gets everything with the times at which it was logged. What a step that ended well could not send is
 written into its folder, `tracking.json`, from which `contrastive resend` makes the run whole.
+
+The file lists calls, and of files only their paths: what the step made is sent from where it lies. Numbers stand
+there once more because the rest of the folder is not the run: `result.json` has parameters, inputs and last
+metrics, `curves.csv` losses by epoch. Neither knows when a point was logged (by which MLflow knows one that is sent
+again), what the machine did meanwhile, the pace of epochs, commit, data and pipeline of then (`lineage`), the
+dataset's description, nor under which names and folders a step logs what it made, which would take a rule a step.
 """
 
 from __future__ import annotations

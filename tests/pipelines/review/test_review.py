@@ -115,6 +115,30 @@ def test_the_list_of_many_shows_the_newest_and_those_that_count(name, review, cl
     assert "rejected version 2" in review("reject", "2", "--reason", "old")
 
 
+def test_the_list_of_many_asks_for_no_former_champion_but_the_last(name, review, client, logged, monkeypatch):
+    import mlflow
+
+    for number in "123":
+        review("approve", number, "--reason", f"the one after {int(number) - 1}")
+    for digest in "45":
+        reviewed.put_up(name, logged, digest)
+    asked, ask = [], mlflow.MlflowClient.get_model_version
+
+    def get_model_version(self, model, number):
+        asked.append(number)
+        return ask(self, model, number)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_model_version", get_model_version)
+    shown = json.loads(review("list", "--last", "1", "--json"))
+    assert [row["version"] for row in shown["versions"]] == ["5", "3", "2"]
+    # there may be hundreds of them
+    assert sorted(asked) == ["2", "3"]
+    # who the last one was is known without its alias
+    client.delete_registered_model_alias(name, "champion")
+    shown = json.loads(review("list", "--last", "1", "--json"))
+    assert shown["notes"][1].startswith("champion was moved from version 3 to no version")
+
+
 def test_the_list_of_many_with_a_production_model(name, review, client, logged):
     production = f"{name}-production"
     review("approve", "1", "--reason", "first", "--production-model", production)
