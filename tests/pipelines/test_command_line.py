@@ -221,6 +221,7 @@ def test_a_command_works_from_a_subfolder(root, capsys):
         ["compose"],
         ["experiment"],
         ["experiments"],
+        ["plots"],
         ["summary"],
         ["resend"],
         ["kubeflow", "run", "--local"],

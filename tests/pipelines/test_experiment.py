@@ -185,6 +185,20 @@ def test_a_step_that_refuses_leaves_everything_as_it_was(repository, epochs):
 
 
 @pytest.mark.slow
+def test_a_clone_that_lacks_its_data_is_told_how_to_get_them(repository):
+    shutil.rmtree(repository / "data")
+    (repository / "data.dvc").write_text("outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  path: data\n")
+    stage = STAGE.replace("deps: [images]", "deps: [images, data/sample/textures10.zip]")
+    (repository / "dvc.yaml").write_text(stage)
+    done = experiment(repository, "runtime.epochs=7")
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1] == (
+        "data.path = data/sample/textures10.zip: not here yet; `dvc pull data.dvc` gets it from your remote, the "
+        "sample with `--remote sample`"
+    )
+
+
+@pytest.mark.slow
 def test_the_test_set_is_opened_only_on_request(repository):
     def opened():
         return yaml.safe_load((repository / "params.yaml").read_text())["gate"]["open_test"]
