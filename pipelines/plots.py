@@ -47,13 +47,10 @@ def write_plots(revisions: Sequence[str] = (), out: Path | None = None) -> Path:
     root = find_root()
     out = out or root / PAGE
     with tempfile.TemporaryDirectory() as pictures:
-        ask = ["diff", *revisions] if revisions else ["show"]
-        command = [sys.executable, "-m", "dvc", "plots", *ask, "--json", "--out", pictures]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UserError(f"dvc plots: {first_line(done.stderr.removeprefix('ERROR: '))}")
-        drawn = json.loads(done.stdout).get("data", {})
-        sections = [(title, found) for title, parts in drawn.items() if (found := _pictures(title, parts))]
+        sections = _asked(root, pictures, revisions)
+        if not sections:
+            # where dvc.lock names a folder that is neither here nor in DVC's cache, DVC draws nothing else either
+            sections = _asked(root, pictures, revisions, "dvc.yaml::live")
     if not sections:
         raise UserError("no plots yet: no step that draws has ended here; `make repro` runs them all")
     try:
@@ -62,6 +59,17 @@ def write_plots(revisions: Sequence[str] = (), out: Path | None = None) -> Path:
     except OSError as error:
         raise UserError(f"{out}: can't be written: {error.strerror}; choose another --out") from None
     return out
+
+
+def _asked(root: Path, pictures: str, revisions: Sequence[str], *targets: str) -> list[tuple[str, list[Picture]]]:
+    """What DVC has data for: each plot's title and pictures; its images go into the folder `pictures` meanwhile."""
+    ask = ["diff", *revisions, *(["--targets", *targets] if targets else [])] if revisions else ["show", *targets]
+    command = [sys.executable, "-m", "dvc", "plots", *ask, "--json", "--out", pictures]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"dvc plots: {first_line(done.stderr.removeprefix('ERROR: '))}")
+    plots = json.loads(done.stdout).get("data", {})
+    return [(title, found) for title, parts in plots.items() if (found := _pictures(title, parts))]
 
 
 def _pictures(title: str, parts: Sequence[Mapping[str, Any]]) -> list[Picture]:

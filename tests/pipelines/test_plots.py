@@ -62,6 +62,29 @@ def test_revisions_are_drawn_in_one_plot_and_an_unknown_one_is_an_error(reposito
         main(["plots", "nowhere"])
 
 
+LOCK = """
+schema: '2.0'
+stages:
+  pretrain:
+    cmd: python -m components.pretrain
+    outs:
+    - path: encoder
+      hash: md5
+      md5: 0123456789abcdef0123456789abcdef.dir
+      size: 1
+      nfiles: 1
+"""
+
+
+@pytest.mark.parametrize("revisions", [[], ["HEAD", "workspace"]])
+def test_the_first_training_of_a_clone_is_drawn_though_the_lock_names_what_is_not_here(repository, revisions):
+    (repository / "dvc.lock").write_text(LOCK)
+    (repository / "live" / "pretrain").mkdir()
+    (repository / "live" / "pretrain" / "loss.tsv").write_text("epoch\tseed\tvalue\n1\t7\t4\n2\t7\t3\n")
+    main(["plots", *revisions])
+    assert "<h2>live/pretrain/loss.tsv</h2>" in (repository / "dvc_plots" / "plots.html").read_text()
+
+
 def test_a_fresh_clone_and_who_may_not_write_are_told_what_to_do(repository):
     with pytest.raises(UserError, match=r"no plots yet: .*`make repro`"):
         main(["plots"])
