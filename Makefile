@@ -160,4 +160,4 @@ data: env
 
 .PHONY: clean
 clean:  ## Remove the outputs of the last run (DVC's cache, MLflow's runs and the data stay)
-	@rm -rf dataset validation encoder search probe baseline finetune champion evaluation registration validation.failed .cache .*.partial .*.old
+	@rm -rf dataset validation encoder search probe baseline finetune champion evaluation registration validation.failed .cache live/*/ .*.partial .*.old

@@ -27,6 +27,7 @@ from components.shared.evaluation.predictions import (
     read_suspects,
     twins_of_test,
 )
+from components.shared.evaluation.pretraining import read_pretraining
 from components.shared.evaluation.report import Findings, write_report
 from components.shared.evaluation.slices import find_slices
 from components.shared.evaluation.statistics import accuracy
@@ -124,6 +125,7 @@ def _compare(
         validated={name: accuracy(right) for name, right in held_out(candidates, truth).items()},
         scores=scores,
         curves=_curves(folders),
+        pretraining=read_pretraining(folders["probe"] / "curves.csv"),
         search=search,
         measured=measured,
         costs=_costs(data, candidates, search),

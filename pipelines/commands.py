@@ -72,6 +72,25 @@ def experiments(
 
 
 @app.command()
+def plots(
+    revisions: Annotated[
+        list[str] | None, typer.Argument(help="commits, experiments; default: the workspace")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="default: dvc_plots/plots.html of the repository")] = None,
+) -> None:
+    """Draw DVC's plots on one page that needs no network.
+
+    $ contrastive plots HEAD workspace
+
+    draws both in each plot, as `dvc plots diff` does. What trains just now is
+    drawn too.
+    """
+    from pipelines.plots import write_plots
+
+    print(write_plots(revisions or [], out).absolute().as_uri())
+
+
+@app.command()
 def summary() -> None:
     """Print what the last run found: accuracies, gain, verdict, registered version.
 

@@ -60,13 +60,14 @@ def run_experiment(
         UserError: an override is not allowed, what it names is not there, or there is no git repository to keep
             experiments in.
     """
+    # TensorFlow, which checking the options imports, would set a lower one for the stages too
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     root = find_root()
     require_git(root)
     if any(OPEN_TEST in override for override in overrides):
         raise UserError(f"{OPEN_TEST}: an experiment opens the test set with --judge, and only so")
     experiments = [[*one, f"{OPEN_TEST}={str(judge).lower()}"] for one in _spelled_out(overrides)]
-    for one in experiments:
-        _checked(one, root)
+    paths = [_checked(one, root)["data"]["path"] for one in experiments]
     options = ["--queue"] if queue else []
     for number, one in enumerate(experiments, 1):
         if len(experiments) > 1:
@@ -77,6 +78,10 @@ def run_experiment(
         status = _dvc(root, "exp", "run", *options, *named, *(part for value in one for part in ("-S", value)))
         if status:
             before.restore()
+            if _is_to_be_pulled(root, path := paths[number - 1]):
+                file = f"{Path(path).parts[0]}.dvc"
+                told = f"`dvc pull {file}` gets it from your remote, the sample with `--remote sample`"
+                print(f"data.path = {path}: not here yet; {told}", file=sys.stderr)
             return status
     if queue:
         print(f"queued: {len(experiments)}; `dvc queue start` runs them, `dvc queue status` tells how they are")

@@ -24,6 +24,7 @@ from components.shared.params.schema import (
     validate_params,
 )
 from components.shared.steps import STEPS
+from components.shared.tracking.live import live_curves
 from components.shared.tracking.run import Run, tracked
 from components.shared.training.distributed import is_chief, require_single
 
@@ -156,6 +157,7 @@ def command_line(step: str, function: Callable[..., Any]) -> None:
         from components.shared.replicates import train_replicates
 
         runtime = validate_params(values, where, ["runtime"]).runtime
-        train_replicates(step, function, folders, options.out, checked, runtime.replicates, runtime.threads)
+        with live_curves(step):
+            train_replicates(step, function, folders, options.out, checked, runtime.replicates, runtime.threads)
 
     exit_cleanly(main)

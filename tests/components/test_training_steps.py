@@ -521,7 +521,10 @@ def test_the_probe_keeps_its_budgets_and_the_pretraining_curve(finished, encoder
     pretraining = rows_of(encoder / "curves.csv")
     for kept, row in zip(rows_of(folder / "curves.csv"), pretraining, strict=True):
         assert kept["epoch"] == row["epoch"]
-        for name in ("probe_accuracy", "validation_probe_accuracy", "probe_loss", "validation_probe_loss"):
+        for name in (
+            *("probe_accuracy", "validation_probe_accuracy", "probe_loss", "validation_probe_loss"),
+            *("contrastive_loss", "contrastive_accuracy"),
+        ):
             assert kept[name] == row[name] != ""
     assert record.details["method"] == "simclr"
     assert record.details["pretraining_run"] == read_record(encoder, Result).mlflow_run_id

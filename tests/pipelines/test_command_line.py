@@ -78,7 +78,7 @@ def test_every_command_explains_itself(words, capsys, monkeypatch):
 
 def test_the_groups_hold_what_the_design_names():
     assert {" ".join(words) for words in commands()} == {
-        *("compose", "experiment", "experiments", "summary", "ui", "resend", "health", *GROUPS),
+        *("compose", "experiment", "experiments", "plots", "summary", "ui", "resend", "health", *GROUPS),
         *("predict", "embed", "similar", "export", "push"),
         *(f"kubeflow {name}" for name in ("compile", "run", "submit", "status", "cancel", "retry", *SCHEDULING)),
         "registry prune",
@@ -221,6 +221,7 @@ def test_a_command_works_from_a_subfolder(root, capsys):
         ["compose"],
         ["experiment"],
         ["experiments"],
+        ["plots"],
         ["summary"],
         ["resend"],
         ["kubeflow", "run", "--local"],

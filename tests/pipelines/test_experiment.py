@@ -15,13 +15,13 @@ from components.shared.params.composing import compose_params
 from pipelines.experiment import write_composed
 from tests.helpers.repository import ROOT, make_root
 
-# a stage that runs wherever DVC does, and shows which parameters and which interpreter it was given
+# a stage that runs wherever DVC does, and shows which parameters, interpreter and log it was given
 STAGE = """
 stages:
   show:
     cmd: >-
-      python -c "import sys, yaml; print(yaml.safe_load(open('params.yaml'))['runtime']['epochs'], sys.prefix)"
-      > shown.txt
+      python -c "import os, sys, yaml; print(yaml.safe_load(open('params.yaml'))['runtime']['epochs'], sys.prefix,
+      os.environ.get('TF_CPP_MIN_LOG_LEVEL'))" > shown.txt
     params: [runtime]
     outs: [shown.txt]
   images:
@@ -36,10 +36,12 @@ stages:
 
 
 def experiment(folder, *arguments, command="experiment"):
+    # what the tests themselves are told of TensorFlow's log
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TF_CPP_")}
     return subprocess.run(
         [sys.executable, "-m", "pipelines", command, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        env={**inherited, "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         check=False,
@@ -143,7 +145,7 @@ def test_a_preset_reaches_the_stages(repository):
     written = yaml.safe_load((repository / "params.yaml").read_text())
     assert written == compose_params(["preset=supcon-keras", "runtime.epochs=9", "gate.open_test=false"])[1]
     assert written["data"]["name"] == "cifar10"
-    assert (repository / "shown.txt").read_text().split() == ["9", sys.prefix]
+    assert (repository / "shown.txt").read_text().split() == ["9", sys.prefix, "3"]
 
 
 @pytest.mark.slow
@@ -151,7 +153,7 @@ def test_options_reach_the_stages(repository):
     done = experiment(repository, "runtime.epochs=7")
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load((repository / "params.yaml").read_text())["runtime"]["epochs"] == 7
-    assert (repository / "shown.txt").read_text().split() == ["7", sys.prefix]
+    assert (repository / "shown.txt").read_text().split() == ["7", sys.prefix, "3"]
     # and the table of experiments tells them: of the workspace and of the experiment
     listed = experiment(repository, command="experiments")
     assert listed.returncode == 0, listed.stderr
@@ -180,6 +182,20 @@ def test_a_step_that_refuses_leaves_everything_as_it_was(repository, epochs):
         assert contents(repository)["params.yaml"] == before["params.yaml"]
         assert not (repository / "dvc.lock").exists()
     assert done.stderr.endswith("are as before the experiment\n")
+
+
+@pytest.mark.slow
+def test_a_clone_that_lacks_its_data_is_told_how_to_get_them(repository):
+    shutil.rmtree(repository / "data")
+    (repository / "data.dvc").write_text("outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  path: data\n")
+    stage = STAGE.replace("deps: [images]", "deps: [images, data/sample/textures10.zip]")
+    (repository / "dvc.yaml").write_text(stage)
+    done = experiment(repository, "runtime.epochs=7")
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1] == (
+        "data.path = data/sample/textures10.zip: not here yet; `dvc pull data.dvc` gets it from your remote, the "
+        "sample with `--remote sample`"
+    )
 
 
 @pytest.mark.slow

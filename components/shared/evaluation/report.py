@@ -31,6 +31,7 @@ from components.shared.evaluation.gate import NOT_ASKED, Blessing
 from components.shared.evaluation.markdown import to_markdown
 from components.shared.evaluation.measured import Measured
 from components.shared.evaluation.predictions import HELD_OUT, TEST, Candidate, Truth
+from components.shared.evaluation.pretraining import FOUND, LOSS
 from components.shared.evaluation.statistics import confusion
 from components.shared.evaluation.wording import (
     TITLES,
@@ -80,6 +81,7 @@ class Findings:
         suspects_picture: of the first ones; None where there is none.
         augmentations_picture: of what the search could choose from, likewise.
         examples: single test images.
+        pretraining: how it went; None where that is not known.
     """
 
     manifest: Manifest
@@ -101,6 +103,7 @@ class Findings:
     suspects_picture: Path | None = None
     augmentations_picture: Path | None = None
     examples: Examples = field(default_factory=Examples)
+    pretraining: Curve | None = None
 
     @property
     def drift(self) -> list[str]:
@@ -158,6 +161,7 @@ def _figures(findings: Findings) -> Iterator[tuple[str, Figure, str, str]]:
         if figure is not None:
             caption = f"{kind.capitalize()} over the training: mean over replicates, band from lowest to highest."
             yield name, figure, caption, f"{caption} {_ends_of_curves(findings.curves, kind)}"
+    yield from _of_pretraining(findings.pretraining)
     winner, predicted = findings.winner, findings.predicted()
     if winner is None or predicted is None:
         return
@@ -199,6 +203,20 @@ def _figures(findings: Findings) -> Iterator[tuple[str, Figure, str, str]]:
             f"Rings: the {title} that ships is wrong."
         )
         yield "map", draw.draw_map(shown.points, labels[shown.rows], predicted[shown.rows], names), caption, ""
+
+
+def _of_pretraining(curve: Curve | None) -> Iterator[tuple[str, Figure, str, str]]:
+    band = "mean over replicates, band from lowest to highest."
+    for name, measures, label, percent, caption in (
+        ("pretraining_loss", LOSS, "loss", False, f"Loss of the pretraining: {band}"),
+        ("pretraining", FOUND, "accuracy (%)", True, f"What the encoder knows while it is pretrained: {band}"),
+    ):
+        figure = draw.draw_pretraining(curve, measures, label, percent) if curve is not None else None
+        if curve is not None and figure is not None:
+            ends = {title: curve.means[measure].dropna() for measure, title in measures.items()}
+            scale, unit = (100, " %") if percent else (1, "")
+            said = (f"{title} {scale * end.iloc[-1]:.3g}{unit}" for title, end in ends.items() if len(end))
+            yield name, figure, caption, f"{caption} At the end: {', '.join(said)}."
 
 
 def _ends_of_curves(curves: Sequence[Curve], kind: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from components.shared.evaluation.calibration import Coverage, Reliability
 from components.shared.evaluation.evidence import Scores
@@ -16,6 +17,10 @@ from components.shared.plots.style import COLORS, DASHES, MARKERS, WIDTH, make_f
 from components.shared.plots.svg import tip
 from components.shared.training.curves import Curve
 
+# the probe's colour for what is the pretraining's, and others that no model has
+_PRETRAINING_LOOKS = ((COLORS["probe"], "-"), ("#CC79A7", "--"), ("#7A7A7A", ":"))
+# points of a curve that tell their number
+_TIPS = 60
 _MAX_NAMES = 40
 # a page has no place for the names of more
 _MAX_LEGEND = 20
@@ -53,6 +58,36 @@ def draw_curves(curves: Sequence[Curve], kind: str = "accuracy") -> Figure | Non
     where = "" if mixed else " on validation"
     axes.set_ylabel(f"accuracy{where} (%)" if kind == "accuracy" else f"cross-entropy{where} (nats)")
     axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.1, 1.0), fontsize=9)
+    return figure
+
+
+def draw_pretraining(curve: Curve, measures: Mapping[str, str], label: str, percent: bool = False) -> Figure | None:
+    """How the pretraining went, epoch by epoch: mean and range over replicates; None where nothing was measured.
+
+    Args:
+        curve: of the pretraining.
+        measures: those to draw: name → title.
+        label: of the vertical axis.
+        percent: they are fractions, to be drawn in per cent.
+    """
+    measured = [name for name in measures if name in curve.means and curve.means[name].notna().any()]
+    if not measured:
+        return None
+    figure, axes = make_figure(3.4)
+    scale = 100 if percent else 1
+    for name, (color, dash) in zip(measured, _PRETRAINING_LOOKS, strict=False):
+        means = scale * curve.means[name].dropna()
+        low, high = (scale * found[name].reindex(means.index) for found in (curve.lows, curve.highs))
+        axes.plot(means.index, means, dash, color=color, label=measures[name], linewidth=2)
+        axes.fill_between(means.index, low, high, color=color, alpha=0.15, linewidth=0)
+        for epoch, value in means.iloc[:: -(-len(means) // _TIPS)].items():
+            (dot,) = axes.plot(epoch, value, "o", color=color, markersize=4)
+            tip(dot, f"{measures[name]}, epoch {epoch:g}: {value:.3g}{' %' if percent else ''}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.set_ylim(bottom=0 if percent else None)
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.1, 1.0), fontsize=9)
     return figure
 
@@ -148,6 +183,11 @@ def draw_reliability(bins: Mapping[str, Reliability]) -> Figure:
         known = found.images > 0
         look = {"color": COLORS[name], "marker": MARKERS[name], "linestyle": DASHES[name]}
         axes.plot(100 * found.confidence[known], 100 * found.accuracy[known], label=TITLES[name], **look)
+        for images, sure, right in zip(found.images, 100 * found.confidence, 100 * found.accuracy, strict=True):
+            if images:
+                (dot,) = axes.plot(sure, right, MARKERS[name], color=COLORS[name])
+                said = f"{TITLES[name]}: {right:.1f} % right at a mean confidence of {sure:.1f} %"
+                tip(dot, f"{said}, {images:,} images")
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
     axes.set_aspect("equal")
@@ -164,13 +204,19 @@ def draw_coverage(curves: Mapping[str, Coverage], wanted: float) -> Figure:
         look = {"color": COLORS[name], "linestyle": DASHES[name]}
         # of the surest few, one wrong answer is a cliff
         shown = found.coverage >= 0.02
-        axes.plot(100 * found.coverage[shown], 100 * found.accuracy[shown], label=TITLES[name], linewidth=2, **look)
+        share, right = 100 * found.coverage[shown], 100 * found.accuracy[shown]
+        axes.plot(share, right, label=TITLES[name], linewidth=2, **look)
+        # the line itself has a point for each image
+        for place in np.unique(np.searchsorted(share, np.linspace(5, share[-1], 20))):
+            (dot,) = axes.plot(share[place], right[place], MARKERS[name], color=COLORS[name], markersize=4)
+            tip(dot, f"{TITLES[name]}: {right[place]:.1f} % right of the surest {share[place]:.0f} %")
     axes.axhline(100 * wanted, color="#777777", linewidth=1, linestyle=":", label=f"{wanted:.0%} right")
     axes.set_xlim(0, 100)
     axes.set_ylim(top=100.5)
     axes.set_xlabel("images answered, the surest first (%)")
     axes.set_ylabel("right among them (%)")
-    axes.legend(frameon=False, loc="lower left")
+    # above: a bad model's line lies low
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.1, 1.0), ncols=2, fontsize=9, columnspacing=1)
     return figure
 
 

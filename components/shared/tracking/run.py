@@ -25,6 +25,7 @@ from components.shared.errors import UserError, first_line
 from components.shared.tracking.client import connect, local_path, patience
 from components.shared.tracking.journal import Journal, Kind
 from components.shared.tracking.lineage import lineage
+from components.shared.tracking.live import draw
 from components.shared.tracking.pipeline_run import PARENT, PipelineRun, experiment_of, given_run
 from components.shared.tracking.system_metrics import SystemMetrics
 
@@ -39,10 +40,13 @@ class Run:
         run_id: of MLflow; empty where another process does the tracking, and nothing is logged here.
         place: the step's folder.
         pipeline: the run that it is nested in.
+        seed: of the replicate that it is about.
     """
 
-    def __init__(self, run_id: str = "", place: Path = Path(), pipeline: PipelineRun | None = None):
-        self.id, self.pipeline = run_id, pipeline or PipelineRun()
+    def __init__(
+        self, run_id: str = "", place: Path = Path(), pipeline: PipelineRun | None = None, seed: int | None = None
+    ):
+        self.id, self.pipeline, self.seed = run_id, pipeline or PipelineRun(), seed
         self.journal = Journal(run_id, place)
         self.system: SystemMetrics | None = None
 
@@ -69,6 +73,9 @@ class Run:
         """Log numbers; `step` is the epoch of a curve. NaN and infinity are logged as they are."""
         numbers = {key: float(value) for key, value in values.items()}
         self._log("metrics", values=numbers, time=_milliseconds(), step=step or 0)
+        if self.id and step is not None and self.seed is not None:
+            # MLflow's names of a classifier's curves are apart from those of its final numbers
+            draw(step, self.seed, {name.removeprefix("curve_"): value for name, value in numbers.items()})
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, dotted names."""
@@ -134,7 +141,7 @@ def tracked(
         made, pipeline = _begun(name, started, title, nested)
     except MlflowException as error:
         raise UserError(f"MLflow refused to start a run: {first_line(error)}") from None
-    run = Run(made.info.run_id, partial or Path(), pipeline)
+    run = Run(made.info.run_id, partial or Path(), pipeline, seed)
     pipeline.begin()
     run.watch_system()
     status = "FAILED"

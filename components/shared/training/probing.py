@@ -196,10 +196,11 @@ class Probing:
         return float((self._knn("validation") == self.labels["validation"]).mean())
 
     def _write_curves(self) -> None:
-        """The online probe's accuracy and loss during pretraining, for the plots that compare all trainings."""
+        """How the pretraining went, for the report: the online probe, the loss, and how often a view is found."""
         columns = [
             "epoch",
             *(f"{split}probe_{kind}" for kind in ("accuracy", "loss") for split in ("", "validation_")),
+            *("contrastive_loss", "contrastive_accuracy"),
         ]
         path = self.encoder / "curves.csv"
         try:

@@ -25,7 +25,7 @@ from components.shared.training.curves import Curve
 from tests.helpers.gate import NAMES, classes_of, decided, make_result, make_search, make_three, make_truth, rival
 
 TEST_PICTURES = {"accuracies", "recall", "confusion", "reliability", "coverage", "budgets"}
-CURVES = {"curves", "losses"}
+CURVES = {"curves", "losses", "pretraining", "pretraining_loss"}
 
 
 def cost(cpu, gpu, peak) -> Cost:
@@ -42,6 +42,8 @@ def make_findings(folders, truth, candidates, search=None, **more) -> Findings:
     scores = score(candidates, truth) if blessing.judged else {}
     measured = {"accuracy": [0.5, 0.6], "validation_accuracy": [0.4, 0.5], "loss": [2, 1]}
     table = pd.DataFrame(measured, index=[1, 2])
+    known = {"contrastive_loss": [3, 2.5], "contrastive_accuracy": [0.25, 0.5], "validation_probe_accuracy": 0.375}
+    pretraining = pd.DataFrame(known, index=[1, 2])
     counts = {"unlabelled": 4000, "train": 800, "validation": 800, "test": 800}
     common = make_result("ingest", truth).model_dump(exclude={"dataset_digest", "metrics", "details", "step"})
     return Findings(
@@ -57,6 +59,7 @@ def make_findings(folders, truth, candidates, search=None, **more) -> Findings:
         validated={name: right.mean(axis=1) for name, right in held_out(candidates, truth).items()},
         scores=scores,
         curves=[Curve("finetune", table, table, table)],
+        pretraining=Curve("pretraining", pretraining, pretraining, pretraining),
         search=search,
         measured=measure(blessing, candidates, scores, truth, folders) if scores else Measured(),
         costs={"pretrain": cost(7000, 3500, 900), "finetune": cost(1500, 0, 1200)},
@@ -317,6 +320,18 @@ def test_every_picture_is_described_in_words(judged):
     ]
     assert any(all(mean in alt for mean in means) for alt in described)
     assert not re.findall(r'<img(?![^>]* alt="[^"]+")[^>]*>', page)
+
+
+def test_the_pretraining_tells_its_loss_and_what_the_encoder_knows(judged, tmp_path):
+    findings, _, page, text = judged
+    assert "Loss of the pretraining: mean over replicates, band from lowest to highest." in text
+    assert "At the end: contrastive loss 2.5." in page
+    ends = "other view found among a batch's 50 %, online probe on validation 37.5 %"
+    assert f"At the end: {ends}.".replace(" %", "\N{NO-BREAK SPACE}%") in unescape(page)
+    # not known, or measured by no epoch
+    nothing = pd.DataFrame({"contrastive_loss": [np.nan]}, index=[1])
+    for known in (None, Curve("pretraining", nothing, nothing, nothing)):
+        assert "Loss of the pretraining" not in told(tmp_path, replace(findings, pretraining=known))[1]
 
 
 def test_a_check_is_told_in_points_and_per_cent(judged):

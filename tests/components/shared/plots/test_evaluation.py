@@ -21,6 +21,7 @@ from components.shared.plots.evaluation import (
     draw_coverage,
     draw_curves,
     draw_map,
+    draw_pretraining,
     draw_recall,
     draw_reliability,
 )
@@ -76,6 +77,19 @@ def test_trainings_of_any_length_are_drawn_over_their_own_on_validation_where_it
     assert draw_curves([curve("baseline", [1], loss=[1])]) is None
 
 
+def test_the_pretraining_is_drawn_by_epoch_as_far_as_it_was_measured():
+    found = curve("pretraining", [1, 2, 3], top1=[0.1, 0.2, 0.4], probe=[np.nan, 0.5, np.nan], none=[np.nan] * 3)
+    measures = {"top1": "view found", "probe": "probe", "none": "nothing"}
+    axes = draw_pretraining(found, measures, "accuracy (%)", percent=True).axes[0]
+    lines = [line for line in axes.lines if line.get_linestyle() != "None"]
+    assert [line.get_label() for line in lines] == ["view found", "probe"]
+    np.testing.assert_allclose(lines[0].get_xydata(), [[1, 10], [2, 20], [3, 40]])
+    np.testing.assert_allclose(lines[1].get_xydata(), [[2, 50]])
+    said = [line.get_gid() for line in axes.lines if line.get_gid()]
+    assert said[0] == "tip:view found, epoch 1: 10 %" and len(said) == 4
+    assert draw_pretraining(found, {"none": "nothing", "missing": "nothing"}, "loss") is None
+
+
 def test_a_map_rings_what_is_answered_wrong():
     points, labels = np.arange(12.0).reshape(6, 2), np.array([0, 0, 1, 1, 2, 2])
     axes = draw_map(points, labels, np.array([0, 1, 1, 1, 2, 0]), ["a", "b", "c"]).axes[0]
@@ -123,14 +137,22 @@ def test_each_replicate_the_mean_and_the_interval_are_drawn():
 
 def test_empty_bins_are_left_out_of_the_reliability():
     bins = Reliability(np.array([0, 4, 2]), np.array([np.nan, 0.5, 0.9]), np.array([np.nan, 0.25, 1]))
-    line = draw_reliability({"finetune": bins}).axes[0].lines[1]
-    np.testing.assert_allclose(line.get_xydata(), [[50, 25], [90, 100]])
+    axes = draw_reliability({"finetune": bins}).axes[0]
+    np.testing.assert_allclose(axes.lines[1].get_xydata(), [[50, 25], [90, 100]])
+    assert [line.get_gid() for line in axes.lines if line.get_gid()] == [
+        "tip:fine-tuned model: 25.0 % right at a mean confidence of 50.0 %, 4 images",
+        "tip:fine-tuned model: 100.0 % right at a mean confidence of 90.0 %, 2 images",
+    ]
 
 
 def test_the_surest_few_are_left_out_of_the_coverage():
     found = Coverage(np.array([0.001, 0.5, 1]), np.array([0.0, 0.9, 0.8]), 0.7)
     figure = draw_coverage({"finetune": found}, 0.95)
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xydata(), [[50, 90], [100, 80]])
+    assert [line.get_gid() for line in figure.axes[0].lines if line.get_gid()] == [
+        "tip:fine-tuned model: 90.0 % right of the surest 50 %",
+        "tip:fine-tuned model: 80.0 % right of the surest 100 %",
+    ]
 
 
 def test_many_classes_are_drawn_without_names_in_the_width_of_a_page():
