@@ -29,7 +29,7 @@ from components.shared.registry.logged_model import requirements
 from components.shared.registry.rivals import ask_rivals
 from components.shared.registry.versions import all_tags, find_champion, find_version
 from components.shared.steps import STEPS
-from components.shared.tracking.client import absolute_uri, local_path
+from components.shared.tracking.addresses import absolute_uri, local_path
 from pipelines.__main__ import main
 from tests.helpers import reviewed
 from tests.helpers.datasets import make_arrays, write_dataset

@@ -22,7 +22,8 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from components.shared.artifacts import Dataset, require_writable
 from components.shared.errors import UserError, first_line
-from components.shared.tracking.client import connect, local_path, patience
+from components.shared.tracking.addresses import local_path
+from components.shared.tracking.client import connect, patience
 from components.shared.tracking.journal import Journal, Kind
 from components.shared.tracking.lineage import lineage
 from components.shared.tracking.pipeline_run import PARENT, PipelineRun, experiment_of, given_run
