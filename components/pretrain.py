@@ -70,7 +70,6 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
             result = work.finish(
                 data.manifest.digest,
                 metrics,
-                epoch=training.epochs,
                 seed=seed,
                 method=params.method.name,
                 encoder=params.encoder.name,

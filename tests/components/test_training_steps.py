@@ -240,7 +240,7 @@ def test_a_baseline_that_is_interrupted_ends_as_if_nothing_had_happened(
 
     import mlflow
 
-    history = mlflow.MlflowClient(tracking_uri).get_metric_history(record.mlflow_run_id, "curve_loss")
+    history = mlflow.MlflowClient(tracking_uri).get_metric_history(record.mlflow_run_id, "train/loss")
     assert len(history) == len(rows_of(folder / "curves.csv"))
 
 
@@ -367,9 +367,15 @@ def test_mlflow_has_the_final_numbers_and_the_files(finished, tracking_uri, step
     assert tracked.data.tags["step"] == step
     assert tracked.data.tags["replicate"] == str(SEED)
     assert not any("test" in name for name in tracked.data.metrics)
-    assert record.metrics.items() <= tracked.data.metrics.items()
+    assert {
+        f"result/{name}": value for name, value in record.metrics.items()
+    }.items() <= tracked.data.metrics.items()
     if step != "probe":
-        measured = {name: client.get_metric_history(record.mlflow_run_id, name) for name in EpochPace.LOGS}
+        sections = {name.partition("/")[0] for name in tracked.data.metrics}
+        assert sections == {"train", "validation", "result", "cost"}
+        measured = {
+            name: client.get_metric_history(record.mlflow_run_id, f"train/{name}") for name in EpochPace.LOGS
+        }
         assert all([point.step for point in points] == [1, 2, 3, 4] for points in measured.values())
         assert measured["learning_rate"][0].value == pytest.approx(record.details["learning_rate"])
     files = {file.path for place in ("", "pictures") for file in client.list_artifacts(record.mlflow_run_id, place)}

@@ -5,13 +5,14 @@ A server that is away when a step starts is an error; one that is lost later cos
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from components.shared.artifacts import Dataset, require_writable
 from components.shared.errors import UserError, first_line
@@ -82,6 +84,11 @@ class Run:
     def file(self, path: Path, folder: str | None = None) -> None:
         """Attach a file of the step's output, or all files of a folder, which must stay as they are."""
         self._log("file", path=os.path.relpath(path, self.journal.place), folder=folder)
+
+    def show_tables(self, names: Sequence[str]) -> None:
+        """Let MLflow's evaluation view show files that are attached, written as `mlflow.log_table` does."""
+        if names:
+            self.tags({MLFLOW_LOGGED_ARTIFACTS: json.dumps([{"path": name, "type": "table"} for name in names])})
 
     def dataset(self, dataset: Dataset, context: str) -> None:
         """Log a dataset (name, digest, source) as the run's input."""
@@ -177,6 +184,11 @@ def _begun(name: str, started: int, title: str, nested: bool) -> tuple[mlflow.en
         return client.get_run(given), pipeline
     tags = {**resolve_tags(), **({PARENT: pipeline.id} if nested else {})}
     return client.create_run(experiment_of(name), started, tags, title), pipeline
+
+
+def under(section: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Numbers by the names that put them into a section of MLflow's page: {"loss": 1} becomes {"train/loss": 1}."""
+    return {f"{section}/{name}": value for name, value in values.items()}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

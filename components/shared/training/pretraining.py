@@ -93,7 +93,7 @@ class Pretraining:
 
         def end_of_epoch(epoch: int, logs: dict[str, Any]) -> None:
             # it depends on the clock: in MLflow alone, not among the curves, which are the same again
-            self.work.run.metrics({name: logs.pop(name) for name in EpochPace.LOGS}, step=epoch + 1)
+            self.curves.log(epoch + 1, {name: logs.pop(name) for name in EpochPace.LOGS})
             # Keras measures the probe alone on validation images: the monitor makes the views to contrast
             measured = ("val_probe_accuracy", "val_probe_loss")
             logs = {

@@ -146,13 +146,8 @@ class _Training:
             # of a run that was interrupted later
             trainer.model.set_weights([found[name] for name in sorted(found) if name.startswith("weight_")])
             for row in json.loads(found["curves"].item()):
-                self._add(row.pop("epoch"), row)
+                self.curves.add(row.pop("epoch"), row)
         return int(found["steps"])
-
-    def _add(self, epoch: int, values: Mapping[str, float]) -> None:
-        self.curves.add(epoch, values, log=False)
-        # apart from the names of the final numbers, which MLflow shows in one table
-        self.work.run.metrics({f"curve_{name}": value for name, value in values.items()}, step=epoch)
 
     def _train(
         self,
@@ -166,8 +161,8 @@ class _Training:
         def on_epoch(epoch: int, logs: Mapping[str, float]) -> None:
             values = {name.replace("val_", "validation_"): float(value) for name, value in logs.items()}
             # they depend on the clock: in MLflow alone, not among the curves, which are the same again
-            self.work.run.metrics({name: values.pop(name) for name in EpochPace.LOGS}, step=epoch)
-            self._add(epoch, values)
+            self.curves.log(epoch, {name: values.pop(name) for name in EpochPace.LOGS})
+            self.curves.add(epoch, values)
             progress.step(values, min(epoch, recipe.epochs) - progress.done)
 
         try:
