@@ -89,6 +89,9 @@ def evaluate(
     with working("evaluate", out, params, inputs, data.manifest.name) as work:
         work.run.dataset(data, TEST)
         findings = _compare(work, data, folders, best, overrides)
+        for name, candidate in findings.candidates.items():
+            if candidate.exported_run is not None:
+                work.run.uses(candidate.exported_run, name)
         _write(work, data, findings)
     blessing = findings.blessing
     print(f"evaluate: {blessing.verdict}")

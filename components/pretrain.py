@@ -70,6 +70,7 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
             result = work.finish(
                 data.manifest.digest,
                 metrics,
+                training.logged,
                 seed=seed,
                 method=params.method.name,
                 encoder=params.encoder.name,

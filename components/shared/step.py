@@ -54,13 +54,22 @@ class Work:
             "cost": total([self._meter.read(), self.before]),
         }
 
-    def finish(self, dataset_digest: str, metrics: Mapping[str, float], **details: Any) -> Result:
-        """Write `result.json` and log its metrics, as `result/…`; call it last."""
+    def finish(
+        self,
+        dataset_digest: str,
+        metrics: Mapping[str, float],
+        model: Mapping[str, str] | None = None,
+        **details: Any,
+    ) -> Result:
+        """Write `result.json` and log its metrics, as `result/…`; call it last.
+
+        `model` is what `Run.model` gave of the model that they are about.
+        """
         result = Result(
             **self.common(), dataset_digest=dataset_digest, metrics=dict(metrics), details=dict(details)
         )
         self.record(result)
-        self.run.metrics(under("result", metrics))
+        self.run.metrics(under("result", metrics), of=model)
         return result
 
     def record(self, record: Record) -> None:

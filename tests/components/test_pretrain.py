@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -160,7 +161,27 @@ def test_mlflow_has_the_curves_the_pictures_and_the_encoder(finished, tracking_u
     # what the clock decides is in no file that is the same again
     assert not {*EpochPace.LOGS} & ({*rows[0]} | {*record.metrics})
     names = {file.path for place in ("", "pictures") for file in client.list_artifacts(record.mlflow_run_id, place)}
-    assert {"encoder.keras", "curves.csv", "result.json", "pictures/views.png"} <= names
+    assert {"curves.csv", "result.json", "pictures/views.png"} <= names
+
+
+def test_mlflow_has_the_encoder_as_a_model_with_its_run_its_dataset_and_its_numbers(finished, tracking_uri):
+    import mlflow
+
+    record, folder = finished
+    client = mlflow.MlflowClient(tracking_uri)
+    run = client.get_run(record.mlflow_run_id)
+    (output,) = run.outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert (model.name, model.model_type, model.status) == ("encoder", "encoder", "READY")
+    assert model.source_run_id == record.mlflow_run_id
+    assert model.params["method.name"] == record.details["method"]
+    (number,) = (metric for metric in model.metrics if metric.key == "result/knn_accuracy")
+    assert number.value == record.metrics["knn_accuracy"]
+    assert (number.dataset_name, number.dataset_digest) == ("pretraining", record.dataset_digest[:36])
+    # once
+    assert len(client.get_metric_history(record.mlflow_run_id, "result/knn_accuracy")) == 1
+    logged = Path(mlflow.artifacts.download_artifacts(f"runs:/{record.mlflow_run_id}/encoder"))
+    assert (logged / "data/model.keras").read_bytes() == (folder / "encoder.keras").read_bytes()
 
 
 def test_the_encoder_was_trained_and_takes_raw_images(finished, dataset):

@@ -379,13 +379,36 @@ def test_mlflow_has_the_final_numbers_and_the_files(finished, tracking_uri, step
         assert all([point.step for point in points] == [1, 2, 3, 4] for points in measured.values())
         assert measured["learning_rate"][0].value == pytest.approx(record.details["learning_rate"])
     files = {file.path for place in ("", "pictures") for file in client.list_artifacts(record.mlflow_run_id, place)}
-    expected = {"classifier.keras", "predictions.npz", "curves.csv", "result.json"}
+    expected = {"predictions.npz", "curves.csv", "result.json"}
     if step == "probe":
         expected |= {"budgets.npz", "features.npz", "label_suspects.csv", "pictures/neighbours.png"}
     if step == "baseline":
         expected.add("budgets.npz")
     assert expected <= files
     assert tracked.inputs.dataset_inputs[0].dataset.name == "training"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_mlflow_has_the_classifier_as_a_model_that_comes_from_the_encoder(
+    finished, dataset, encoder, tracking_uri, step
+):
+    import mlflow
+
+    record, folder = finished[step]
+    client = mlflow.MlflowClient(tracking_uri)
+    run = client.get_run(record.mlflow_run_id)
+    (output,) = run.outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert (model.name, model.model_type, model.status) == (step, "classifier", "READY")
+    loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
+    data = Dataset(dataset)
+    images = np.asarray(data.images("test")[:2])
+    answers = keras.saving.load_model(folder / "classifier.keras", compile=False).predict(images, verbose=0)
+    np.testing.assert_allclose(loaded.predict(images), answers, atol=1e-6)
+    assert loaded.metadata.metadata["class_names"] == data.manifest.class_names
+    before = client.get_run(read_record(encoder, Result).mlflow_run_id).outputs.model_outputs
+    used = [model.model_id for model in run.inputs.model_inputs]
+    assert used == ([] if step == "baseline" else [before[0].model_id])
 
 
 @pytest.mark.parametrize("step", ["baseline", "finetune"])

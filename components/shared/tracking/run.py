@@ -28,9 +28,12 @@ from components.shared.tracking.addresses import local_path
 from components.shared.tracking.client import connect, patience
 from components.shared.tracking.journal import Journal, Kind
 from components.shared.tracking.lineage import lineage
+from components.shared.tracking.models import Network
 from components.shared.tracking.pipeline_run import PARENT, PipelineRun, experiment_of, given_run
 from components.shared.tracking.system_metrics import SystemMetrics
 
+# of a dataset's digest as many characters as MLflow takes
+_DIGEST = 36
 # seconds that the end of a step waits for a lost server; and when someone wants the step to end
 PATIENCE, PATIENCE_WHEN_KILLED = 60.0, 5.0
 
@@ -68,10 +71,15 @@ class Run:
             self.system.stop()
             self._log_system()
 
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers; `step` is the epoch of a curve. NaN and infinity are logged as they are."""
+    def metrics(
+        self, values: Mapping[str, float], step: int | None = None, of: Mapping[str, str] | None = None
+    ) -> None:
+        """Log numbers; `step` is the epoch of a curve. NaN and infinity are logged as they are.
+
+        `of` is what `model` gave: they are then that model's too, on its dataset.
+        """
         numbers = {key: float(value) for key, value in values.items()}
-        self._log("metrics", values=numbers, time=_milliseconds(), step=step or 0)
+        self._log("metrics", values=numbers, time=_milliseconds(), step=step or 0, of=of)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, dotted names."""
@@ -85,6 +93,29 @@ class Run:
         """Attach a file of the step's output, or all files of a folder, which must stay as they are."""
         self._log("file", path=os.path.relpath(path, self.journal.place), folder=folder)
 
+    def model(self, path: Path, name: str, outputs: int, dataset: Dataset, classifier: bool) -> dict[str, str]:
+        """Log a `.keras` file of the step's output as a model of MLflow that this run has made.
+
+        Args:
+            path: of the file, from uint8 images (N, H, W, C) to float32 (N, outputs), which must stay as it is.
+            name: of the model.
+            outputs: how many numbers it gives for an image.
+            dataset: that it learned from, and that metrics of it are about.
+            classifier: they are probabilities of the dataset's classes, not features.
+
+        Returns:
+            What ties metrics to it, see `metrics`.
+        """
+        manifest = dataset.manifest
+        names = manifest.class_names if classifier else None
+        network = Network(name=name, image_shape=manifest.image_shape, outputs=outputs, class_names=names)
+        self._log("model", path=os.path.relpath(path, self.journal.place), network=network.model_dump())
+        return {"model": name, "dataset": manifest.name, "digest": manifest.digest[:_DIGEST]}
+
+    def uses(self, run_id: str, name: str) -> None:
+        """Say that the run goes on from a model that another run has logged, where the server knows it."""
+        self._log("uses", run=run_id, name=name)
+
     def show_tables(self, names: Sequence[str]) -> None:
         """Let MLflow's evaluation view show files that are attached, written as `mlflow.log_table` does."""
         if names:
@@ -97,7 +128,10 @@ class Run:
             # MLflow registers its source of local files twice and then warns that it had a choice
             warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
             described = mlflow.data.from_numpy(
-                dataset.labels("train"), source=manifest.source, name=manifest.name, digest=manifest.digest[:36]
+                dataset.labels("train"),
+                source=manifest.source,
+                name=manifest.name,
+                digest=manifest.digest[:_DIGEST],
             )
         self._log("dataset", dataset=described.to_dict(), context=context)
 

@@ -95,7 +95,7 @@ class _Training:
         }
         save_predictions(out / "predictions.npz", splits)
         self.curves.write(out / "curves.csv")
-        files = ["classifier.keras", "predictions.npz", "curves.csv"]
+        files = ["predictions.npz", "curves.csv"]
         if self.chosen.choice.budgets:
             self._train_with_fewer(trainer, recipe, train, splits["test"][0])
             files.append("budgets.npz")
@@ -104,9 +104,11 @@ class _Training:
             files.append("published.npz")
         for name in files:
             self.work.run.file(out / name)
+        logged = self.work.run.model(out / "classifier.keras", self.work.step, data.classes, data, classifier=True)
         return self.work.finish(
             data.manifest.digest,
             {**validation_metrics(*splits["validation"]), **training_metrics(predict(model, train[0]), train[1])},
+            logged,
             seed=self.seed,
             **_told(recipe, self.chosen),
             temperature=calibration.temperature,
