@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from components.shared.tracking.addresses import local_path
 from components.shared.tracking.client import connect, patience
 from components.shared.tracking.journal import Journal, Kind
 from components.shared.tracking.lineage import lineage
+from components.shared.tracking.loggers import Logger, open_loggers, require_loggers
 from components.shared.tracking.models import Network
 from components.shared.tracking.pipeline_run import PARENT, PipelineRun, experiment_of, given_run
 from components.shared.tracking.system_metrics import SystemMetrics
@@ -45,11 +46,19 @@ class Run:
         run_id: of MLflow; empty where another process does the tracking, and nothing is logged here.
         place: the step's folder.
         pipeline: the run that it is nested in.
+        loggers: opens what curves go to besides MLflow.
     """
 
-    def __init__(self, run_id: str = "", place: Path = Path(), pipeline: PipelineRun | None = None):
-        self.id, self.pipeline = run_id, pipeline or PipelineRun()
+    def __init__(
+        self,
+        run_id: str = "",
+        place: Path = Path(),
+        pipeline: PipelineRun | None = None,
+        loggers: Callable[[], Iterable[Logger]] = tuple,
+    ):
+        self.id, self.pipeline, self._open_loggers = run_id, pipeline or PipelineRun(), loggers
         self.journal = Journal(run_id, place)
+        self._loggers: list[Logger] = []
         self.system: SystemMetrics | None = None
 
     def _log(self, kind: Kind, **content: Any) -> None:
@@ -80,6 +89,32 @@ class Run:
         """
         numbers = {key: float(value) for key, value in values.items()}
         self._log("metrics", values=numbers, time=_milliseconds(), step=step or 0, of=of)
+
+    def curve(self, values: Mapping[str, float], epoch: int) -> None:
+        """Log numbers of an epoch, to TensorBoard and W&B too where `begin_curves` has opened them."""
+        self.metrics(values, step=epoch)
+        self._tell(lambda logger: logger.log(values, epoch))
+
+    def begin_curves(self) -> None:
+        """Let TensorBoard and W&B have a run too, where they are asked for: curves follow.
+
+        Raises:
+            UserError: W&B does not take it.
+        """
+        self._loggers.extend(self._open_loggers())
+
+    def end_curves(self, failed: bool) -> None:
+        """No curves follow."""
+        self._tell(lambda logger: logger.close(failed))
+        self._loggers.clear()
+
+    def _tell(self, call: Callable[[Logger], None]) -> None:
+        for logger in list(self._loggers):
+            try:
+                call(logger)
+            except Exception as error:  # each has its own, and MLflow has the curves
+                print(f"warning: {logger.name}: {first_line(error)}; it gets no more curves", file=sys.stderr)
+                self._loggers.remove(logger)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, dotted names."""
@@ -164,9 +199,11 @@ def tracked(
         nested: False for a run that belongs to no pipeline.
 
     Raises:
-        UserError: the server does not answer or refuses the run, or `TRACKING_PATIENCE_SECONDS` is no number.
+        UserError: the server does not answer or refuses the run, `TRACKING_PATIENCE_SECONDS` is no number, or a
+            logger is asked for that can't be had.
     """
     waiting = patience(PATIENCE)
+    require_loggers()
     connect()
     experiment, started = f"contrastive-{name}", _milliseconds()
     replicate = {} if seed is None else {"replicate": str(seed)}
@@ -175,7 +212,8 @@ def tracked(
         made, pipeline = _begun(name, started, title, nested)
     except MlflowException as error:
         raise UserError(f"MLflow refused to start a run: {first_line(error)}") from None
-    run = Run(made.info.run_id, partial or Path(), pipeline)
+    run_id = made.info.run_id
+    run = Run(run_id, partial or Path(), pipeline, lambda: open_loggers(title, experiment, run_id, flatten(params)))
     pipeline.begin()
     run.watch_system()
     status = "FAILED"
@@ -192,6 +230,7 @@ def tracked(
         status, waiting = "KILLED", min(waiting, PATIENCE_WHEN_KILLED)
         raise
     finally:
+        run.end_curves(failed=status != "FINISHED")
         run.end_system()
         ended = _milliseconds()
         if run.journal.end(status, ended, waiting):

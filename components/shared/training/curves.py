@@ -24,14 +24,18 @@ _COLUMNS = {
 
 
 class Curves:
-    """Numbers of each epoch, kept for a CSV file and logged to MLflow as they come.
+    """Numbers of each epoch, kept for a CSV file and logged as they come.
 
     Args:
         run: the step's run.
+
+    Raises:
+        UserError: W&B is asked for, and does not take the run.
     """
 
     def __init__(self, run: Run):
         self.run = run
+        run.begin_curves()
         self.rows: list[dict[str, Any]] = []
 
     def add(self, epoch: int, values: Mapping[str, float], **labels: Any) -> None:
@@ -41,8 +45,8 @@ class Curves:
         self.log(epoch, numbers)
 
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Log numbers of an epoch that the CSV file does not hold, in the sections of MLflow's page."""
-        self.run.metrics({_sectioned(name): value for name, value in values.items()}, step=epoch)
+        """Log numbers of an epoch that the CSV file does not hold, in the sections of the pages that draw them."""
+        self.run.curve({_sectioned(name): value for name, value in values.items()}, epoch)
 
     def write(self, path: Path, columns: Sequence[str] = ()) -> None:
         """Write all rows; a column that a row lacks stays empty, and `columns` are there even if all lack them."""
