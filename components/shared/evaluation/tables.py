@@ -24,8 +24,8 @@ def mistakes_table(data: Dataset, before: np.ndarray, after: np.ndarray) -> pd.D
         after: those of the model that ships, likewise.
 
     Returns:
-        A row for each of at most `MOST_MISTAKES` images: `row` (from 0, in test), `file`, `actual`, `predicted`,
-        `probability` (of what it predicted), `probability_of_actual`, and `baseline` (what that predicted).
+        A row for each of at most `MOST_MISTAKES` images: `file`, `actual`, `predicted`, `probability` (of what it
+        predicted), `probability_of_actual`, `baseline` (what that predicted), and `row` (from 0, in test).
     """
     labels, names = data.labels(TEST), np.array(data.manifest.class_names)
     answers, sure = after.argmax(axis=1), after.max(axis=1)
@@ -33,13 +33,13 @@ def mistakes_table(data: Dataset, before: np.ndarray, after: np.ndarray) -> pd.D
     rows = np.sort(mistakes[np.argsort(-sure[mistakes], kind="stable")][:MOST_MISTAKES])
     return pd.DataFrame(
         {
-            "row": rows,
             "file": data.files(TEST)["path"].to_numpy()[rows],
             "actual": names[labels[rows]],
             "predicted": names[answers[rows]],
             "probability": after[rows, answers[rows]].round(4),
             "probability_of_actual": after[rows, labels[rows]].round(4),
             "baseline": names[before[rows].argmax(axis=1)],
+            "row": rows,
         }
     )
 
