@@ -138,8 +138,8 @@ def test_only_the_last_used_sets_are_kept(project):
 def test_together_they_have_means_and_their_spread_and_the_best_model(project):
     train(project, [0, 1, 3])
     found, values = record(project), np.array([6, 7, 9]) / 12
-    assert found.metrics["result/validation_accuracy"] == pytest.approx(values.mean())
-    assert found.metrics["result/validation_accuracy_std"] == pytest.approx(values.std(ddof=1))
+    assert found.metrics["validation_accuracy"] == pytest.approx(values.mean())
+    assert found.metrics["validation_accuracy_std"] == pytest.approx(values.std(ddof=1))
     parts = [read_record(project / "baseline" / str(seed), Result).cost for seed in (0, 1, 3)]
     assert found.cost.cpu_seconds >= sum(part.cpu_seconds for part in parts) > 0
     assert found.cost.peak_mebibytes >= max(part.peak_mebibytes for part in parts)
