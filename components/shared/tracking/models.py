@@ -16,11 +16,15 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from pydantic import BaseModel, ConfigDict
 
+from components.shared.digests import file_digest
 from components.shared.tracking.client import if_there
 from components.shared.training.backend import start_backend
 
 # the name of a pretraining's; a classifier's is that of its step
 ENCODER = "encoder"
+# tag of a model: of its file
+_DIGEST = "digest"
+_NEWEST = [{"field_name": "creation_time", "ascending": False}]
 _REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pandas", "mlflow")
 
 
@@ -43,7 +47,9 @@ class Network(BaseModel):
 
 
 def log_network(run_id: str, path: Path, network: Network) -> None:
-    """Log a `.keras` file as a model of a run, byte for byte. Done again, it finishes what was begun, or nothing.
+    """Log a `.keras` file as a model of a run, byte for byte.
+
+    Done again with the same file, it finishes what was begun, or does nothing.
 
     Raises:
         MlflowException, OSError: the server does not take it, or there is no such file.
@@ -51,9 +57,12 @@ def log_network(run_id: str, path: Path, network: Network) -> None:
     client = MlflowClient()
     run = client.get_run(run_id)
     kind = "encoder" if network.class_names is None else "classifier"
-    model = find_network(run_id, network.name) or client.create_logged_model(
-        run.info.experiment_id, network.name, run_id, params=run.data.params, model_type=kind
-    )
+    model, digest = find_network(run_id, network.name), file_digest(path)
+    # another file is that of a later try of the step
+    if model is None or model.tags.get(_DIGEST) != digest:
+        model = client.create_logged_model(
+            run.info.experiment_id, network.name, run_id, {_DIGEST: digest}, run.data.params, kind
+        )
     if model.status == LoggedModelStatus.READY:
         return
     # quietly, before MLflow imports Keras
@@ -80,13 +89,15 @@ def log_network(run_id: str, path: Path, network: Network) -> None:
 
 
 def find_network(run_id: str, name: str) -> LoggedModel | None:
-    """The model that a run has logged by a name; None where the server knows no such run or model."""
+    """The last model that a run has logged by a name; None where the server knows no such run or model."""
     client = MlflowClient()
     run = if_there(client.get_run, run_id)
     if run is None:
         return None
     wanted = f"source_run_id = '{run_id}' AND name = '{name}'"
-    found: Sequence[LoggedModel] = client.search_logged_models([run.info.experiment_id], wanted, max_results=1)
+    found: Sequence[LoggedModel] = client.search_logged_models(
+        [run.info.experiment_id], wanted, max_results=1, order_by=_NEWEST
+    )
     return found[0] if found else None
 
 

@@ -47,6 +47,17 @@ def test_a_model_whose_files_were_not_taken_is_finished_and_not_made_again(clien
     assert (logged / "data" / "model.keras").read_bytes() == b"weights"
 
 
+def test_a_later_try_of_the_step_that_ends_otherwise_logs_its_own_model(client, in_tmp):
+    with tracked("pretrain", {}, "p", {}, "tried") as run:
+        for weights in (b"first", b"second", b"second"):
+            (in_tmp / "encoder.keras").write_bytes(weights)
+            log_network(run.id, in_tmp / "encoder.keras", NETWORK)
+    assert len(models_of(client, run.id)) == 2
+    last = find_network(run.id, "encoder")
+    logged = Path(mlflow.artifacts.download_artifacts(f"models:/{last.model_id}"))
+    assert (logged / "data" / "model.keras").read_bytes() == b"second"
+
+
 def away(*args, **kwargs):
     raise MlflowException("away")
 
