@@ -31,6 +31,7 @@ from components.shared.evaluation.pretraining import read_pretraining
 from components.shared.evaluation.report import Findings, write_report
 from components.shared.evaluation.slices import find_slices
 from components.shared.evaluation.statistics import accuracy
+from components.shared.evaluation.tables import classes_table, mistakes_table, write_table
 from components.shared.evaluation.wording import PRETRAINING_PROBE
 from components.shared.params.schema import Params, to_plain
 from components.shared.registry.ledger import RegistryLedger
@@ -38,7 +39,11 @@ from components.shared.registry.rivals import ask_rivals
 from components.shared.step import Work, command_line, working
 from components.shared.steps import STEPS
 from components.shared.tracking.lineage import lineage
+from components.shared.tracking.run import under
 from components.shared.training.curves import Curve, read_curve, write_curves
+
+# for MLflow's evaluation view
+TABLES = ("mistakes.json", "classes.json")
 
 
 def evaluate(
@@ -56,8 +61,9 @@ def evaluate(
 
     Writes into `out`: `blessing.json` (the verdict and its reasons), `metrics.json` (held-out numbers and the
     verdict, to choose by), `curves.csv`, `confusion.csv`, pictures, `report.html` and the same as `report.md`,
-    `result.json` and, only if the test set was opened, `test.json` (what was measured there). A model that is
-    missing, damaged or about other images makes the verdict "not blessed"; it does not stop the step.
+    `result.json` and, only if the test set was opened, `test.json` (what was measured there), `mistakes.json` and
+    `classes.json` (tables for MLflow's page). A model that is missing, damaged or about other images makes the
+    verdict "not blessed"; it does not stop the step.
 
     Args:
         dataset: folder of `ingest`.
@@ -84,7 +90,10 @@ def evaluate(
     with working("evaluate", out, params, inputs, data.manifest.name) as work:
         work.run.dataset(data, TEST)
         findings = _compare(work, data, folders, best, overrides)
-        _write(work, findings)
+        for name, candidate in findings.candidates.items():
+            if candidate.exported_run is not None:
+                work.run.uses(candidate.exported_run, name)
+        _write(work, data, findings)
     blessing = findings.blessing
     print(f"evaluate: {blessing.verdict}")
     for reason in blessing.reasons():
@@ -171,11 +180,12 @@ def _curves(folders: Mapping[str, Path]) -> list[Curve]:
     return [curve for curve in found if curve is not None]
 
 
-def _write(work: Work, findings: Findings) -> None:
+def _write(work: Work, data: Dataset, findings: Findings) -> None:
     blessing = findings.blessing
     (work.out / BLESSING).write_text(blessing.model_dump_json(indent=2) + "\n")
     write_curves(work.out / "curves.csv", findings.curves)
     _write_confusion(work.out / "confusion.csv", findings)
+    _write_tables(work.out, data, findings)
     if blessing.judged:
         (work.out / MEASURED).write_text(findings.measured.model_dump_json(indent=2) + "\n")
     write_report(work.out, findings)
@@ -183,6 +193,7 @@ def _write(work: Work, findings: Findings) -> None:
     (work.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     for path in sorted(work.out.iterdir()):
         work.run.file(path)
+    work.run.show_tables([name for name in TABLES if (work.out / name).exists()])
     records = {name: candidate.result for name, candidate in findings.candidates.items()}
     if findings.search is not None:
         records = {"search": findings.search, **records}
@@ -191,7 +202,7 @@ def _write(work: Work, findings: Findings) -> None:
     tags["mlflow.note.content"] = excerpt((work.out / "report.md").read_text(encoding="utf-8"))
     work.run.tags({**tags, "winner": blessing.winner or "none"})
     # what one compares pipelines by
-    work.run.pipeline.metrics(metrics)
+    work.run.pipeline.metrics(under("result", metrics))
     work.finish(
         findings.manifest.digest,
         metrics,
@@ -215,6 +226,16 @@ def _metrics(findings: Findings) -> dict[str, float]:
         metrics["validation_gain"] = means[blessing.winner] - means["baseline"]
     metrics |= {f"feature_drift_{moved.split}": round(moved.times, 3) for moved in findings.rivals.drift}
     return {**metrics, "judged": int(blessing.judged), "blessed": int(blessing.blessed)}
+
+
+def _write_tables(out: Path, data: Dataset, findings: Findings) -> None:
+    predicted = findings.predicted()
+    if predicted is None or findings.winner is None:
+        return
+    answers = findings.winner.exported_answers()
+    mistakes = mistakes_table(data, findings.candidates["baseline"].exported_answers(), answers)
+    for name, table in zip(TABLES, (mistakes, classes_table(data, findings.measured, predicted)), strict=True):
+        write_table(out / name, table)
 
 
 def _write_confusion(path: Path, findings: Findings) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.shared.artifacts import Dataset, Result
+from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.params.schema import Params
 from components.shared.step import command_line, working
+from components.shared.tracking.models import ENCODER
 from components.shared.training.backend import start_backend
 from components.shared.training.checkpoints import keeping
 
@@ -58,6 +59,7 @@ def finetune(
         keeping("finetune", params, seed, inputs, checkpoints) as finished,
         working("finetune", out, params, inputs, data.manifest.name, seed) as work,
     ):
+        work.run.uses(read_record(encoder, Result).mlflow_run_id, ENCODER)
         start = pretrained_weights(
             encoder, pretrained, chosen.choice.projection, params.supervised.projection_layers
         )

@@ -35,6 +35,7 @@ from components.shared.sources.pixels import Picture
 from components.shared.sources.reading import LeftOut, describe_source, grey_range, remaining, room_for
 from components.shared.sources.splitting import LEFT_OUT, check_labels, is_unlabelled
 from components.shared.step import command_line, working
+from components.shared.tracking.run import under
 
 GRID_ROWS, GRID_COLUMNS = 20, 8
 # what files.parquet keeps of each picture
@@ -110,7 +111,7 @@ def ingest(out: Path, params: Params) -> Manifest:
             work.record(manifest)
             dataset = Dataset(work.out)
             work.run.dataset(dataset, "ingest")
-            work.run.metrics({f"{split}_images": count for split, count in manifest.counts.items()})
+            work.run.metrics(under("images", manifest.counts))
             work.run.params({"class_names": ", ".join(manifest.class_names)[:500] or "none"})
             sample_grid(dataset).savefig(work.out / "samples.png")
             work.run.file(work.out / "samples.png")

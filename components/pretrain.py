@@ -70,7 +70,7 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
             result = work.finish(
                 data.manifest.digest,
                 metrics,
-                epoch=training.epochs,
+                training.logged,
                 seed=seed,
                 method=params.method.name,
                 encoder=params.encoder.name,

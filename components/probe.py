@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.shared.artifacts import Dataset, Result
+from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.params.schema import Params, check_colors
 from components.shared.step import command_line, working
+from components.shared.tracking.models import ENCODER
 from components.shared.training.backend import start_backend
 
 
@@ -54,6 +55,7 @@ def probe(dataset: Path, encoder: Path, search: Path, out: Path, params: Params,
     inputs = {"dataset": dataset, "encoder": encoder, "search": Path(search) / "probe.json"}
     with working("probe", out, params, inputs, data.manifest.name, seed) as work:
         work.run.dataset(data, "evaluation")
+        work.run.uses(read_record(encoder, Result).mlflow_run_id, ENCODER)
         return Probing(data, network, encoder, chosen, params, seed, work).run()
 
 

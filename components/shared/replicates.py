@@ -177,6 +177,7 @@ def gather(step: str, folders: Mapping[int, Path], out: Path, dataset: Path) -> 
         own: dict[str, Any] = {"pretraining_runs": pretrained} if all(pretrained) else {}
         spent = total(read_cost(record.details.get("pretraining_cost")) for record in records.values())
         own |= {"pretraining_cost": spent.model_dump()} if spent else {}
+        own |= {"exported_seed": index} if (work.out / EXPORTED).exists() else {}
         seconds = [record.details.get("pretraining_seconds") for record in records.values()]
         own |= {"pretraining_seconds": seconds} if all(seconds) else {}
         work.before = total(record.cost for record in records.values())
@@ -185,7 +186,6 @@ def gather(step: str, folders: Mapping[int, Path], out: Path, dataset: Path) -> 
             _means(records),
             **_common_details(records),
             replicates=list(folders),
-            **({"exported_seed": index} if (work.out / EXPORTED).exists() else {}),
             replicate_runs=[record.mlflow_run_id for record in records.values()],
             **own,
             replicate_seconds=[record.seconds for record in records.values()],

@@ -25,7 +25,7 @@ from components.shared.params.schema import (
 )
 from components.shared.steps import STEPS
 from components.shared.tracking.live import live_curves
-from components.shared.tracking.run import Run, tracked
+from components.shared.tracking.run import Run, tracked, under
 from components.shared.training.distributed import is_chief, require_single
 
 
@@ -56,24 +56,28 @@ class Work:
         }
 
     def finish(
-        self, dataset_digest: str, metrics: Mapping[str, float], epoch: int | None = None, **details: Any
+        self,
+        dataset_digest: str,
+        metrics: Mapping[str, float],
+        model: Mapping[str, str] | None = None,
+        **details: Any,
     ) -> Result:
-        """Write `result.json` and log the metrics; call it last.
+        """Write `result.json` and log its metrics, as `result/…`; call it last.
 
-        `epoch` is that of the metrics where they are the end of curves, which MLflow draws by epoch.
+        `model` is what `Run.model` gave of the model that they are about.
         """
         result = Result(
             **self.common(), dataset_digest=dataset_digest, metrics=dict(metrics), details=dict(details)
         )
         self.record(result)
-        self.run.metrics(metrics, step=epoch)
+        self.run.metrics(under("result", metrics), of=model)
         return result
 
     def record(self, record: Record) -> None:
         """Write the folder's record and attach it to the MLflow run."""
         write_record(self.out, record)
         if record.cost is not None:
-            self.run.metrics({f"cost.{name}": value for name, value in record.cost.model_dump().items()})
+            self.run.metrics(under("cost", record.cost.model_dump()))
         name = "manifest.json" if (self.out / "manifest.json").exists() else "result.json"
         self.run.file(self.out / name)
 

@@ -14,7 +14,7 @@ from components.shared.errors import UserError, first_line, without_account
 from components.shared.evaluation.gate import BLESSING, Blessing, Check
 from components.shared.registry.version_tags import tagged_gain
 from components.shared.registry.versions import all_tags
-from components.shared.tracking.client import local_path
+from components.shared.tracking.addresses import local_path
 from pipelines.command_line import printable
 
 

@@ -33,6 +33,7 @@ CURVES = {"curves.png", "losses.png"}
 PICTURES = CURVES | {f"{name}.png" for name in ("accuracies", "recall", "confusion", "reliability", "coverage")}
 INPUTS = ("dataset", "search", "probe", "baseline", "finetune", "champion")
 FILES = {"blessing.json", "metrics.json", "curves.csv", "confusion.csv", "report.html", "report.md", "result.json"}
+OF_TEST = {"test.json", "mistakes.json", "classes.json"}
 VALIDATION = {"baseline_validation_accuracy", "probe_validation_accuracy", "finetune_validation_accuracy"}
 
 
@@ -81,7 +82,7 @@ def test_a_clear_gain_is_blessed_and_everything_is_written(run, do_evaluate):
     assert blessing.blessed
     assert blessing.winner == "finetune"
     out = run / "evaluation"
-    assert names(out) == FILES | PICTURES | {"test.json"}
+    assert names(out) == FILES | PICTURES | OF_TEST
     for name in PICTURES:
         with Image.open(out / name) as picture:
             picture.load()
@@ -253,11 +254,18 @@ def test_the_mlflow_run_holds_verdict_pictures_and_lineage(run, do_evaluate):
     assert described.startswith("# Evaluation of tiny\n\n**✓ Blessed: fit to be put up for review.**")
     assert "## The models" in described and "![" not in described
     assert len(described) < 8000
-    told = {name for name in tracked.data.metrics if not name.startswith("cost.")}
-    assert told == {*VALIDATION, "validation_gain", "judged", "blessed"}
+    told = {name for name in tracked.data.metrics if not name.startswith("cost/")}
+    assert told == {f"result/{name}" for name in (*VALIDATION, "validation_gain", "judged", "blessed")}
     assert tracked.data.params["gate.min_gain"] == "0.02"
     assert tracked.inputs.dataset_inputs[0].dataset.name == "tiny"
-    assert {item.path for item in client.list_artifacts(record.mlflow_run_id)} == {*FILES, *PICTURES, "test.json"}
+    assert {item.path for item in client.list_artifacts(record.mlflow_run_id)} == {*FILES, *PICTURES, *OF_TEST}
+    # as MLflow's evaluation view reads them
+    mistakes = client.load_table(tracked.info.experiment_id, "mistakes.json", [record.mlflow_run_id])
+    assert len(mistakes) == (mistakes["actual"] != mistakes["predicted"]).sum() > 0
+    classes = client.load_table(tracked.info.experiment_id, "classes.json", [record.mlflow_run_id])
+    assert classes["images"].sum() == 600
+    shown = {table["path"] for table in json.loads(tracked.data.tags["mlflow.loggedArtifacts"])}
+    assert shown == {"mistakes.json", "classes.json"}
 
 
 def test_the_probe_can_win(run, do_evaluate):

@@ -222,7 +222,7 @@ def test_the_run_is_tracked(ingested):
     run = mlflow.get_run(manifest.mlflow_run_id)
     assert run.info.status == "FINISHED"
     assert mlflow.get_experiment(run.info.experiment_id).name == "contrastive-tests"
-    assert run.data.metrics["train_images"] == manifest.counts["train"]
+    assert run.data.metrics["images/train"] == manifest.counts["train"]
     assert run.data.params["class_names"] == "bus, car, van"
     assert run.data.params["data.seed"] == "0"
     (logged,) = run.inputs.dataset_inputs

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -143,19 +144,44 @@ def test_mlflow_has_the_curves_the_pictures_and_the_encoder(finished, tracking_u
 
     record, folder = finished
     client = mlflow.MlflowClient(tracking_uri)
-    history = client.get_metric_history(record.mlflow_run_id, "contrastive_loss")
+    history = client.get_metric_history(record.mlflow_run_id, "train/contrastive_loss")
     rows = curves(folder)
     assert {p.step: p.value for p in history} == {int(r["epoch"]): float(r["contrastive_loss"]) for r in rows}
     rates, speeds = (
-        {p.step: p.value for p in client.get_metric_history(record.mlflow_run_id, name)} for name in EpochPace.LOGS
+        {p.step: p.value for p in client.get_metric_history(record.mlflow_run_id, f"train/{name}")}
+        for name in EpochPace.LOGS
     )
     assert list(rates) == list(speeds) == [int(row["epoch"]) for row in rows]
     assert rates[EPOCHS] < rates[EPOCHS // 2] < params().method.optimizer.learning_rate
     assert min(speeds.values()) > 0
+    # charts of one kind stand together in MLflow's page
+    names = set(client.get_run(record.mlflow_run_id).data.metrics)
+    assert {name.partition("/")[0] for name in names} == {"train", "validation", "embedding", "result", "cost"}
+    assert {"train/probe_loss", "validation/probe_accuracy", "validation/knn_accuracy", "embedding/rank"} <= names
     # what the clock decides is in no file that is the same again
     assert not {*EpochPace.LOGS} & ({*rows[0]} | {*record.metrics})
     names = {file.path for place in ("", "pictures") for file in client.list_artifacts(record.mlflow_run_id, place)}
-    assert {"encoder.keras", "curves.csv", "result.json", "pictures/views.png"} <= names
+    assert {"curves.csv", "result.json", "pictures/views.png"} <= names
+
+
+def test_mlflow_has_the_encoder_as_a_model_with_its_run_its_dataset_and_its_numbers(finished, tracking_uri):
+    import mlflow
+
+    record, folder = finished
+    client = mlflow.MlflowClient(tracking_uri)
+    run = client.get_run(record.mlflow_run_id)
+    (output,) = run.outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert (model.name, model.model_type, model.status) == ("encoder", "encoder", "READY")
+    assert model.source_run_id == record.mlflow_run_id
+    assert model.params["method.name"] == record.details["method"]
+    (number,) = (metric for metric in model.metrics if metric.key == "result/knn_accuracy")
+    assert number.value == record.metrics["knn_accuracy"]
+    assert (number.dataset_name, number.dataset_digest) == ("pretraining", record.dataset_digest[:36])
+    # once
+    assert len(client.get_metric_history(record.mlflow_run_id, "result/knn_accuracy")) == 1
+    logged = Path(mlflow.artifacts.download_artifacts(f"runs:/{record.mlflow_run_id}/encoder"))
+    assert (logged / "data/model.keras").read_bytes() == (folder / "encoder.keras").read_bytes()
 
 
 def test_the_encoder_was_trained_and_takes_raw_images(finished, dataset):
@@ -404,7 +430,7 @@ def test_a_run_killed_several_times_ends_as_if_nothing_had_happened(
 
     import mlflow
 
-    history = mlflow.MlflowClient(tracking_uri).get_metric_history(record.mlflow_run_id, "contrastive_loss")
+    history = mlflow.MlflowClient(tracking_uri).get_metric_history(record.mlflow_run_id, "train/contrastive_loss")
     assert {point.step for point in history} == set(range(1, EPOCHS + 1))
 
 

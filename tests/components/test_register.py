@@ -25,11 +25,11 @@ from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import select
 from components.shared.registry import ledger
 from components.shared.registry.ledger import RegistryLedger
-from components.shared.registry.logged_model import requirements
 from components.shared.registry.rivals import ask_rivals
 from components.shared.registry.versions import all_tags, find_champion, find_version
 from components.shared.steps import STEPS
-from components.shared.tracking.client import absolute_uri, local_path
+from components.shared.tracking.addresses import absolute_uri, local_path
+from components.shared.tracking.models import requirements
 from pipelines.__main__ import main
 from tests.helpers import reviewed
 from tests.helpers.datasets import make_arrays, write_dataset

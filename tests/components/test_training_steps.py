@@ -240,7 +240,7 @@ def test_a_baseline_that_is_interrupted_ends_as_if_nothing_had_happened(
 
     import mlflow
 
-    history = mlflow.MlflowClient(tracking_uri).get_metric_history(record.mlflow_run_id, "curve_loss")
+    history = mlflow.MlflowClient(tracking_uri).get_metric_history(record.mlflow_run_id, "train/loss")
     assert len(history) == len(rows_of(folder / "curves.csv"))
 
 
@@ -367,19 +367,48 @@ def test_mlflow_has_the_final_numbers_and_the_files(finished, tracking_uri, step
     assert tracked.data.tags["step"] == step
     assert tracked.data.tags["replicate"] == str(SEED)
     assert not any("test" in name for name in tracked.data.metrics)
-    assert record.metrics.items() <= tracked.data.metrics.items()
+    assert {
+        f"result/{name}": value for name, value in record.metrics.items()
+    }.items() <= tracked.data.metrics.items()
     if step != "probe":
-        measured = {name: client.get_metric_history(record.mlflow_run_id, name) for name in EpochPace.LOGS}
+        sections = {name.partition("/")[0] for name in tracked.data.metrics}
+        assert sections == {"train", "validation", "result", "cost"}
+        measured = {
+            name: client.get_metric_history(record.mlflow_run_id, f"train/{name}") for name in EpochPace.LOGS
+        }
         assert all([point.step for point in points] == [1, 2, 3, 4] for points in measured.values())
         assert measured["learning_rate"][0].value == pytest.approx(record.details["learning_rate"])
     files = {file.path for place in ("", "pictures") for file in client.list_artifacts(record.mlflow_run_id, place)}
-    expected = {"classifier.keras", "predictions.npz", "curves.csv", "result.json"}
+    expected = {"predictions.npz", "curves.csv", "result.json"}
     if step == "probe":
         expected |= {"budgets.npz", "features.npz", "label_suspects.csv", "pictures/neighbours.png"}
     if step == "baseline":
         expected.add("budgets.npz")
     assert expected <= files
     assert tracked.inputs.dataset_inputs[0].dataset.name == "training"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_mlflow_has_the_classifier_as_a_model_that_comes_from_the_encoder(
+    finished, dataset, encoder, tracking_uri, step
+):
+    import mlflow
+
+    record, folder = finished[step]
+    client = mlflow.MlflowClient(tracking_uri)
+    run = client.get_run(record.mlflow_run_id)
+    (output,) = run.outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert (model.name, model.model_type, model.status) == (step, "classifier", "READY")
+    loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
+    data = Dataset(dataset)
+    images = np.asarray(data.images("test")[:2])
+    answers = keras.saving.load_model(folder / "classifier.keras", compile=False).predict(images, verbose=0)
+    np.testing.assert_allclose(loaded.predict(images), answers, atol=1e-6)
+    assert loaded.metadata.metadata["class_names"] == data.manifest.class_names
+    before = client.get_run(read_record(encoder, Result).mlflow_run_id).outputs.model_outputs
+    used = [model.model_id for model in run.inputs.model_inputs]
+    assert used == ([] if step == "baseline" else [before[0].model_id])
 
 
 @pytest.mark.parametrize("step", ["baseline", "finetune"])

@@ -143,7 +143,7 @@ def test_steps_log_parameters_numbers_pictures_files_and_a_model(stack, pipeline
     run = client.get_run(manifest.mlflow_run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["data.path"] == str(tree)
-    assert run.data.metrics["train_images"] == manifest.counts["train"]
+    assert run.data.metrics["images/train"] == manifest.counts["train"]
     assert run.inputs.dataset_inputs[0].dataset.digest == manifest.digest[:36]
 
     figure = Figure()

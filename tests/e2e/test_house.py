@@ -71,14 +71,16 @@ def distribution(requirement):
 def test_what_is_imported_is_declared_and_what_is_declared_is_needed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {distribution(line) for line in project["dependencies"]}
-    # backends of Keras, formats of exports, a hub, and signatures, that a module imports only if they are asked for
+    # backends of Keras, formats of exports, a hub, signatures, W&B: what a module imports only if it is asked for
     extras = project["optional-dependencies"]
-    optional = {distribution(line) for name in ("cpu", "gpu", "export", "hub", "signing") for line in extras[name]}
+    optional = {
+        distribution(line) for name in ("cpu", "gpu", "export", "hub", "signing", "wandb") for line in extras[name]
+    }
     providers = packages_distributions()
     used, undeclared = set(), set()
     for path in sources("models", "components", "pipelines"):
         for name in imports(path) - sys.stdlib_module_names - {"models", "components", "pipelines"}:
-            found = {distribution(provider) for provider in providers.get(name, [])}
+            found = {distribution(provider) for provider in providers.get(name, [name])}
             used |= found
             if not found & (declared | optional):
                 undeclared.add(f"{path.relative_to(ROOT)}: {name}")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -100,19 +98,7 @@ def finished_project(factory: pytest.TempPathFactory, root: Path) -> tuple[Proje
             shutil.rmtree(place, ignore_errors=True)
             stages.write_text(json.dumps(make_project(place).stages_run("dvc", "repro")))
     shutil.copytree(place, root, symlinks=True, dirs_exist_ok=True)
-    _move_artifacts(root / "mlflow.db", str(place), str(root))
     return Project(root), json.loads(stages.read_text())
-
-
-def _move_artifacts(database: Path, before: str, after: str) -> None:
-    """MLflow keeps whole paths: those of the copy are its own."""
-    columns = (
-        ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
-        ("model_versions", "source"), ("model_versions", "storage_location"),
-    )  # fmt: skip
-    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
-        for table, column in columns:
-            connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (before, after))
 
 
 def _shrink(conf: Path) -> None:

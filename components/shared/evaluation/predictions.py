@@ -116,6 +116,12 @@ class Candidate:
         sound = isinstance(index, int) and not isinstance(index, bool) and 0 <= index < self.replicates
         return index if sound else None
 
+    @property
+    def exported_run(self) -> str | None:
+        """MLflow run of that training; None if the record does not name one."""
+        runs, index = self.result.details.get("replicate_runs"), self.exported_seed
+        return str(runs[index]) if isinstance(runs, list) and index is not None and index < len(runs) else None
+
     def exported_answers(self) -> np.ndarray:
         """Probabilities of the exported model on test: float32, shape (N, classes)."""
         return self.probabilities[TEST][self.exported_seed or 0]

@@ -6,7 +6,6 @@ import logging
 import shutil
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,10 +24,10 @@ from components.shared.evaluation.feature_drift import chosen
 from components.shared.evaluation.gate import BLESSING
 from components.shared.evaluation.predictions import TEST, image_digests
 from components.shared.registry import named_probabilities, signed_files
+from components.shared.tracking.models import requirements
 from components.shared.training.backend import start_backend
 
 DATASET_FEATURES = "dataset_features.npz"
-_REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pandas", "mlflow")
 # to check its signature
 _TO_CHECK = ("model-signing", "pyopenssl")
 
@@ -129,17 +128,6 @@ def classifier_features(classifier: Any, data: Dataset) -> dict[str, np.ndarray]
     return {
         split: encoder.predict(found, batch_size=256, verbose=0) for split, found in images.items() if len(found)
     }
-
-
-def requirements(*more: str) -> list[str]:
-    """The installed versions of what the model needs to answer, and of more, pinned."""
-    pinned = []
-    for name in (*_REQUIRED, *more):
-        try:
-            pinned.append(f"{name}=={version(name)}")
-        except PackageNotFoundError:
-            continue
-    return pinned
 
 
 class _KerasFlavor:

@@ -19,13 +19,12 @@ from mlflow.exceptions import MlflowException
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Accepted, Champion
 from components.shared.registry.uris import alias_uri, parse_uri, version_uri
+from components.shared.tracking.addresses import absolute_uri, sqlite_file
 from components.shared.tracking.client import (
-    absolute_uri,
     connect,
     default_uri,
     if_there,
     limit_requests,
-    sqlite_file,
     why_not,
 )
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -24,6 +23,8 @@ from components.shared.artifacts import locked, nearest_existing
 from components.shared.environment import environment
 from components.shared.errors import UserError, first_line, redacted
 from components.shared.repository import in_lasting_repository, state_folder
+from components.shared.tracking.addresses import absolute_uri, sqlite_file
+from components.shared.tracking.moved_folder import follow_folder
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
@@ -38,7 +39,8 @@ _TRAINING_PAGE = {"mlflow.experimentKind": "custom_model_development"}
 def connect() -> str:
     """Point MLflow at the tracking server; returns its address.
 
-    A server that is away is waited for as long as `TRACKING_PATIENCE_SECONDS` says, where that is set.
+    A server that is away is waited for as long as `TRACKING_PATIENCE_SECONDS` says, where that is set. A SQLite
+    file that was moved or copied with its folder gets to know its artifacts there.
 
     Raises:
         UserError: the server does not answer, or does not know the user.
@@ -57,6 +59,8 @@ def connect() -> str:
         try:
             with alone(uri):
                 mlflow.search_experiments(max_results=1)
+                if (file := sqlite_file(uri)) is not None:
+                    follow_folder(file, ARTIFACTS)
             return uri
         except Exception as error:
             left = until - time.monotonic()
@@ -163,26 +167,6 @@ def if_there(ask: Callable[..., Any], *what: str) -> Any:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite address, None where the address is none or its database is not one file."""
-    name = uri.removeprefix("sqlite:///")
-    if name == uri or not name or ":memory:" in name or "?" in name:
-        return None
-    return Path(name)
-
-
-def local_path(uri: str) -> Path | None:
-    """The folder of an artifact address on this machine, None where a server or a store holds it."""
-    parsed = urlparse(uri)
-    return Path(unquote(parsed.path)) if parsed.scheme in ("", "file") else None
-
-
-def absolute_uri(uri: str) -> str:
-    """The same tracking or registry address for a process in another folder: a SQLite path made absolute."""
-    file = sqlite_file(uri)
-    return uri if file is None else f"sqlite:///{file.resolve()}"
 
 
 def server_variables() -> dict[str, str]:

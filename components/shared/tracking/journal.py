@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunTag
 from pydantic import BaseModel, ConfigDict
 
 from components.shared.errors import first_line
 from components.shared.tracking.client import requests_within
+from components.shared.tracking.models import Network, find_network, log_network
 
 FILE = "tracking.json"
 # seconds: between two tries while the server is away; of asking whether it answers again
@@ -41,7 +42,7 @@ _REFUSALS = {
 }
 
 
-Kind = Literal["metrics", "params", "tags", "file", "dataset"]
+Kind = Literal["metrics", "params", "tags", "file", "dataset", "model", "uses"]
 
 
 class Call(BaseModel):
@@ -57,8 +58,10 @@ class Call(BaseModel):
         client, content = MlflowClient(), self.content
         match self.kind:
             case "metrics":
-                when, step = content["time"], content["step"]
-                metrics = [Metric(key, float(value), when, step) for key, value in content["values"].items()]
+                when, step, about = content["time"], content["step"], _about(run_id, content.get("of"))
+                metrics = [
+                    Metric(key, float(value), when, step, **about) for key, value in content["values"].items()
+                ]
                 client.log_batch(run_id, metrics=metrics)
             case "params":
                 client.log_batch(run_id, params=[Param(*item) for item in content["values"].items()])
@@ -71,6 +74,19 @@ class Call(BaseModel):
             case "dataset":
                 used = InputTag("mlflow.data.context", content["context"])
                 client.log_inputs(run_id, datasets=[DatasetInput(Dataset(**content["dataset"]), [used])])
+            case "model":
+                log_network(run_id, place / content["path"], Network(**content["network"]))
+            case "uses":
+                if (model := find_network(content["run"], content["name"])) is not None:
+                    client.log_inputs(run_id, models=[LoggedModelInput(model.model_id)])
+
+
+def _about(run_id: str, of: Mapping[str, str] | None) -> dict[str, str]:
+    """What ties a metric to a model of the run and to a dataset, where there is such a model."""
+    model = find_network(run_id, of["model"]) if of else None
+    if of is None or model is None:
+        return {}
+    return {"model_id": model.model_id, "dataset_name": of["dataset"], "dataset_digest": of["digest"]}
 
 
 class Unsent(BaseModel):

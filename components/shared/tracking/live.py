@@ -53,7 +53,7 @@ def draw(epoch: int, seed: int, values: Mapping[str, float]) -> None:
     Args:
         epoch: from 1.
         seed: of the replicate.
-        values: measure → number; what is no number is left out.
+        values: measure, in its section as in `train/loss`, → number; what is no number is left out.
     """
     folder = os.environ.get(VARIABLE)
     if not folder:
@@ -62,5 +62,7 @@ def draw(epoch: int, seed: int, values: Mapping[str, float]) -> None:
     with suppress(OSError), locked(Path(folder), wait=True):
         for name, value in values.items():
             if math.isfinite(value):
-                with (Path(folder) / f"{name}.tsv").open("a") as file:
+                table = Path(folder) / f"{name}.tsv"
+                table.parent.mkdir(exist_ok=True)
+                with table.open("a") as file:
                     file.write(f"{'' if file.tell() else HEAD}{epoch}\t{seed}\t{value:.6g}\n")

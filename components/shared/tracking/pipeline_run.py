@@ -16,7 +16,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
 from components.shared.environment import environment
-from components.shared.tracking.client import alone, experiment_id, requests_within, sqlite_file
+from components.shared.tracking.addresses import sqlite_file
+from components.shared.tracking.client import alone, experiment_id, requests_within
 from components.shared.tracking.lineage import PARAMS, lineage, pipeline_name
 
 PARENT = "mlflow.parentRunId"

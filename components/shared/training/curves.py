@@ -24,22 +24,29 @@ _COLUMNS = {
 
 
 class Curves:
-    """Numbers of each epoch, kept for a CSV file and logged to MLflow as they come.
+    """Numbers of each epoch, kept for a CSV file and logged as they come.
 
     Args:
         run: the step's run.
+
+    Raises:
+        UserError: W&B is asked for, and does not take the run.
     """
 
     def __init__(self, run: Run):
         self.run = run
+        run.begin_curves()
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, epoch: int, values: Mapping[str, float], log: bool = True, **labels: Any) -> None:
-        """Keep one epoch (from 1); `labels` such as the seed stand in the CSV only."""
+    def add(self, epoch: int, values: Mapping[str, float], **labels: Any) -> None:
+        """Keep and log one epoch (from 1); `labels` such as the seed stand in the CSV only."""
         numbers = {name: float(value) for name, value in values.items()}
         self.rows.append({"epoch": epoch, **labels, **numbers})
-        if log:
-            self.run.metrics(numbers, step=epoch)
+        self.log(epoch, numbers)
+
+    def log(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Log numbers of an epoch that the CSV file does not hold, in the sections of the pages that draw them."""
+        self.run.curve({_sectioned(name): value for name, value in values.items()}, epoch)
 
     def write(self, path: Path, columns: Sequence[str] = ()) -> None:
         """Write all rows; a column that a row lacks stays empty, and `columns` are there even if all lack them."""
@@ -49,6 +56,14 @@ class Curves:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+def _sectioned(name: str) -> str:
+    """`train/…`, `validation/…` or `embedding/…`, as MLflow's page and TensorBoard group curves."""
+    if name.startswith(("validation_", "embedding_")):
+        return name.replace("_", "/", 1)
+    # what else is measured with validation images alone
+    return f"validation/{name}" if name == "knn_accuracy" else f"train/{name}"
 
 
 @dataclass(frozen=True)

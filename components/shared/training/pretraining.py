@@ -13,6 +13,7 @@ from components.shared.params.schema import Params
 from components.shared.plots.grids import draw_rows
 from components.shared.progress import Progress
 from components.shared.step import Work
+from components.shared.tracking.models import ENCODER
 from components.shared.training.checkpoints import Checkpoint
 from components.shared.training.curves import Curves
 from components.shared.training.devices import precision_here
@@ -69,6 +70,7 @@ class Pretraining:
         require_figure(params.monitor, data, self.model.views)
         self.monitor = Monitor(self.model, data, params.monitor, runtime.epochs, runtime.batch_size)
         self.curves = Curves(work.run)
+        self.logged: dict[str, str] = {}
 
     def fit(self) -> None:
         """Train up to the last epoch, from where a killed run stopped.
@@ -93,7 +95,7 @@ class Pretraining:
 
         def end_of_epoch(epoch: int, logs: dict[str, Any]) -> None:
             # it depends on the clock: in MLflow alone, not among the curves, which are the same again
-            self.work.run.metrics({name: logs.pop(name) for name in EpochPace.LOGS}, step=epoch + 1)
+            self.curves.log(epoch + 1, {name: logs.pop(name) for name in EpochPace.LOGS})
             # Keras measures the probe alone on validation images: the monitor makes the views to contrast
             measured = ("val_probe_accuracy", "val_probe_loss")
             logs = {
@@ -157,7 +159,9 @@ class Pretraining:
         # The moving statistics stay those of the views: with those of plain images the probe lost 0.6 to 1.0 points
         # (three pretrainings of the fast encoder, on the sample and CIFAR-10). Fine-tuning moves them by itself
         encoders.deployable(plain).save(out / "encoder.keras")
-        self.work.run.file(out / "encoder.keras")
+        self.logged = self.work.run.model(
+            out / "encoder.keras", ENCODER, int(plain.output_shape[-1]), self.data, classifier=False
+        )
         # for a fine-tuning that starts from a layer of it; in float32 too
         top = head("projection_head", plain.output_shape[-1], self.params.method.projection)
         top.set_weights(self.model.projection_head.get_weights())

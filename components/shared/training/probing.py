@@ -95,8 +95,11 @@ class Probing:
         self.work.run.file(out / "neighbours.png", "pictures")
         suspects = self._save_suspects()
         self._save_features()
-        for name in ("classifier.keras", "predictions.npz", "budgets.npz", FEATURES, "curves.csv", LABEL_SUSPECTS):
+        for name in ("predictions.npz", "budgets.npz", FEATURES, "curves.csv", LABEL_SUSPECTS):
             self.work.run.file(out / name)
+        logged = self.work.run.model(
+            out / "classifier.keras", self.work.step, self.data.classes, self.data, classifier=True
+        )
         pretraining = read_record(self.encoder, Result)
         return self.work.finish(
             self.data.manifest.digest,
@@ -106,6 +109,7 @@ class Probing:
                 "knn_validation_accuracy": self._knn_accuracy(),
                 "label_suspects": suspects,
             },
+            logged,
             seed=self.seed,
             solver=self.options.solver,
             l2=self.chosen.choice.l2,

@@ -95,7 +95,7 @@ class _Training:
         }
         save_predictions(out / "predictions.npz", splits)
         self.curves.write(out / "curves.csv")
-        files = ["classifier.keras", "predictions.npz", "curves.csv"]
+        files = ["predictions.npz", "curves.csv"]
         if self.chosen.choice.budgets:
             self._train_with_fewer(trainer, recipe, train, splits["test"][0])
             files.append("budgets.npz")
@@ -104,9 +104,11 @@ class _Training:
             files.append("published.npz")
         for name in files:
             self.work.run.file(out / name)
+        logged = self.work.run.model(out / "classifier.keras", self.work.step, data.classes, data, classifier=True)
         return self.work.finish(
             data.manifest.digest,
             {**validation_metrics(*splits["validation"]), **training_metrics(predict(model, train[0]), train[1])},
+            logged,
             seed=self.seed,
             **_told(recipe, self.chosen),
             temperature=calibration.temperature,
@@ -146,13 +148,8 @@ class _Training:
             # of a run that was interrupted later
             trainer.model.set_weights([found[name] for name in sorted(found) if name.startswith("weight_")])
             for row in json.loads(found["curves"].item()):
-                self._add(row.pop("epoch"), row)
+                self.curves.add(row.pop("epoch"), row)
         return int(found["steps"])
-
-    def _add(self, epoch: int, values: Mapping[str, float]) -> None:
-        self.curves.add(epoch, values, log=False)
-        # apart from the names of the final numbers, which MLflow shows in one table
-        self.work.run.metrics({f"curve_{name}": value for name, value in values.items()}, step=epoch)
 
     def _train(
         self,
@@ -166,8 +163,8 @@ class _Training:
         def on_epoch(epoch: int, logs: Mapping[str, float]) -> None:
             values = {name.replace("val_", "validation_"): float(value) for name, value in logs.items()}
             # they depend on the clock: in MLflow alone, not among the curves, which are the same again
-            self.work.run.metrics({name: values.pop(name) for name in EpochPace.LOGS}, step=epoch)
-            self._add(epoch, values)
+            self.curves.log(epoch, {name: values.pop(name) for name in EpochPace.LOGS})
+            self.curves.add(epoch, values)
             progress.step(values, min(epoch, recipe.epochs) - progress.done)
 
         try:

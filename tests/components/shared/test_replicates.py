@@ -163,8 +163,8 @@ def test_mlflow_has_a_run_for_each_and_one_for_all(project, tracking_uri):
     client, found = mlflow.MlflowClient(tracking_uri), record(project)
     together = client.get_run(found.mlflow_run_id)
     assert together.data.tags["replicates"] == "0, 1"
-    assert together.data.metrics["validation_accuracy"] == pytest.approx(6.5 / 12)
-    assert together.data.metrics["validation_accuracy_std"] == pytest.approx(0.5**0.5 / 12)
+    assert together.data.metrics["result/validation_accuracy"] == pytest.approx(6.5 / 12)
+    assert together.data.metrics["result/validation_accuracy_std"] == pytest.approx(0.5**0.5 / 12)
     each = [client.get_run(run) for run in found.details["replicate_runs"]]
     assert [run.data.tags["replicate"] for run in each] == ["0", "1"]
     assert not any("test" in name for run in (together, *each) for name in run.data.metrics)

@@ -47,16 +47,16 @@ def dvc(*arguments):
 def test_dvc_draws_a_line_for_each_seed_while_it_trains_and_says_nothing_afterwards(repository, tracking_uri):
     for command in (["init"], ["add", "."], ["-c", "user.name=n", "-c", "user.email=e@x", "commit", "-m", "Start"]):
         subprocess.run(["git", *command], capture_output=True, check=True)
-    loss = "live/pretrain/contrastive_loss.tsv"
+    loss = "live/pretrain/train/contrastive_loss.tsv"
     with live_curves("pretrain"):
         for seed in (3, 4):
             with tracked("pretrain", {}, "d", {}, "live", seed) as run:
-                run.metrics({"contrastive_loss": 2.0, "knn_accuracy": 0.25}, step=1)
-                run.metrics({"contrastive_loss": 1.0 / 3, "knn_accuracy": np.nan}, step=2)
-                run.metrics({"contrastive_loss": 9.0})
+                run.curve({"train/contrastive_loss": 2.0, "validation/knn_accuracy": 0.25}, 1)
+                run.curve({"train/contrastive_loss": 1.0 / 3, "validation/knn_accuracy": np.nan}, 2)
+                run.metrics({"result/contrastive_loss": 9.0}, step=2)
         assert tables(repository) == {
             loss: ["epoch\tseed\tvalue", "1\t3\t2", "2\t3\t0.333333", "1\t4\t2", "2\t4\t0.333333"],
-            "live/pretrain/knn_accuracy.tsv": ["epoch\tseed\tvalue", "1\t3\t0.25", "1\t4\t0.25"],
+            "live/pretrain/validation/knn_accuracy.tsv": ["epoch\tseed\tvalue", "1\t3\t0.25", "1\t4\t0.25"],
         }
         assert subprocess.run(["git", "status", "--porcelain"], capture_output=True).stdout == b""
         said, shown = dvc("plots", "diff", "HEAD", "workspace", "--targets", "dvc.yaml::live")
@@ -66,12 +66,6 @@ def test_dvc_draws_a_line_for_each_seed_while_it_trains_and_says_nothing_afterwa
         assert plot["content"]["encoding"]["color"]["field"] == "seed" and "errors" not in shown
     assert dvc("plots", "diff", "HEAD", "workspace", "--targets", "dvc.yaml::live") == ("", {})
     assert [path.name for path in (repository / "live").iterdir()] == [".gitignore"]
-
-
-def test_a_classifiers_curves_have_the_names_of_its_table(repository, tracking_uri):
-    with live_curves("baseline"), tracked("baseline", {}, "d", {}, "live", 0) as run:
-        run.metrics({"curve_loss": 2.0}, step=1)
-        assert list(tables(repository)) == ["live/baseline/loss.tsv"]
 
 
 def test_what_a_killed_run_left_is_not_drawn_and_a_failed_one_leaves_nothing(repository):

@@ -24,6 +24,7 @@ from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import select
 from components.shared.step import working
 from components.shared.tracking.journal import Call, Journal
+from components.shared.tracking.models import find_network
 from components.shared.tracking.resend import resend
 from pipelines.__main__ import main
 from tests.helpers.datasets import make_dataset
@@ -76,7 +77,8 @@ def story(tmp_path_factory, tracking_uri):
             told.training_status = training.wait(timeout=120)
             told.trained = read_record(place / "encoder" / "0", Result)
             told.training = client.get_run(told.trained.mlflow_run_id)
-            told.curve = client.get_metric_history(told.trained.mlflow_run_id, "contrastive_loss")
+            told.curve = client.get_metric_history(told.trained.mlflow_run_id, "train/contrastive_loss")
+            told.encoder = find_network(told.trained.mlflow_run_id, "encoder")
             told.training_files = {item.path for item in client.list_artifacts(told.trained.mlflow_run_id)}
         mlflow.set_tracking_uri(tracking_uri)
     return told
@@ -104,7 +106,7 @@ def evaluation(told, server, until_training):
         (work.out / "late.txt").write_text("kept until later")
         work.run.file(work.out / "late.txt")
         work.run.tags({"late": "yes"})
-        work.finish("digest", {"loss": 1 / 199}, epoch=199)
+        work.finish("digest", {"loss": 1 / 199})
         told.seconds = time.time() - told.killed
     return work.run.id
 
@@ -186,7 +188,8 @@ def test_a_training_loses_nothing_when_the_server_comes_back(story):
     # the last one twice: at the end of the curve, and as the result
     assert [point.step for point in story.curve] == [*range(1, EPOCHS + 1), EPOCHS]
     assert story.curve[-1].value == story.trained.metrics["contrastive_loss"]
-    assert story.training_files == {"encoder.keras", "curves.csv", "pictures", "result.json"}
+    assert story.training_files == {"curves.csv", "pictures", "result.json"}
+    assert story.encoder.status == "READY"
 
 
 @pytest.fixture

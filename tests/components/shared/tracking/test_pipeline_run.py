@@ -100,14 +100,14 @@ def test_on_a_cluster_the_end_of_a_step_is_not_that_of_the_others(client, monkey
 
 def test_numbers_of_the_verdict_stand_beside_those_of_other_pipelines(client):
     with tracked("evaluate", {}, "p", {}, "numbers") as run:
-        run.pipeline.metrics({"blessed": 1.0})
-    assert client.get_run(run.pipeline.id).data.metrics == {"blessed": 1.0}
+        run.pipeline.metrics({"result/blessed": 1.0})
+    assert client.get_run(run.pipeline.id).data.metrics == {"result/blessed": 1.0}
 
 
 def test_what_the_pipelines_run_can_not_be_told_costs_the_step_nothing(client, capsys):
     with tracked("evaluate", {}, "p", {}, "gone") as run:
         client.delete_run(run.pipeline.id)
-        run.pipeline.metrics({"blessed": 1.0})
+        run.pipeline.metrics({"result/blessed": 1.0})
     assert client.get_run(run.id).info.status == "FINISHED"
     assert capsys.readouterr().err == ""
 
