@@ -20,7 +20,7 @@ from pathlib import Path
 SIZE, STEPS = 32, 2
 ENCODERS = {
     "conv": ("encoder=conv", "encoder.width=128"),
-    "fast": ("encoder=fast",),
+    "fast": ("encoder=fast", "encoder.width=24"),
     "resnet18": ("encoder=resnet18",),
 }
 
@@ -39,6 +39,7 @@ def one(encoder: str, batch: int, sub_batch: int, precision: str) -> dict[str, f
     import numpy as np
 
     from components.shared.params.composing import compose_params
+    from components.shared.training.memory import step_bytes
     from models import encoders, methods, optimizers, training
     from models.encoders.shared.normalization import pixel_statistics
     from models.kernels import fuse
@@ -53,11 +54,12 @@ def one(encoder: str, batch: int, sub_batch: int, precision: str) -> dict[str, f
     fuse(model)
     model.compile(optimizer=optimizers.build(params.method.optimizer, 100, 100), jit_compile=training.jit())
     model.optimizer.build(model.trainable_variables)
+    expected = step_bytes(model, images.shape[1:], batch, parts) / 2**20
     at_rest, start = peak_mib(), time.perf_counter()
     for _ in range(STEPS):
         model.train_on_batch(images, np.full(batch, -1))
     step = peak_mib() - at_rest
-    return {"at rest": at_rest, "step": step, "seconds": time.perf_counter() - start}
+    return {"at rest": at_rest, "step": step, "expected": expected, "seconds": time.perf_counter() - start}
 
 
 def main() -> None:
@@ -72,7 +74,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(one(**json.loads(options.one))))
         return
-    print("| encoder | batch | sub-batch | at rest, MiB | step, MiB | seconds |", "|---" * 6 + "|", sep="\n")
+    print("| encoder | batch | sub-batch | at rest, MiB | step, MiB | expected, MiB |", "|---" * 6 + "|", sep="\n")
     for encoder, batch, sub_batch in product(options.encoders, options.batches, options.sub_batches):
         if sub_batch >= batch:
             continue
@@ -83,7 +85,7 @@ def main() -> None:
             print(f"| {encoder} | {batch} | {sub_batch} | ended with exit code {done.returncode} |||", flush=True)
             continue
         found = json.loads(done.stdout.splitlines()[-1])
-        cells = [f"{found[name]:,.0f}" for name in ("at rest", "step", "seconds")]
+        cells = [f"{found[name]:,.0f}" for name in ("at rest", "step", "expected")]
         print(f"| {encoder} | {batch:,} | {sub_batch or '–'} | {' | '.join(cells)} |", flush=True)
 
 

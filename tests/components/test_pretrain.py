@@ -469,3 +469,10 @@ def test_sub_batches_that_are_not_equal_are_refused_before_the_training(dataset,
     with pytest.raises(UserError, match=r"runtime.sub_batch = 7: a step's 32 images .* set 4$"):
         pretrain(dataset, tmp_path / "encoder", params("runtime.sub_batch=7", epochs=1), 0, tmp_path / "kept")
     assert not (tmp_path / "encoder").exists()
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_refused_before_the_training(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("components.shared.training.memory.free_bytes", lambda: 2**20)
+    with pytest.raises(UserError, match=r"^runtime.batch_size = 32: a step takes some .* are free; set "):
+        pretrain(dataset, tmp_path / "encoder", params(), 0, tmp_path / "kept")
+    assert not (tmp_path / "encoder").exists() and not list((tmp_path / "kept").glob("*.npz"))

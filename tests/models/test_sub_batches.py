@@ -33,7 +33,7 @@ def test_a_compiled_step_does_so_too(file):
 def test_on_jax_every_method_does_so():
     pytest.importorskip("jax")
     script = ROOT / "tests" / "helpers" / "sub_batch_numbers.py"
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600, env=on_jax())
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=900, env=on_jax())
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["compared", str(len(FILES))]
 

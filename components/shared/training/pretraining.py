@@ -18,7 +18,7 @@ from components.shared.training.curves import Curves
 from components.shared.training.devices import precision_here
 from components.shared.training.distributed import is_chief
 from components.shared.training.inputs import PROJECTION_HEAD, network
-from components.shared.training.memory import sub_batches
+from components.shared.training.memory import require_memory, sub_batches
 from components.shared.training.monitor import Monitor
 from components.shared.training.start import load_start
 from components.shared.training.stopping import best_epoch, is_over, require_figure
@@ -68,6 +68,7 @@ class Pretraining:
             raise UserError(f"data.image_size = {data.manifest.image_size}: {error}") from None
         self.model.compile(optimizer=self._optimizer(), jit_compile=jit())
         self.model.optimizer.build(self.model.trainable_variables)
+        require_memory(self.model, data.manifest.image_shape, min(runtime.batch_size, self.images))
         require_figure(params.monitor, data, self.model.views)
         self.monitor = Monitor(self.model, data, params.monitor, runtime.epochs, runtime.batch_size)
         self.curves = Curves(work.run)
