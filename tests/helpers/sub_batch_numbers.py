@@ -1,8 +1,9 @@
 """A few steps of a method with its batch in sub-batches and whole.
 
-    KERAS_BACKEND=jax python tests/helpers/sub_batch_numbers.py
+    KERAS_BACKEND=jax python tests/helpers/sub_batch_numbers.py [DEVICES]
 
-compares all methods on one backend, and prints how many there were.
+compares all methods on one backend, and prints how many there were; with DEVICES one of them, whose sub-batches are
+shared out over so many.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ start_backend()
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
+from components.shared.training.devices import on_devices  # noqa: E402
 from models.kernels import fuse  # noqa: E402
+from models.training import jit  # noqa: E402
 from tests.helpers.method_cases import FILES, batch, build, options  # noqa: E402
 
 STEPS, ROWS = 2, 8
@@ -34,7 +37,7 @@ def trained(file, sub_batches, eagerly=True, **changes):
     model = build(file, sub_batches=sub_batches, **changes)
     fuse(model)
     # a step that is large enough for a wrong gradient to show
-    model.compile(optimizer=keras.optimizers.SGD(0.05), run_eagerly=eagerly, jit_compile=False)
+    model.compile(optimizer=keras.optimizers.SGD(0.05), run_eagerly=eagerly, jit_compile=not eagerly and jit())
     for step in range(STEPS):
         model.train_on_batch(*batch(step, rows=ROWS))
     # a metric counts what comes first, and rounding decides between equals
@@ -56,6 +59,12 @@ def assert_alike(found, expected, tolerance=1e-4):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        whole = trained("moco", 1, eagerly=False, normalized=False)
+        with on_devices("numbers", int(sys.argv[1]), ROWS, "ROWS"):
+            assert_alike(trained("moco", 2, eagerly=False, normalized=False), whole)
+        print("compared", 1)
+        sys.exit()
     for chosen in FILES:
         eager = chosen != "simclr"
         assert_alike(trained(chosen, 4, eager, normalized=False), trained(chosen, 1, eager, normalized=False))

@@ -30,12 +30,19 @@ def test_a_compiled_step_does_so_too(file):
 
 
 @pytest.mark.slow
-def test_on_jax_every_method_does_so():
+@pytest.mark.parametrize(("devices", "compared"), [(None, len(FILES)), (2, 1)])
+def test_on_jax_every_method_does_so_and_one_on_several_devices(devices, compared):
     pytest.importorskip("jax")
     script = ROOT / "tests" / "helpers" / "sub_batch_numbers.py"
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=900, env=on_jax())
+    environment, arguments = on_jax(), []
+    if devices:
+        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+        arguments = [str(devices)]
+    done = subprocess.run(
+        [sys.executable, script, *arguments], capture_output=True, text=True, timeout=900, env=environment
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["compared", str(len(FILES))]
+    assert done.stdout.split() == ["compared", str(compared)]
 
 
 @pytest.mark.parametrize("file", ["simclr", "byol"])
