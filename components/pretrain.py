@@ -35,7 +35,8 @@ def pretrain(dataset: Path, out: Path, params: Params, seed: int, checkpoints: P
     Raises:
         UserError: `checkpoints` can't be written, the images do not suit encoder or augmentation, there are fewer
             than two, or no labels for a method that learns from them, the devices can't be used, `encoder.weights`
-            names no start for this encoder, `monitor.stop_by` is never measured, or the loss is no number.
+            names no start for this encoder, `monitor.stop_by` is never measured, `runtime.sub_batch` does not
+            divide a step's images, a step does not fit into memory, or the loss is no number.
     """
     start_backend()
     # imported here: Keras, only now that its announcements are muted

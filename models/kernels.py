@@ -30,7 +30,7 @@ def fuse(network: keras.Model) -> None:
         return
     if not all(device.startswith("cpu") for device in keras.distribution.list_devices()):
         return
-    for layer in _leaves(network):
+    for layer in leaves(network):
         if backend == "jax":
             if type(layer) is keras.layers.Conv2D and _is_plain(layer):
                 layer.convolution_op = MethodType(_convolution, layer)
@@ -42,12 +42,13 @@ def fuse(network: keras.Model) -> None:
             layer.call = _gelu
 
 
-def _leaves(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+def leaves(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """The layers that a network is made of, those of the networks within it in their place."""
     if not hasattr(layer, "layers"):
         yield layer
         return
     for part in layer.layers:
-        yield from _leaves(part)
+        yield from leaves(part)
 
 
 def _fits(layer: keras.layers.BatchNormalization) -> bool:

@@ -89,7 +89,7 @@ STEPS: dict[str, Step] = {
             out="encoder",
             reads=(
                 *("method", "monitor", "encoder"),
-                *("runtime.epochs", "runtime.batch_size", "runtime.precision"),
+                *("runtime.epochs", "runtime.batch_size", "runtime.sub_batch", "runtime.precision"),
             ),
             replicates="each",
             trains=True,

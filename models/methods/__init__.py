@@ -26,7 +26,9 @@ def options_type(name: str) -> type[MethodOptions]:
     return found
 
 
-def build(encoder: keras.Model, options: MethodOptions, classes: int, seed: int, steps: int = 1) -> Method:
+def build(
+    encoder: keras.Model, options: MethodOptions, classes: int, seed: int, steps: int = 1, sub_batches: int = 1
+) -> Method:
     """Build a method around an encoder.
 
     Args:
@@ -35,11 +37,12 @@ def build(encoder: keras.Model, options: MethodOptions, classes: int, seed: int,
         classes: number of classes of the online probe.
         seed: decides the augmentation.
         steps: of the whole training; momentum schedules span them.
+        sub_batches: parts of a batch that go through the encoder one after another; they divide its images.
 
     Raises:
         ValueError: the name is unknown.
     """
-    return _class(options.name)(Setup(encoder, options, classes, seed, steps))
+    return _class(options.name)(Setup(encoder, options, classes, seed, steps, sub_batches))
 
 
 def uses_labels(options: MethodOptions) -> bool:

@@ -23,6 +23,7 @@ from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import select
 from components.shared.replicates import KEPT
 from components.shared.training.checkpoints import Checkpoint, training_key
+from models import methods
 from models.batches import Batches
 from models.methods.shared.base import Method
 from models.training import EpochPace
@@ -478,3 +479,26 @@ def test_a_cache_that_can_not_be_written_is_refused_before_any_training(dataset,
     with pytest.raises(UserError, match=r"file/pretrain: the state of the training can't be written there"):
         pretrain(dataset, in_tmp / "encoder", params(), 0, in_tmp / "file" / "pretrain")
     assert not (in_tmp / "encoder").exists()
+
+
+@pytest.mark.parametrize("sub_batch", ["8", "null"])
+def test_a_step_goes_through_the_encoder_in_sub_batches(dataset, tmp_path, monkeypatch, sub_batch):
+    seen, build = [], methods.build
+    monkeypatch.setattr(methods, "build", lambda *given: seen.append(given[-1]) or build(*given))
+    run = params(f"runtime.sub_batch={sub_batch}", epochs=1)
+    result = pretrain(dataset, tmp_path / "encoder", run, 0, tmp_path / "kept")
+    assert seen == [4 if sub_batch == "8" else 1]
+    assert np.isfinite(result.metrics["contrastive_loss"])
+
+
+def test_sub_batches_that_are_not_equal_are_refused_before_the_training(dataset, tmp_path):
+    with pytest.raises(UserError, match=r"runtime.sub_batch = 7: a step's 32 images .* set 4$"):
+        pretrain(dataset, tmp_path / "encoder", params("runtime.sub_batch=7", epochs=1), 0, tmp_path / "kept")
+    assert not (tmp_path / "encoder").exists()
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_refused_before_the_training(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("components.shared.training.memory.free_bytes", lambda: 2**20)
+    with pytest.raises(UserError, match=r"^runtime.batch_size = 32: a step takes some .* are free; set "):
+        pretrain(dataset, tmp_path / "encoder", params(), 0, tmp_path / "kept")
+    assert not (tmp_path / "encoder").exists() and not list((tmp_path / "kept").glob("*.npz"))

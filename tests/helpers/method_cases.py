@@ -43,14 +43,14 @@ def options(file, **changes):
     return {**found, **changes}
 
 
-def tiny_encoder():
+def tiny_encoder(normalized=True):
     """A convolution with batch normalisation and a dense layer: all that an encoder may consist of."""
     layers = keras.layers
     return keras.Sequential(
         [
             keras.Input((SIZE, SIZE, 3)),
             layers.Conv2D(4, 3, strides=2, use_bias=False),
-            layers.BatchNormalization(momentum=0.9),
+            *([layers.BatchNormalization(momentum=0.9)] if normalized else []),
             layers.ReLU(),
             layers.Flatten(),
             layers.Dense(FEATURES, activation="swish"),
@@ -59,12 +59,13 @@ def tiny_encoder():
     )
 
 
-def build(file, seed=0, steps=4, dtype="float32", policy=CROPPED, **changes):
+def build(file, seed=0, steps=4, dtype="float32", policy=CROPPED, sub_batches=1, normalized=True, **changes):
     """A method from an option file around the tiny encoder; `changes` are of its options."""
     keras.utils.set_random_seed(seed)
     chosen = options(file, **changes)
     with precision(dtype):
-        return methods.build(tiny_encoder(), as_options(chosen, policy), CLASSES, seed, steps)
+        encoder = tiny_encoder(normalized)
+        return methods.build(encoder, as_options(chosen, policy), CLASSES, seed, steps, sub_batches)
 
 
 def as_options(chosen, policy):

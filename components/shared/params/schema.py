@@ -157,15 +157,18 @@ class ValidationParams(Section):
 class RuntimeParams(Section):
     """How long, how large and on what (`conf/runtime/`).
 
-    `batch_size`: images of a step on all devices together. `devices`: over how many of one node's each batch is
-    shared out; `auto` takes all graphics cards, or the processor where there is none. `threads`: processor cores of
-    a training; a step's trainings then run side by side, as many as there are cores for. null: all, and one after
-    another. `precision`: a result tells what `auto` was (`training.devices.precision_here`). `replicates`: seeds,
-    each of them a whole training: pretraining, probe and fine-tuning, and a baseline beside it.
+    `batch_size`: images of a step on all devices together. `sub_batch`: how many of a pretraining step's images go
+    through the encoder at a time, for less memory; null: all at once. `devices`: over how many of one node's each
+    batch is shared out; `auto` takes all graphics cards, or the processor where there is none. `threads`: processor
+    cores of a training; a step's trainings then run side by side, as many as there are cores for. null: all, and
+    one after another. `precision`: a result tells what `auto` was (`training.devices.precision_here`).
+    `replicates`: seeds, each of them a whole training: pretraining, probe and fine-tuning, and a baseline beside
+    it.
     """
 
     epochs: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=2)]
+    sub_batch: Count | None
     devices: Literal["auto"] | Count
     threads: Count | None
     precision: Literal["auto", "float32", "bfloat16"]

@@ -19,6 +19,7 @@ from components.shared.training.curves import Curves
 from components.shared.training.devices import precision_here
 from components.shared.training.distributed import is_chief
 from components.shared.training.inputs import PROJECTION_HEAD, network
+from components.shared.training.memory import require_memory, sub_batches
 from components.shared.training.monitor import Monitor
 from components.shared.training.start import load_start
 from components.shared.training.stopping import best_epoch, is_over, require_figure
@@ -51,6 +52,7 @@ class Pretraining:
         runtime, method = params.runtime, params.method
         self.parts = [(data.images(split), _labels(data, split)) for split in PARTS]
         self.images = sum(len(labels) for _, labels in self.parts)
+        parts = sub_batches(runtime, self.images)
         self.network = network(params.encoder, data)
         keras.utils.set_random_seed(seed)
         try:
@@ -61,12 +63,13 @@ class Pretraining:
                     encoder.set_weights(load_start(params.encoder.weights, shapes, data.manifest.image_shape))
                 # without labels the online probe has one class, and learns nothing
                 classes = max(data.classes, 1)
-                self.model = methods.build(encoder, method, classes, seed, runtime.epochs * self._steps())
+                self.model = methods.build(encoder, method, classes, seed, runtime.epochs * self._steps(), parts)
                 fuse(self.model)
         except ValueError as error:
             raise UserError(f"data.image_size = {data.manifest.image_size}: {error}") from None
         self.model.compile(optimizer=self._optimizer(), jit_compile=jit())
         self.model.optimizer.build(self.model.trainable_variables)
+        require_memory(self.model, data.manifest.image_shape, min(runtime.batch_size, self.images))
         require_figure(params.monitor, data, self.model.views)
         self.monitor = Monitor(self.model, data, params.monitor, runtime.epochs, runtime.batch_size)
         self.curves = Curves(work.run)

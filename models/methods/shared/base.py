@@ -15,6 +15,7 @@ from models.methods.shared.heads import HeadOptions, head
 from models.methods.shared.metrics import contrastive_ranks, correlation_accuracy, view_ranks
 from models.optimizers import OptimizerOptions
 from models.options import options, within
+from models.sub_batches import in_sub_batches
 
 # of each image, in a batch; beyond a few a step takes long and brings little
 MOST_VIEWS = 8
@@ -52,6 +53,7 @@ class Setup(Generic[Chosen]):
         classes: number of classes of the online probe.
         seed: decides the augmentation.
         steps: of the whole training, for what changes in its course.
+        sub_batches: in how many equal parts the images of a step go through the encoder, one after another.
     """
 
     encoder: keras.Model
@@ -59,6 +61,7 @@ class Setup(Generic[Chosen]):
     classes: int
     seed: int
     steps: int
+    sub_batches: int = 1
 
 
 class Method(keras.Model, ABC):
@@ -66,7 +69,8 @@ class Method(keras.Model, ABC):
 
     Trained on batches of (uint8 images (N, H, W, C), int64 labels (N,), −1 = unlabelled). Each image is augmented
     V times (`views`), and all views go through the encoder in one batch, so that batch normalisation sees them
-    together. A method turns the features into embeddings (`embed`) and these into a loss (`contrastive_loss`).
+    together; with `sub_batches` those of a part of the images at a time. A method turns the features into
+    embeddings (`embed`) and these into a loss (`contrastive_loss`), of the whole batch in any case.
     Beside it a linear probe learns the labels there are from the first views' features, through which no gradient
     flows, so that its accuracy can be watched.
 
@@ -92,6 +96,7 @@ class Method(keras.Model, ABC):
         self.online_probe.build((None, features))
         self.seed_generator = keras.random.SeedGenerator(setup.seed)
         self.steps = max(1, setup.steps)
+        self.sub_batches = setup.sub_batches
         self.step = self.add_weight(name="step", shape=(), dtype="int32", trainable=False, initializer="zeros")
         self.means = {
             name: keras.metrics.Mean(name=name)
@@ -108,6 +113,12 @@ class Method(keras.Model, ABC):
     def done(self):
         """Fraction of the training's steps that are done, float32 scalar in [0, 1]."""
         return ops.minimum(ops.cast(ops.convert_to_tensor(self.step), "float32") / self.steps, 1.0)
+
+    def encode(self, network: keras.Model, views):
+        """Features of views, shape (V·N, D), by the encoder or a copy of it, as in training."""
+        if self.sub_batches == 1:
+            return network(views, training=True)
+        return in_sub_batches(network, views, self.sub_batches)
 
     def embed(self, views, features) -> dict[str, Any]:
         """What the loss needs.
@@ -132,7 +143,7 @@ class Method(keras.Model, ABC):
             return {"logits": self.online_probe(self.encoder(scale(images), training=False))}
         views = [augment(images, self.policy, self.seed_generator) for _ in range(self.views)]
         views = ops.concatenate(views, axis=0)
-        features = self.encoder(views, training=True)
+        features = self.encode(self.encoder, views)
         first = ops.stop_gradient(ops.cast(features[: ops.shape(images)[0]], "float32"))
         outputs = {"logits": self.online_probe(first), **self.embed(views, features)}
         self.step.assign_add(1)

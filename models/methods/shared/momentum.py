@@ -47,7 +47,7 @@ class MomentumMethod(Method):
         seen = views
         if self.target_views is not None and self.views > self.target_views:
             seen = ops.concatenate(split_views(views, self.views)[: self.target_views], axis=0)
-        targets = self.target_head(self.target_encoder(seen, training=True), training=True)
+        targets = self.target_head(self.encode(self.target_encoder, seen), training=True)
         return {**super().embed(views, features), "targets": ops.stop_gradient(targets)}
 
     def update_targets(self, momentum) -> None:
