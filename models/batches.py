@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from models.whole_epochs import WholeEpochs, fits_on_card
+
 
 class Batches(keras.utils.PyDataset):
     """Batches of images and labels for `fit`, each with the parts in the proportion of their sizes.
@@ -57,9 +59,23 @@ class Batches(keras.utils.PyDataset):
         """Images that an epoch goes through, those of other processes among them."""
         return len(self) * self._batch_size
 
+    def rows(self, index: int) -> np.ndarray:
+        """Which rows a batch has, of all parts one after the other: int64, ascending."""
+        # ascending, so that a memory map is read in one direction
+        return np.sort(self._order[index * self._batch_size : (index + 1) * self._batch_size])[self._own]
+
+    def whole(self) -> tuple[np.ndarray, np.ndarray]:
+        """The images and labels of all parts, one after the other, in memory."""
+        images, labels = zip(*self._parts, strict=True)
+        return np.concatenate(images), np.concatenate(labels)
+
+    @property
+    def nbytes(self) -> int:
+        """What all images take in memory."""
+        return sum(images.nbytes for images, _ in self._parts)
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        # sorted within the batch, so that a memory map is read in one direction
-        rows = np.sort(self._order[index * self._batch_size : (index + 1) * self._batch_size])[self._own]
+        rows = self.rows(index)
         images, labels = [], []
         for part, (part_images, part_labels) in enumerate(self._parts):
             own = rows[(rows >= self._starts[part]) & (rows < self._starts[part + 1])] - self._starts[part]
@@ -85,12 +101,19 @@ class Batches(keras.utils.PyDataset):
         return np.concatenate(rows)[np.argsort(np.concatenate(places), kind="stable")]
 
 
-def feed(batches: Batches) -> Any:
+def feed(batches: Batches, whole_epochs: bool = False) -> Any:
     """What to hand to `fit`, together with `shuffle=False`.
 
     For TensorFlow, Keras would read the batches through a pipeline that tunes itself: on two cores, and batches of
     32 small images, an epoch then takes 1.25 to 1.7 times as long, mostly in waiting for the tuning to end.
+
+    Args:
+        batches: what the training reads.
+        whole_epochs: the model can train an epoch in one call (`models.whole_epochs`); it does where JAX trains on
+            one graphics card that has room for the images.
     """
+    if keras.backend.backend() == "jax" and whole_epochs and fits_on_card(batches):
+        return WholeEpochs(batches)
     if keras.backend.backend() != "tensorflow":
         return batches
     # imported here: another backend does without it

@@ -1,6 +1,7 @@
 """SimCLR as a user of lightly writes it: its transform, head and loss, a network of torchvision, a plain loop.
 
-Runs in an environment of its own, which `python -m benchmarks.speed` makes.
+Runs in an environment of its own, which `python -m benchmarks.speed` makes. Where there is no lightly,
+plain equivalents stand in for it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ import contextlib
 
 import torch
 import torchvision
-from lightly.loss import NTXentLoss
-from lightly.models.modules import SimCLRProjectionHead
-from lightly.transforms import SimCLRTransform
 from torch import nn
 
 from benchmarks.speed.turns import serve, work
+
+try:
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import SimCLRProjectionHead
+    from lightly.transforms import SimCLRTransform
+except ModuleNotFoundError:
+    from benchmarks.speed.plain_torch import NTXentLoss, SimCLRProjectionHead, SimCLRTransform
 
 asked = work()
 size, batch, rows = asked["size"], asked["batch"], asked["rows"]

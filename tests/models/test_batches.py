@@ -188,3 +188,13 @@ def test_fit_reads_the_same_batches_in_the_same_order_whatever_reads_them():
         for found, expected in zip(read, (batches[i] for i in range(len(batches))), strict=True):
             np.testing.assert_array_equal(np.asarray(found[0]), expected[0])
             np.testing.assert_array_equal(np.asarray(found[1]), expected[1])
+
+
+def test_the_rows_of_a_batch_lead_to_its_images_among_all():
+    batches = Batches([numbered(0, 7), numbered(7, 0), numbered(7, 9)], batch_size=4, seed=3)
+    images, labels = batches.whole()
+    batches.shuffle(2)
+    for index in range(len(batches)):
+        rows = batches.rows(index)
+        for whole, part in zip((images, labels), batches[index], strict=True):
+            np.testing.assert_array_equal(whole[rows], part)

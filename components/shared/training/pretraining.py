@@ -124,7 +124,7 @@ class Pretraining:
             try:
                 batches = Batches(self.parts, runtime.batch_size, self.seed, shard=process_shard())
                 self.model.fit(
-                    feed(batches),
+                    feed(batches, whole_epochs=True),
                     shuffle=False,
                     initial_epoch=epoch,
                     epochs=runtime.epochs,

@@ -16,6 +16,7 @@ from models.methods.shared.metrics import contrastive_ranks, correlation_accurac
 from models.optimizers import OptimizerOptions
 from models.options import options, within
 from models.sub_batches import in_sub_batches
+from models.whole_epochs import train_epoch
 
 # of each image, in a batch; beyond a few a step takes long and brings little
 MOST_VIEWS = 8
@@ -148,6 +149,12 @@ class Method(keras.Model, ABC):
         outputs = {"logits": self.online_probe(first), **self.embed(views, features)}
         self.step.assign_add(1)
         return outputs
+
+    def train_step(self, *state_and_batch):
+        """As Keras's, of its backend; of an item of `WholeEpochs` all steps of the epoch."""
+        if isinstance(state_and_batch[-1], dict):
+            return train_epoch(super().train_step, *state_and_batch)
+        return super().train_step(*state_and_batch)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The method's loss plus the probe's; the probe's gradient reaches the probe alone."""
