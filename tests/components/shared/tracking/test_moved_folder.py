@@ -30,6 +30,8 @@ MODEL = "models:/moved/1"
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A folder as a run leaves it, with a registered model and a run of another experiment and place."""
+    # MLflow itself changes it: what was there is put back at the end
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root = tmp_path / "first place"
     root.mkdir()
     data = Dataset(make_dataset(make_root(root) / "dataset", train=6, test=3, validation=3))
