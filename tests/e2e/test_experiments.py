@@ -15,7 +15,7 @@ from tests.helpers.project import Project, finished_project
 pytestmark = pytest.mark.slow
 
 EPOCHS = "runtime.epochs=6"
-LOSS = "live/pretrain/contrastive_loss.tsv"
+LOSS = "live/pretrain/train/contrastive_loss.tsv"
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from components.shared.tracking.client import PATIENCE_VARIABLE
+from components.shared.tracking.run import under
 from tests.helpers.project import TINY, make_project
 from tests.helpers.repository import ROOT
 from tests.helpers.servers import mlflow_server
@@ -57,7 +58,7 @@ def story(tmp_path_factory):
         experiment = client.get_experiment_by_name("contrastive-sample").experiment_id
         told.runs = {run.info.run_id: run for run in client.search_runs([experiment], max_results=1000)}
         told.curves = {
-            run_id: [point.step for point in client.get_metric_history(run_id, "contrastive_loss")]
+            run_id: [point.step for point in client.get_metric_history(run_id, "train/contrastive_loss")]
             for run_id, run in told.runs.items()
             if run.data.tags["step"] == "pretrain" and "replicate" in run.data.tags
         }
@@ -88,8 +89,7 @@ def test_nothing_is_lost(story):
     assert {run.info.status for run in story.runs.values()} == {"FINISHED"}
     for record in story.records:
         run = story.runs[record["mlflow_run_id"]]
-        metrics = record.get("metrics", {}) | {f"cost.{name}": value for name, value in record["cost"].items()}
+        metrics = under("result", record.get("metrics", {})) | under("cost", record["cost"])
         assert {name: run.data.metrics[name] for name in metrics} == pytest.approx(metrics)
-    # the last one twice: at the end of the curve, and as the result
     epochs = TINY["runtime"]["epochs"]
-    assert [*story.curves.values()] == [[*range(1, epochs + 1), epochs]] * len(story.curves)
+    assert [*story.curves.values()] == [[*range(1, epochs + 1)]] * len(story.curves)

@@ -306,16 +306,16 @@ def try_outages(trial: Trial, image: str) -> None:
     find_again()
     resend = ["contrastive", "resend", str(trial.claim / "middle" / "dataset")]
     trial.expect("what waits is sent later", image, resend, "is whole now", network=network, **TRACKED)
-    has_all("middle/dataset/manifest.json", "cost.cpu_seconds")
+    has_all("middle/dataset/manifest.json", "cost/cpu_seconds")
 
     end = step("pretrain", 120, place="end", epochs=3)
     trial.disturbed("a server that is away for a while at the end", end, "epoch 3/3", lose_for_a_while)
     until_healthy()
-    has_all("end/encoder/0/result.json", "contrastive_loss", "cost.cpu_seconds")
+    has_all("end/encoder/0/result.json", "train/contrastive_loss", "cost/cpu_seconds")
 
     lose_for_a_while()
     trial.told("a server that is away at the start is waited for", step("ingest", 120, place="start"), "4,070")
-    has_all("start/dataset/manifest.json", "cost.cpu_seconds")
+    has_all("start/dataset/manifest.json", "cost/cpu_seconds")
 
 
 def use_containers(place: Path) -> None:
