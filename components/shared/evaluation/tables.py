@@ -36,12 +36,17 @@ def mistakes_table(data: Dataset, before: np.ndarray, after: np.ndarray) -> pd.D
             "file": data.files(TEST)["path"].to_numpy()[rows],
             "actual": names[labels[rows]],
             "predicted": names[answers[rows]],
-            "probability": after[rows, answers[rows]].round(4),
-            "probability_of_actual": after[rows, labels[rows]].round(4),
+            "probability": _shown(after[rows, answers[rows]]),
+            "probability_of_actual": _shown(after[rows, labels[rows]]),
             "baseline": names[before[rows].argmax(axis=1)],
             "row": rows,
         }
     )
+
+
+def _shown(probabilities: np.ndarray) -> np.ndarray:
+    # as float32 a rounded number is written with more digits again
+    return probabilities.astype(np.float64).round(4)
 
 
 def classes_table(data: Dataset, measured: Measured, predicted: np.ndarray) -> pd.DataFrame:
