@@ -17,16 +17,16 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from PIL import Image
 
 from benchmarks.whole_runs import run
 from components.shared.artifacts import Dataset
 from components.shared.training.backend import start_backend
-from pipelines.inference.export import Format, export_model
+from pipelines.inference.export import ANY_SIZE, ENDINGS, Format, export_model
 
-FORMATS: tuple[Format, ...] = ("keras", "saved_model", "onnx", "tflite")
+# in so many the images are asked, for less memory
+PARTS = 10
 # enough that a classifier is right more often than not; pretraining changes nothing about resizing
 SHORT = (
     *("runtime.epochs=0", "runtime.replicates=[0]", "data.labels_per_class=100", "data.split.test=0.4"),
@@ -45,29 +45,11 @@ def raw(photos: Path, names: list[str]) -> dict[str, np.ndarray]:
 
 
 def answers(path: Path, kind: Format, images: np.ndarray) -> np.ndarray:
-    """Probabilities of raw images by an exported model, float32, (N, classes)."""
-    if kind == "keras":
-        return np.asarray(keras.saving.load_model(path, compile=False).predict(images, verbose=0))
-    if kind == "saved_model":
-        import tensorflow as tf
+    """Probabilities of raw images by an exported model, some at a time: float32, (N, classes)."""
+    # imported here: Keras, only now that its announcements are muted
+    from pipelines.inference.formats import ask
 
-        loaded = tf.saved_model.load(str(path))
-        return np.concatenate([loaded.serve(part).numpy() for part in np.array_split(images, 20)])
-    if kind == "onnx":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(path)
-        (taken,) = session.get_inputs()
-        return np.concatenate([session.run(None, {taken.name: part})[0] for part in np.array_split(images, 20)])
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path))
-    taken, given = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-    interpreter.resize_tensor_input(taken, images.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(taken, images)
-    interpreter.invoke()
-    return interpreter.get_tensor(given)
+    return np.concatenate([ask(kind, path, part) for part in np.array_split(images, PARTS)])
 
 
 def measure(photos: Path, size: int, place: Path) -> list[dict[str, Any]]:
@@ -83,10 +65,9 @@ def measure(photos: Path, size: int, place: Path) -> list[dict[str, Any]]:
     with np.load(place / "baseline" / "predictions.npz") as kept:
         recorded, labels = kept["probabilities"][0][rows], kept["labels"][rows]
     found = []
-    for kind in FORMATS:
-        ending = {"keras": ".keras", "onnx": ".onnx", "tflite": ".tflite"}.get(kind, "")
+    for kind, ending in ENDINGS.items():
         out = place / f"exported{ending}"
-        sides = None if kind in ("keras", "saved_model") else f"{images.shape[1]}x{images.shape[2]}"
+        sides = None if kind in ANY_SIZE else f"{images.shape[1]}x{images.shape[2]}"
         export_model(str(place / "baseline" / "classifier.keras"), out, kind, False, sides, "uint8")
         given = answers(out, kind, images)
         found.append(

@@ -60,8 +60,6 @@ def run_experiment(
         UserError: an override is not allowed, what it names is not there, or there is no git repository to keep
             experiments in.
     """
-    # TensorFlow, which checking the options imports, would set a lower one for the stages too
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     root = find_root()
     require_git(root)
     if any(OPEN_TEST in override for override in overrides):

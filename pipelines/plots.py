@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from components.shared.artifacts import replace_file
 from components.shared.errors import UserError, first_line
 from components.shared.plots.style import make_figure
-from components.shared.plots.svg import inline_svg, tip
+from components.shared.plots.svg import dot, inline_svg
 from components.shared.repository import find_root
 from components.shared.templates import Picture, render
 
@@ -121,9 +121,9 @@ def draw(chart: Mapping[str, Any]) -> Figure | None:
             axes.plot(at.index, at["mean"], dashes[revision], color=hue, label=label or None, linewidth=2)
             axes.fill_between(at.index, low, high, color=hue, alpha=0.15, linewidth=0)
             for place, mean, spread, size in at.iloc[:: -(-len(at) // _POINTS)].itertuples():
-                (point,) = axes.plot([place], [mean], "o", color=hue, markersize=4)
                 band = f" ± {spread:.2g}" if size > 1 else ""
-                tip(point, f"{label + ', ' if label else ''}{x['field']} {place:g}: {mean:.4g}{band}")
+                said = f"{label + ', ' if label else ''}{x['field']} {place:g}: {mean:.4g}{band}"
+                dot(axes, place, mean, said, color=hue, markersize=4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=bool((table["x"] % 1 == 0).all())))
     axes.set_xlabel(x.get("title", x["field"]))
     axes.set_ylabel(y.get("title", y["field"]))

@@ -130,8 +130,7 @@ def command_line(step: str, function: Callable[..., Any]) -> None:
         function: called as `function(*input folders, out, params)`, the table of steps names the folders; with a
             seed besides for each replicate of a step that has any, and with `overrides` where the table says so.
     """
-    # TensorFlow reads it when it is imported. Level 2 still shows harmless "E" lines of its own data pipeline when
-    # it is made deterministic; real failures are raised, not logged
+    # as `start_backend` does: a source of images may import TensorFlow before it
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     inputs, out = STEPS[step].inputs, STEPS[step].out

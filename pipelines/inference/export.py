@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 Format = Literal["keras", "saved_model", "onnx", "tflite"]
 # the ending that its readers look for; a SavedModel is a folder
-_ENDINGS: dict[str, str] = {"keras": ".keras", "saved_model": "", "onnx": ".onnx", "tflite": ".tflite"}
-_ANY_SIZE = ("keras", "saved_model")
+ENDINGS: dict[Format, str] = {"keras": ".keras", "saved_model": "", "onnx": ".onnx", "tflite": ".tflite"}
+ANY_SIZE = ("keras", "saved_model")
 # what writes the format, and what will run it: the result is asked before it counts
 _NEEDS = {"onnx": ("tf2onnx", "onnxruntime"), "tflite": ("ai_edge_litert",)}
 _LARGEST_SIDE = 4096
@@ -61,7 +61,7 @@ def export_model(
         raise UserError(
             f"--format {kind}: written by TensorFlow only, not by {keras.backend.backend()}; unset KERAS_BACKEND"
         )
-    free = kind in _ANY_SIZE and model.network.input_shape[1] is None
+    free = kind in ANY_SIZE and model.network.input_shape[1] is None
     fixed = sides or (model.size, model.size)
     try:
         network = formats.with_input(model.network, (None, None) if free else fixed, dtype)
@@ -83,9 +83,9 @@ def export_model(
     print(f"{out}: {model.name}, {dtype} {images} to {description['gives']}; differs by {difference:.1g} at most")
 
 
-def _check_place(out: Path, kind: str) -> None:
-    if _ENDINGS[kind] and out.suffix != _ENDINGS[kind]:
-        raise UserError(f"{out}: a file of --format {kind} ends in {_ENDINGS[kind]}; name it so")
+def _check_place(out: Path, kind: Format) -> None:
+    if ENDINGS[kind] and out.suffix != ENDINGS[kind]:
+        raise UserError(f"{out}: a file of --format {kind} ends in {ENDINGS[kind]}; name it so")
     if not out.parent.is_dir():
         raise UserError(f"{out}: there is no folder {out.parent}/; make it, or choose another place")
     if out.exists() and out.is_dir() != (kind == "saved_model"):
@@ -97,7 +97,7 @@ def _check_place(out: Path, kind: str) -> None:
 def _sides(size: str | None, kind: str) -> tuple[int, int] | None:
     if size is None:
         return None
-    if kind in _ANY_SIZE:
+    if kind in ANY_SIZE:
         raise UserError(f"--size {size}: --format {kind} takes images of any size; leave it out")
     found = re.fullmatch(r"(\d{1,4})(?:[x×](\d{1,4}))?", size)
     sides = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)

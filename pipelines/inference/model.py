@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 import warnings
@@ -91,7 +90,6 @@ def located(where: str) -> Iterator[Located]:
     """
     # libraries' remarks off the error stream, where the skipped files are named: an image so large that it may be
     # an attack is an error of its own
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     path = Path(where)
     if _ADDRESS.match(where):

@@ -93,7 +93,7 @@ def _drift(params: Params, pipeline_runs: Collection[str | None]) -> str:
     import pandas as pd
 
     from components.shared.checks.checker import Checker
-    from components.shared.checks.drift import DatasetStatistics, drift_table
+    from components.shared.checks.drift import drift_table, summarize
     from components.shared.checks.expectations import content_expectations
     from components.shared.registry.accepted_dataset import accepted_dataset
 
@@ -108,14 +108,14 @@ def _drift(params: Params, pipeline_runs: Collection[str | None]) -> str:
     accepted, origin = accepted_dataset(params.registry.champion_model)
     if accepted is None:
         raise UserError(origin)
-    counts = {name: {row["class_name"]: row["images"] for row in split["classes"]} for name, split in now.items()}
-    classes = list(dict.fromkeys(name for found in counts.values() for name in found))
-    splits = {name: {**split, "class_counts": counts[name]} for name, split in now.items()}
-    statistics = DatasetStatistics.model_validate({"class_names": classes, "splits": splits})
-    table = drift_table(accepted.statistics, statistics)
-    rows = pd.DataFrame([{"split": name, **split} for name, split in now.items()])
+    # the tables that `validate` made it of
+    splits = pd.DataFrame([{"split": name, **split} for name, split in now.items()])
+    counted = [{"split": name, **row} for name, split in now.items() for row in split["classes"]]
+    classes = pd.DataFrame(counted, columns=["split", "class_name", "images"])
+    names = list(dict.fromkeys(classes["class_name"]))
+    table = drift_table(accepted.statistics, summarize(splits, classes, names))
     asked = content_expectations(
-        {"drift": table, "splits": rows, "images": pd.DataFrame()}, len(classes), _of_drift(params.validation)
+        {"drift": table, "splits": splits, "images": pd.DataFrame()}, len(names), _of_drift(params.validation)
     )
     with tempfile.TemporaryDirectory() as place:
         outcomes = Checker(Path(place), params.data.name).check("drift", table, asked)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
-import pandas as pd
-
-from components.shared.training.curves import Curve
+from components.shared.training.curves import Curve, read_curve
 
 # measure → what it is called
 FOUND = {
@@ -22,12 +19,4 @@ def read_pretraining(path: Path) -> Curve | None:
 
     Folders of before it had the loss give the online probe alone.
     """
-    try:
-        table = pd.read_csv(path, index_col=False)
-    except (OSError, ValueError):
-        return None
-    rows = table.reindex(columns=["epoch", *FOUND, *LOSS]).apply(pd.to_numeric, errors="coerce")
-    if rows.empty or rows["epoch"].isna().any():
-        return None
-    epochs = rows.replace([math.inf, -math.inf], math.nan).groupby("epoch")
-    return Curve("pretraining", epochs.mean(), epochs.min(), epochs.max())
+    return read_curve("pretraining", path, {measure: [measure] for measure in (*FOUND, *LOSS)})

@@ -14,7 +14,7 @@ from components.shared.evaluation.calibration import Coverage, Reliability
 from components.shared.evaluation.evidence import Scores
 from components.shared.evaluation.wording import TITLES
 from components.shared.plots.style import COLORS, DASHES, MARKERS, WIDTH, make_figure
-from components.shared.plots.svg import tip
+from components.shared.plots.svg import dot, tip
 from components.shared.training.curves import Curve
 
 # the probe's colour for what is the pretraining's, and others that no model has
@@ -82,8 +82,8 @@ def draw_pretraining(curve: Curve, measures: Mapping[str, str], label: str, perc
         axes.plot(means.index, means, dash, color=color, label=measures[name], linewidth=2)
         axes.fill_between(means.index, low, high, color=color, alpha=0.15, linewidth=0)
         for epoch, value in means.iloc[:: -(-len(means) // _TIPS)].items():
-            (dot,) = axes.plot(epoch, value, "o", color=color, markersize=4)
-            tip(dot, f"{measures[name]}, epoch {epoch:g}: {value:.3g}{' %' if percent else ''}")
+            said = f"{measures[name]}, epoch {epoch:g}: {value:.3g}{' %' if percent else ''}"
+            dot(axes, epoch, value, said, color=color, markersize=4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
@@ -104,8 +104,8 @@ def draw_accuracies(rows: Sequence[tuple[str, str, np.ndarray, tuple[float, floa
         axes.plot([low, high], [row, row], color=COLORS[name], linewidth=3, alpha=0.45, solid_capstyle="butt")
         axes.plot(100 * values, np.full(len(values), row), "|", color="black", markersize=12)
         mean = 100 * values.mean()
-        (dot,) = axes.plot(mean, row, MARKERS[name], color=COLORS[name], markersize=9)
-        tip(dot, f"{title}: {mean:.1f} %, {low:.1f} to {high:.1f}")
+        said = f"{title}: {mean:.1f} %, {low:.1f} to {high:.1f}"
+        dot(axes, mean, row, said, MARKERS[name], color=COLORS[name], markersize=9)
         axes.annotate(f"{mean:.1f}", (mean, row), (0, 9), textcoords="offset points", ha="center", fontsize=9)
     axes.set_yticks(range(len(rows)), [title for _, title, *_ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.7)
@@ -129,8 +129,8 @@ def draw_recall(model: str, scores: Mapping[str, Scores], class_names: Sequence[
     for name, values in (("baseline", before), (model, after)):
         axes.plot([], [], MARKERS[name], color=COLORS[name], markersize=8, label=TITLES[name])
         for row, index in zip(rows, order, strict=True):
-            (dot,) = axes.plot(values[index], row, MARKERS[name], color=COLORS[name], markersize=8)
-            tip(dot, f"{class_names[index]}: {TITLES[name]} {values[index]:.1f} %")
+            said = f"{class_names[index]}: {TITLES[name]} {values[index]:.1f} %"
+            dot(axes, values[index], row, said, MARKERS[name], color=COLORS[name], markersize=8)
     axes.set_yticks(rows, [_short(class_names[index]) for index in order])
     axes.set_xlabel("recall on test (%)")
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -185,9 +185,8 @@ def draw_reliability(bins: Mapping[str, Reliability]) -> Figure:
         axes.plot(100 * found.confidence[known], 100 * found.accuracy[known], label=TITLES[name], **look)
         for images, sure, right in zip(found.images, 100 * found.confidence, 100 * found.accuracy, strict=True):
             if images:
-                (dot,) = axes.plot(sure, right, MARKERS[name], color=COLORS[name])
                 said = f"{TITLES[name]}: {right:.1f} % right at a mean confidence of {sure:.1f} %"
-                tip(dot, f"{said}, {images:,} images")
+                dot(axes, sure, right, f"{said}, {images:,} images", MARKERS[name], color=COLORS[name])
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
     axes.set_aspect("equal")
@@ -208,8 +207,8 @@ def draw_coverage(curves: Mapping[str, Coverage], wanted: float) -> Figure:
         axes.plot(share, right, label=TITLES[name], linewidth=2, **look)
         # the line itself has a point for each image
         for place in np.unique(np.searchsorted(share, np.linspace(5, share[-1], 20))):
-            (dot,) = axes.plot(share[place], right[place], MARKERS[name], color=COLORS[name], markersize=4)
-            tip(dot, f"{TITLES[name]}: {right[place]:.1f} % right of the surest {share[place]:.0f} %")
+            said = f"{TITLES[name]}: {right[place]:.1f} % right of the surest {share[place]:.0f} %"
+            dot(axes, share[place], right[place], said, MARKERS[name], color=COLORS[name], markersize=4)
     axes.axhline(100 * wanted, color="#777777", linewidth=1, linestyle=":", label=f"{wanted:.0%} right")
     axes.set_xlim(0, 100)
     axes.set_ylim(top=100.5)
@@ -238,8 +237,8 @@ def draw_budgets(budgets: Mapping[str, Mapping[int, np.ndarray]]) -> Figure:
         look = {"color": COLORS[name], "marker": MARKERS[name], "linestyle": DASHES[name]}
         axes.errorbar(labels, means, yerr=reach, capsize=3, label=TITLES[name], **look)
         for label, mean in zip(labels, means, strict=True):
-            (dot,) = axes.plot(label, mean, MARKERS[name], color=COLORS[name])
-            tip(dot, f"{TITLES[name]}, {label:,} labels per class: {mean:.1f} %")
+            said = f"{TITLES[name]}, {label:,} labels per class: {mean:.1f} %"
+            dot(axes, label, mean, said, MARKERS[name], color=COLORS[name])
     if all_labels in budgets.get("baseline", {}):
         rival = 100 * budgets["baseline"][all_labels].mean()
         axes.axhline(rival, color=COLORS["baseline"], linestyle=":", linewidth=1)

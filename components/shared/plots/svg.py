@@ -19,6 +19,11 @@ def tip(artist: Any, text: str) -> None:
     artist.set_gid(f"tip:{text}")
 
 
+def dot(axes: Any, x: Any, y: Any, text: str, marker: str = "o", **look: Any) -> None:
+    """Draw a point that says `text` where the mouse rests on it; `look` as of `Axes.plot`."""
+    tip(axes.plot([x], [y], marker, **look)[0], text)
+
+
 def inline_svg(figure: Figure, name: str, alt: str) -> str:
     """A figure as an `<svg>` element.
 

@@ -22,6 +22,9 @@ def start_backend() -> None:
     Raises:
         UserError: KERAS_BACKEND names none.
     """
+    # Level 2 still shows harmless "E" lines of TensorFlow's data pipeline when it is made
+    # deterministic; real failures are raised, not logged
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _muted(), _hidden(*UNUSED):
         try:
             # imported here, as TensorFlow is: where what they announce is held back

@@ -87,8 +87,14 @@ class Curve:
         return next((name for name in known if self.means[name].notna().any()), None)
 
 
-def read_curve(model: str, path: Path) -> Curve | None:
-    """Read a `curves.csv` with a row per epoch (and seed); None if it is missing, empty or not such a table."""
+def read_curve(model: str, path: Path, columns: Mapping[str, Sequence[str]] = _COLUMNS) -> Curve | None:
+    """Read a `curves.csv` with a row per epoch (and seed); None if it is missing, empty or not such a table.
+
+    Args:
+        model: whose curves they are.
+        path: the file.
+        columns: measure → names by which it may stand there, of which the first counts.
+    """
     try:
         text = pd.read_csv(path, index_col=False, float_precision="round_trip")
     except (OSError, ValueError):
@@ -98,7 +104,7 @@ def read_curve(model: str, path: Path) -> Curve | None:
         return None
     measured = {
         measure: next((rows[name] for name in names if name in rows), math.nan)
-        for measure, names in _COLUMNS.items()
+        for measure, names in columns.items()
     }
     epochs = pd.DataFrame({"epoch": rows["epoch"], **measured}).groupby("epoch")
     return Curve(model, epochs.mean(), epochs.min(), epochs.max())
