@@ -210,7 +210,7 @@ class Part:
 
         ours = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)
         return model.fit(
-            feed(batches, whole_epochs=whole), shuffle=False, epochs=100_000, verbose=0,
+            **feed(batches, whole_epochs=whole), epochs=100_000, verbose=0,
             callbacks=[EpochSeed(0, batches), EpochPace(batches.images), StopOnNaN(), ours],
         )  # fmt: skip
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
+from itertools import count
 from typing import Any
 
 import keras
@@ -101,26 +103,33 @@ class Batches(keras.utils.PyDataset):
         return np.concatenate(rows)[np.argsort(np.concatenate(places), kind="stable")]
 
 
-def feed(batches: Batches, whole_epochs: bool = False) -> Any:
-    """What to hand to `fit`, together with `shuffle=False`.
+def feed(batches: Batches, first_epoch: int = 0, whole_epochs: bool = False) -> dict[str, Any]:
+    """What to hand to `fit` for it to read batches, by name: `x`, `shuffle`, and for TensorFlow `steps_per_epoch`.
 
     For TensorFlow, Keras would read the batches through a pipeline that tunes itself: on two cores, and batches of
-    32 small images, an epoch then takes 1.25 to 1.7 times as long, mostly in waiting for the tuning to end.
+    32 small images, an epoch then takes 1.25 to 1.7 times as long, mostly in waiting for the tuning to end. And it
+    would begin a pipeline anew for each epoch; this one goes on through all of them.
 
     Args:
         batches: what the training reads.
+        first_epoch: in which it begins, counted from 0.
         whole_epochs: the model can train an epoch in one call (`models.whole_epochs`); it does where JAX trains on
             one graphics card that has room for the images.
     """
+    # Keras would shuffle by Python's global random state
     if keras.backend.backend() == "jax" and whole_epochs and fits_on_card(batches):
-        return WholeEpochs(batches)
+        return {"x": WholeEpochs(batches), "shuffle": False}
     if keras.backend.backend() != "tensorflow":
-        return batches
+        return {"x": batches, "shuffle": False}
     # imported here: another backend does without it
     import tensorflow as tf
 
     def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return (batches[index] for index in range(len(batches)))
+        # in an order of its own: it is read ahead, while the training is still in the epoch before
+        ahead = copy(batches)
+        for epoch in count(first_epoch):
+            ahead.shuffle(epoch)
+            yield from (ahead[index] for index in range(len(ahead)))
 
     images, labels = batches[0]
     dataset = tf.data.Dataset.from_generator(
@@ -130,10 +139,9 @@ def feed(batches: Batches, whole_epochs: bool = False) -> Any:
             tf.TensorSpec((None,), labels.dtype),
         ),
     )
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(2)
     options = tf.data.Options()
     options.autotune.enabled = False
-    return dataset.with_options(options)
+    return {"x": dataset.prefetch(2).with_options(options), "steps_per_epoch": len(batches), "shuffle": False}
 
 
 def filled(rows: np.ndarray, multiple: int, value: int = 0) -> np.ndarray:

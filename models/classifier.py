@@ -298,8 +298,7 @@ class SupervisedTrainer:
                 keras.callbacks.LambdaCallback(on_epoch_end=lambda r, logs: on_epoch((r + 1) * passes, logs or {}))
             )
         self.model.fit(
-            feed(batches),
-            shuffle=False,
+            **feed(batches),
             epochs=rounds,
             validation_data=None if validation is None else _filled(validation),
             validation_batch_size=validation_batch(),

@@ -48,7 +48,7 @@ def pretraining():
     def train(steps):
         batches = Batches([(images[: steps * batch], labels[: steps * batch])], batch, 0)
         assert len(batches) == steps, "more steps than images were made for"
-        model.fit(feed(batches), shuffle=False, verbose=0, callbacks=[EpochSeed(0, batches), StopOnNaN()])
+        model.fit(**feed(batches), verbose=0, callbacks=[EpochSeed(0, batches), StopOnNaN()])
 
     return train
 

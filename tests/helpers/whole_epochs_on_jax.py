@@ -45,9 +45,9 @@ def train(model, whole, first=0, last=EPOCHS):
     feeding.fits_on_card = lambda batches: whole
     batches = Batches(PARTS, BATCH, 0)
     fed = feed(batches, whole_epochs=True)
-    assert isinstance(fed, WholeEpochs) == whole
+    assert isinstance(fed["x"], WholeEpochs) == whole
     found = model.fit(
-        fed, shuffle=False, initial_epoch=first, epochs=last, verbose=0,
+        **fed, initial_epoch=first, epochs=last, verbose=0,
         validation_data=PARTS[1], callbacks=[EpochSeed(0, batches), StopOnNaN()],
     )  # fmt: skip
     return found.history

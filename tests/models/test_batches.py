@@ -160,7 +160,7 @@ def watched_training(first, last, seed=4):
     model.compile(optimizer="sgd", run_eagerly=True)
     batches = Batches([numbered(0, 10), numbered(10, 6)], batch_size=4, seed=seed)
     callbacks = [EpochSeed(seed, batches)]
-    model.fit(batches, shuffle=False, initial_epoch=first, epochs=last, verbose=0, callbacks=callbacks)
+    model.fit(**feed(batches, first), initial_epoch=first, epochs=last, verbose=0, callbacks=callbacks)
     return np.stack(model.seen), np.stack(model.seeds)
 
 
@@ -178,16 +178,23 @@ def test_a_training_that_goes_on_sees_what_an_uninterrupted_one_would_have_seen(
         np.testing.assert_array_equal(whole[4 * epoch : 4 * epoch + 4], np.stack(epoch_of(expected, epoch)))
 
 
-def test_fit_reads_the_same_batches_in_the_same_order_whatever_reads_them():
-    batches = Batches([numbered(0, 10), numbered(10, 6)], batch_size=4, seed=4)
-    for epoch in (0, 1):
-        batches.shuffle(epoch)
-        fed = feed(batches)
-        assert len(fed) == len(batches)
-        read = [fed[i] for i in range(len(fed))] if fed is batches else list(fed)
-        for found, expected in zip(read, (batches[i] for i in range(len(batches))), strict=True):
-            np.testing.assert_array_equal(np.asarray(found[0]), expected[0])
-            np.testing.assert_array_equal(np.asarray(found[1]), expected[1])
+@pytest.mark.parametrize("size", [4, 9])
+@pytest.mark.parametrize("first", [0, 2])
+def test_fit_reads_the_same_batches_in_the_same_order_whatever_reads_them(size, first):
+    # four batches an epoch, and one: more is then read ahead than an epoch has
+    batches = Batches([numbered(0, 10), numbered(10, 6)], batch_size=size, seed=4)
+    batches.shuffle(first)
+    fed = feed(batches, first)
+    if fed["x"] is batches:
+        read = [batches[index] for index in range(len(batches))]
+    else:
+        assert fed["steps_per_epoch"] == len(batches)
+        read = list(fed["x"].take(3 * len(batches)))
+    for epoch in range(len(read) // len(batches)):
+        batches.shuffle(first + epoch)
+        for index in range(len(batches)):
+            for found, expected in zip(read[epoch * len(batches) + index], batches[index], strict=True):
+                np.testing.assert_array_equal(np.asarray(found), expected)
 
 
 def test_the_rows_of_a_batch_lead_to_its_images_among_all():

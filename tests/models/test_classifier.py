@@ -105,7 +105,8 @@ def test_each_epoch_has_an_order_of_its_own(trainers, monkeypatch):
 
     monkeypatch.setattr(Batches, "shuffle", watched)
     fit(trainers("tiny"))
-    assert orders[-3:] == [0, 1, 2]
+    # the next one, too, is read ahead
+    assert [*dict.fromkeys(orders)][:3] == [0, 1, 2]
 
 
 def test_a_training_that_broke_off_leaves_no_trace(trainers):

@@ -124,8 +124,7 @@ class Pretraining:
             try:
                 batches = Batches(self.parts, runtime.batch_size, self.seed, shard=process_shard())
                 self.model.fit(
-                    feed(batches, whole_epochs=True),
-                    shuffle=False,
+                    **feed(batches, epoch, whole_epochs=True),
                     initial_epoch=epoch,
                     epochs=runtime.epochs,
                     validation_data=self._validation(),
