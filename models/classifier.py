@@ -329,6 +329,8 @@ class SupervisedTrainer:
             encoder = self._network()
             if pretrained is not None:
                 encoder.set_weights(pretrained)
+            if self._augmentation.size is not None:
+                encoder = encoders.any_size(encoder)
             classifier = Classifier(encoder, self._augmentation, self._head, self._classes, seed, self._frozen)
         fuse(classifier)
         return classifier

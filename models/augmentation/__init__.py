@@ -26,6 +26,8 @@ class Augmentation:
     Saturation, hue, grey and `affine_jitter` are for RGB only.
 
     Args:
+        size: side of what comes out, pixels; None: the image's. Smaller views cost less, and what a crop enlarges
+            then has about the size that it has in a whole image. The encoder must take images of any size.
         crop_area: range of the crop's area as a fraction of the image, within (0, 1]; resized back.
         crop_ratio: range of the crop's width over height, drawn log-uniformly; of `resized` crops only.
         flip: mirror left to right with probability 1/2.
@@ -48,9 +50,11 @@ class Augmentation:
         affine_jitter: … plus a 3×3 matrix drawn from [−j, j] that mixes them.
 
     Sources: Chen et al. 2020, arXiv:2002.05709, appendix A; translated crop and colour affine: Béres,
-    "Semi-supervised image classification using contrastive pretraining with SimCLR", keras.io, 2021.
+    "Semi-supervised image classification using contrastive pretraining with SimCLR", keras.io, 2021; smaller views
+    than images: Touvron et al. 2019, arXiv:1906.06423.
     """
 
+    size: int | None = within(ge=16, le=1024)
     crop_area: tuple[float, float]
     crop_ratio: tuple[float, float]
     flip: bool
@@ -108,7 +112,7 @@ def augment(images, policy: Augmentation, seed):
         seed: a `keras.random.SeedGenerator`.
 
     Returns:
-        Float32 in [0, 1], shape (N, H, W, C).
+        Float32 in [0, 1], shape (N, H, W, C), or (N, size, size, C) where the policy says a size.
 
     Raises:
         ValueError: a change of colour is on, and the images are not RGB.
@@ -189,9 +193,9 @@ def apply(images, policy: Augmentation, draws: dict):
     policy.require_channels(images.shape[-1])
     box, mirror = (draws["height"], draws["width"]), draws.get("mirror")
     if policy.crop == "translated":
-        images = spatial.translate_and_zoom(images, draws["down"], draws["right"], *box, mirror)
+        images = spatial.translate_and_zoom(images, draws["down"], draws["right"], *box, mirror, policy.size)
     else:
-        images = spatial.crop_and_resize(images, draws["top"], draws["left"], *box, mirror)
+        images = spatial.crop_and_resize(images, draws["top"], draws["left"], *box, mirror, policy.size)
     if policy.rotation:
         images = spatial.rotate(images, draws["rotation"])
     if policy.jitters:

@@ -7,24 +7,26 @@ import math
 from keras import ops
 
 
-def crop_and_resize(images, top, left, height, width, mirror=None):
-    """Cut one box from each image and stretch it to the image's size, bilinearly, with pixel centres at half steps.
+def crop_and_resize(images, top, left, height, width, mirror=None, size=None):
+    """Cut one box from each image and stretch it to a size, bilinearly, with pixel centres at half steps.
 
     Args:
         images: float, shape (N, H, W, C).
         top, left, height, width: the boxes as fractions of the image, shape (N,).
         mirror: 1 to flip left to right, else 0, shape (N,), or None.
+        size: height and width of what comes out, pixels; None: the images'.
 
     Returns:
-        Float32, shape (N, H, W, C).
+        Float32, shape (N, H, W, C) or (N, size, size, C).
     """
-    rows = _interpolation(images.shape[1], top, height)
-    columns = _interpolation(images.shape[2], *_mirrored(left, width, mirror))
+    rows = _interpolation(images.shape[1], top, height, size)
+    left, width = _mirrored(left, width, mirror)
+    columns = _interpolation(images.shape[2], left, width, size)
     return _separable(images, rows, columns)
 
 
-def translate_and_zoom(images, down, right, height, width, mirror=None):
-    """Shift each image, then stretch a box about its centre to the image's size.
+def translate_and_zoom(images, down, right, height, width, mirror=None, size=None):
+    """Shift each image, then stretch a box about its centre to a size.
 
     The same picture as Keras's `RandomTranslation` and `RandomZoom` give one after the other: each interpolates
     bilinearly, and what the shift brings in is reflected at the border.
@@ -34,15 +36,18 @@ def translate_and_zoom(images, down, right, height, width, mirror=None):
         down, right: the shift as a fraction of the image, shape (N,).
         height, width: the box as fractions of the image, shape (N,).
         mirror: 1 to flip left to right at last, else 0, shape (N,), or None.
+        size: height and width of what comes out, pixels; None: the images'.
 
     Returns:
-        Float32, shape (N, H, W, C).
+        Float32, shape (N, H, W, C) or (N, size, size, C).
     """
     high, wide = images.shape[1], images.shape[2]
     one = ops.ones_like(down)
-    box = _mirrored((1.0 - width) / 2.0, width, mirror)
-    rows = ops.matmul(_interpolation(high, (1.0 - height) / 2.0, height), _interpolation(high, -down, one, True))
-    columns = ops.matmul(_interpolation(wide, *box), _interpolation(wide, -right, one, True))
+    left, width = _mirrored((1.0 - width) / 2.0, width, mirror)
+    zoomed_rows = _interpolation(high, (1.0 - height) / 2.0, height, size)
+    zoomed_columns = _interpolation(wide, left, width, size)
+    rows = ops.matmul(zoomed_rows, _interpolation(high, -down, one, reflect=True))
+    columns = ops.matmul(zoomed_columns, _interpolation(wide, -right, one, reflect=True))
     return _separable(images, rows, columns)
 
 
@@ -83,15 +88,17 @@ def _mirrored(left, width, mirror):
     return left + mirror * width, width * (1.0 - 2.0 * mirror)
 
 
-def _interpolation(size, start, extent, reflect=False):
-    """Bilinear weights from `size` pixels to `size` samples of [start, start + extent]: (N, size, size).
+def _interpolation(pixels, start, extent, size=None, reflect=False):
+    """Bilinear weights from `pixels` to `size` samples of [start, start + extent]: (N, size, pixels).
 
-    Beyond the border the border's pixels go on, or with `reflect` the image's mirror image does.
+    As many samples as pixels where `size` is None. Beyond the border the border's pixels go on, or with `reflect`
+    the image's mirror image does.
     """
-    centres = (ops.arange(size, dtype="float32") + 0.5) / size
-    position = (start[:, None] + centres[None, :] * extent[:, None]) * size - 0.5
-    position = _reflected(position, size) if reflect else ops.clip(position, 0.0, size - 1.0)
-    distance = ops.abs(position[:, :, None] - ops.arange(size, dtype="float32")[None, None, :])
+    samples = pixels if size is None else size
+    centres = (ops.arange(samples, dtype="float32") + 0.5) / samples
+    position = (start[:, None] + centres[None, :] * extent[:, None]) * pixels - 0.5
+    position = _reflected(position, pixels) if reflect else ops.clip(position, 0.0, pixels - 1.0)
+    distance = ops.abs(position[:, :, None] - ops.arange(pixels, dtype="float32")[None, None, :])
     return ops.maximum(1.0 - distance, 0.0)
 
 
@@ -132,8 +139,9 @@ def _gaussian(size, sigma, kernel=None):
 def _separable(images, rows, columns):
     """Mix rows, then columns, by each image's own matrices: matrix products are what accelerators do best."""
     height, width, channels = images.shape[1:]
+    to_height, to_width = rows.shape[1], columns.shape[1]
     mixed = ops.matmul(rows, ops.reshape(images, (-1, height, width * channels)))
-    mixed = ops.reshape(mixed, (-1, height, width, channels))
-    mixed = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, width, height * channels))
-    mixed = ops.reshape(ops.matmul(columns, mixed), (-1, width, height, channels))
+    mixed = ops.reshape(mixed, (-1, to_height, width, channels))
+    mixed = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, width, to_height * channels))
+    mixed = ops.reshape(ops.matmul(columns, mixed), (-1, to_width, to_height, channels))
     return ops.transpose(mixed, (0, 2, 1, 3))

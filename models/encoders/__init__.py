@@ -48,6 +48,17 @@ def build(
     return normalized(_module(options.name).build(options, image_size, channels), options.normalization, statistics)
 
 
+def any_size(encoder: keras.Model) -> keras.Model:
+    """The same layers and weights, in a network for images of any size; of those whose options say `any_size`."""
+
+    def same(layer: keras.layers.Layer) -> keras.layers.Layer:
+        within = isinstance(layer, keras.Model) and len(layer.input_shape) == len(encoder.input_shape)
+        return any_size(layer) if within else layer
+
+    images = keras.Input((None, None, encoder.input_shape[-1]))
+    return keras.models.clone_model(encoder, input_tensors=images, clone_function=same)
+
+
 def deployable(encoder: keras.Model, head: keras.Model | None = None) -> keras.Model:
     """The same network from raw images: resizing and scaling inside, float32, no code of ours needed to load it.
 

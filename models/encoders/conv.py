@@ -15,6 +15,7 @@ from models.options import options, within
 class Options(EncoderOptions):
     """`width`: number of filters of each layer and of features."""
 
+    any_size = False
     name: Literal["conv"]
     width: int = within(ge=4, le=1024)
 

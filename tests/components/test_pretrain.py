@@ -25,6 +25,7 @@ from components.shared.replicates import KEPT
 from components.shared.training.checkpoints import Checkpoint, training_key
 from models import methods
 from models.batches import Batches
+from models.classifier import predict
 from models.methods.shared.base import Method
 from models.training import EpochPace
 from tests.helpers.datasets import make_dataset
@@ -254,6 +255,17 @@ def test_of_more_views_all_is_told_that_is_told_of_two(dataset, finished, tracki
     assert all(np.isfinite(value) for value in record.metrics.values())
     # of 32 images no rank is higher with a third view
     assert record.metrics["view_rank"] <= 63
+
+
+@pytest.mark.parametrize("method", [("method=simclr",), ("method=byol", "method.prediction.width=8")])
+def test_views_may_be_smaller_than_images(dataset, tracking_uri, tmp_path, method):
+    size = ("encoder=fast", "encoder.width=4", "method.augmentation.size=16")
+    smaller = params(*method, *size, "monitor.every=1", epochs=1)
+    record = pretrain(dataset, tmp_path / "encoder", smaller, 0, tmp_path / "states")
+    assert {"validation_view_rank", "knn_accuracy"} <= set(record.metrics)
+    # told, and kept, for images
+    assert record.details["networks"]["encoder"][1]["output"] == [31, 31, 2]
+    assert predict(load(tmp_path / "encoder"), Dataset(dataset).images("test")).shape == (30, 12)
 
 
 def test_a_loss_that_is_no_number_is_told_in_one_line_and_leaves_nothing(dataset, tracking_uri, tmp_path):

@@ -36,13 +36,13 @@ def slow_sample(image, row, column):
     return upper * (1 - down) + lower * down
 
 
-def slow_crop(image, top, left, height, width):
-    rows, columns = image.shape[:2]
-    out = np.empty(image.shape)
-    for i in range(rows):
-        for j in range(columns):
-            row = (top + (i + 0.5) / rows * height) * rows - 0.5
-            column = (left + (j + 0.5) / columns * width) * columns - 0.5
+def slow_crop(image, top, left, height, width, size=None):
+    rows, columns, channels = image.shape
+    out = np.empty((size or rows, size or columns, channels))
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            row = (top + (i + 0.5) / out.shape[0] * height) * rows - 0.5
+            column = (left + (j + 0.5) / out.shape[1] * width) * columns - 0.5
             out[i, j] = slow_sample(image, row, column)
     return out
 

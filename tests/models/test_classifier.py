@@ -117,6 +117,29 @@ def test_a_training_that_broke_off_leaves_no_trace(trainers):
     assert same(first, fit(trainer)[0])
 
 
+def test_it_may_train_on_smaller_views_and_answers_images_of_their_own_size(arrays):
+    trainer = make_trainer(arrays, replace(RECIPE, augmentation=augmentation(size=24)))
+    seen = []
+    trainer.model.encoder.layers[1].call = watched(trainer.model.encoder.layers[1].call, seen)
+    fit(trainer)
+    # after a stride of 4
+    assert set(seen) == {6, 8}
+    images = arrays["test"][0]
+    answers = trainer.probabilities(images)
+    deployed = trainer.deployable()
+    np.testing.assert_allclose(predict(deployed, images), answers, rtol=1e-4, atol=1e-5)
+
+
+def watched(call, seen):
+    """A layer's call that notes the width of what it is given."""
+
+    def noting(inputs, *args, **kwargs):
+        seen.append(inputs.shape[2])
+        return call(inputs, *args, **kwargs)
+
+    return noting
+
+
 def test_resetting_puts_back_normalisation_and_optimiser():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([tiny(16, 4), keras.layers.Dense(2)])

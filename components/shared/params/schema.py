@@ -334,6 +334,7 @@ def validate_params(values: Any, where: str = "", sections: Iterable[str] = SECT
         found = Params({name: _checked(name, _type(name, values[name]), values[name]) for name in sections})
         _check_warm_up(found)
         _check_projection(found)
+        _check_view_size(found)
         if hasattr(found, "data"):
             check_colors(found, found.data.channels)
     except UserError as error:
@@ -487,7 +488,19 @@ def check_colors(params: Params, channels: int) -> None:
     Raises:
         UserError: one line that names the first such change.
     """
-    policies = {}
+    for name, policy in _policies(params).items():
+        try:
+            policy.require_channels(channels)
+        except ValueError as error:
+            raise UserError(
+                f"{name}.{error} (data.channels = {channels}); set it to 0, or, without a preset, all such changes "
+                "with augmentation=any_channels"
+            ) from None
+
+
+def _policies(params: Params) -> dict[str, Any]:
+    """The augmentations that a run, or a step, may use, by name."""
+    policies: dict[str, Any] = {}
     if hasattr(params, "method"):
         policies["method.augmentation"] = params.method.augmentation
     if hasattr(params, "supervised"):
@@ -496,14 +509,7 @@ def check_colors(params: Params, channels: int) -> None:
             policies["supervised.published.augmentation"] = params.supervised.published.augmentation
     if hasattr(params, "probe") and params.probe.augmented_copies:
         policies["probe.augmentation"] = params.probe.augmentation
-    for name, policy in policies.items():
-        try:
-            policy.require_channels(channels)
-        except ValueError as error:
-            raise UserError(
-                f"{name}.{error} (data.channels = {channels}); set it to 0, or, without a preset, all such changes "
-                "with augmentation=any_channels"
-            ) from None
+    return policies
 
 
 def _check_warm_up(params: Params) -> None:
@@ -527,3 +533,14 @@ def _check_projection(params: Params) -> None:
             f"supervised.projection_layers = {asked}: must be ≤ {layers - 1}, the projection head's hidden layers "
             f"(method.projection.layers = {layers})"
         )
+
+
+def _check_view_size(params: Params) -> None:
+    if not hasattr(params, "encoder") or params.encoder.any_size:
+        return
+    for name, policy in _policies(params).items():
+        if policy.size is not None:
+            raise UserError(
+                f"{name}.size = {policy.size}: encoder={params.encoder.name} takes images of one size only; set "
+                "null, or choose another encoder"
+            )

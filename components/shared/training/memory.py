@@ -91,15 +91,17 @@ def step_bytes(model: Method, image_shape: tuple[int, ...], batch: int, parts: i
         batch: images of a step.
         parts: of them, that go through the encoder one after another.
     """
+    # told for the images, where views have another size
+    area = ((model.policy.size or image_shape[0]) / image_shape[0]) ** 2
     layers = layers_of(model.encoder)
-    kept = sum(math.prod(layer["output"]) for layer in layers if layer["weights"])
-    largest = max(math.prod(layer["output"]) for layer in layers)
+    kept = area * sum(math.prod(layer["output"]) for layer in layers if layer["weights"])
+    largest = area * max(math.prod(layer["output"]) for layer in layers)
     size = 2 if "16" in model.encoder.compute_dtype else 4
     views = model.views * batch
     per_device = -(-views // devices())
     activations = -(-per_device // parts) * (kept + 2 * largest) * size
     gradients = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-    return activations + 4 * (3 * per_device * (math.prod(image_shape) + views) + gradients)
+    return int(activations + 4 * (3 * per_device * (area * math.prod(image_shape) + views) + gradients))
 
 
 def free_bytes(root: Path = Path("/")) -> int | None:

@@ -41,7 +41,8 @@ class Monitor:
         features = model.encoder(keras.layers.Rescaling(1 / 255, dtype="float32")(images), training=False)
         self._features = keras.Model(images, features)
         self._embeddings = keras.Model(images, model.projection_head(features, training=False))
-        views = keras.Input(data.manifest.image_shape)
+        # of any size, where the views' is another one than the images'
+        views = keras.Input(model.encoder.input_shape[1:])
         seen = model.projection_head(model.encoder(views, training=False), training=False)
         self._embeddings_of_views = keras.Model(views, seen)
 

@@ -61,6 +61,8 @@ class Pretraining:
                 if params.encoder.weights is not None:
                     shapes = [tuple(weight.shape) for weight in encoder.weights]
                     encoder.set_weights(load_start(params.encoder.weights, shapes, data.manifest.image_shape))
+                if method.augmentation.size is not None:
+                    encoder = encoders.any_size(encoder)
                 # without labels the online probe has one class, and learns nothing
                 classes = max(data.classes, 1)
                 self.model = methods.build(encoder, method, classes, seed, runtime.epochs * self._steps(), parts)

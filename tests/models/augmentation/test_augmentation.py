@@ -35,15 +35,17 @@ ALL = augmentation(
 BOXES = [(0.0, 0.0, 1.0, 1.0), (0.25, 0.1, 0.5, 0.6), (0.9, 0.85, 0.1, 0.15)]
 
 
-def cropped(images, boxes, mirror=None):
+def cropped(images, boxes, mirror=None, size=None):
     columns = (array(*column) for column in zip(*boxes, strict=True))
-    return np.asarray(spatial.crop_and_resize(images, *columns, mirror))
+    return np.asarray(spatial.crop_and_resize(images, *columns, mirror, size))
 
 
-def test_crop_and_resize_equals_a_slow_loop():
+@pytest.mark.parametrize("size", [None, 6, 13])
+def test_crop_and_resize_equals_a_slow_loop(size):
     images = floats(len(BOXES))
-    expected = np.stack([slow_crop(image.astype(float), *box) for image, box in zip(images, BOXES, strict=True)])
-    assert apart(cropped(images, BOXES), expected) < 1e-5
+    pairs = zip(images, BOXES, strict=True)
+    expected = np.stack([slow_crop(image.astype(float), *box, size) for image, box in pairs])
+    assert apart(cropped(images, BOXES, size=size), expected) < 1e-5
 
 
 def test_crop_and_resize_equals_pillow():
@@ -55,6 +57,19 @@ def test_crop_and_resize_equals_pillow():
             plane = Image.fromarray(image[..., channel])
             expected = np.asarray(plane.resize((12, 16), Image.Resampling.BILINEAR, box=box))
             assert apart(crop[..., channel], expected) < 1e-4
+
+
+@pytest.mark.parametrize("crop", ["resized", "translated"])
+def test_views_have_the_size_that_the_policy_says_and_show_the_same(crop):
+    images = raw_images(6, 32)
+    seen = augmentation(crop=crop, crop_area=(0.5, 1.0), size=64)
+    draws = aug.draw(6, seen, keras.random.SeedGenerator(3))
+    large = np.asarray(aug.apply(aug.scale(images), seen, draws))
+    usual = np.asarray(aug.apply(aug.scale(images), replace(seen, size=None), draws))
+    assert (large.shape, usual.shape) == ((6, 64, 64, 3), (6, 32, 32, 3))
+    # a sample of the smaller one lies in the middle of four of the larger one
+    halved = large.reshape(6, 32, 2, 32, 2, 3).mean(axis=(2, 4))
+    assert np.abs(halved - usual).mean() < 0.2 * usual.std()
 
 
 def test_the_mirror_flips_left_to_right_and_only_where_it_is_drawn():

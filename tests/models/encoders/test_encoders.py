@@ -14,6 +14,7 @@ from components.shared.sources.pixels import fit
 from models import encoders
 from models.classifier import softmax_head
 from models.encoders.shared.normalization import PixelStatistics
+from models.layers import layers_of
 from tests.helpers.datasets import texture
 from tests.helpers.options import network
 
@@ -222,6 +223,29 @@ def test_a_deployed_encoder_that_is_called_does_not_learn():
     # who wants to train it on can
     deployed(batch, training=True)
     assert not all(np.array_equal(a, b) for a, b in zip(start, deployed.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "normalization"),
+    [("fast", "symmetric"), ("resnet18", "none"), ("resnet18", "symmetric"), ("resnet50v2", "symmetric")],
+)
+def test_any_size_shares_layers_and_weights_and_may_be_copied(name, normalization):
+    small = {"width": 8} if name == "fast" else {}
+    model = network(name, 32, normalization=normalization, **small)
+    any_size = encoders.any_size(model)
+    assert [id(weight) for weight in any_size.weights] == [id(weight) for weight in model.weights]
+    assert layers_of(any_size) == layers_of(model)
+    seen = images(32).astype("float32") / 255
+    np.testing.assert_allclose(np.asarray(any_size(seen)), np.asarray(model(seen)), rtol=1e-5, atol=1e-6)
+    copy = keras.models.clone_model(any_size)
+    copy.set_weights(model.get_weights())
+    smaller = np.asarray(any_size(seen[:, :24, :24], training=True))
+    assert smaller.shape == (4, model.output_shape[-1])
+    assert np.asarray(copy(seen[:, :24, :24])).shape == smaller.shape
+
+
+def test_the_encoders_say_which_take_images_of_any_size():
+    assert {name for name in encoders.NAMES if not encoders.options_type(name).any_size} == {"conv"}
 
 
 @pytest.mark.slow

@@ -25,9 +25,10 @@ from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
 
 RATIO = (3 / 4, 4 / 3)
-STILL = {"flip": False, "crop": "resized", "crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "rotation": 0.0,
-         "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "grey_probability": 0.0,
-         "affine_brightness": 0.0, "affine_jitter": 0.0, "blur_probability": 0.0}  # fmt: skip
+STILL = {"size": None, "crop": "resized", "crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False,
+         "rotation": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0,
+         "grey_probability": 0.0, "affine_brightness": 0.0, "affine_jitter": 0.0,
+         "blur_probability": 0.0}  # fmt: skip
 # what counts only beside something else
 CONDITIONS = {
     "crop_ratio": lambda found: found["crop"] == "resized",

@@ -155,6 +155,7 @@ REFUSED = [
         "(method.projection.layers = 2)",
     ),
     ("supervised.weak.flip", 1, "supervised.weak.flip = 1: must be a valid boolean"),
+    ("method.augmentation.size", 8, "method.augmentation.size = 8: must be greater than or equal to 16"),
     (
         "method.augmentation.crop_area",
         [0.2, 1, 1],
@@ -319,6 +320,16 @@ def test_those_of_a_preset_are_named_too():
     off += ["supervised.weak.saturation=0"]
     with pytest.raises(UserError, match=r"^supervised.published.augmentation.grey_probability = 0.2: "):
         compose_params(["preset=simclr-jax", "data=folder", "data.channels=1", *off])
+
+
+@pytest.mark.parametrize("name", ["method.augmentation.size", "supervised.weak.size"])
+def test_a_network_for_one_size_is_refused_views_of_another(name):
+    with pytest.raises(
+        UserError, match=f"^{name} = 24: encoder=conv takes images of one size only; set null"
+    ) as told:
+        compose_params(["encoder=conv_small", f"{name}=24"])
+    assert "\n" not in str(told.value)
+    compose_params([f"{name}=24"])
 
 
 @pytest.mark.parametrize("data", ["sample", "folder", "parquet", "tfds"])
