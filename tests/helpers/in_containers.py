@@ -348,7 +348,7 @@ def try_first_task(trial: Trial, image: str) -> None:
         component = dsl.component(compose, base_image=image, install_kfp_package=False)
         try:
             values = component(
-                overrides=["runtime.epochs=3"], data_version="", replicates="[0, 1, 2, 3, 4]"
+                overrides=["runtime.epochs=3"], data_version="", replicates="[0, 1, 2, 3]"
             ).outputs
         except RuntimeError as error:
             print(error)

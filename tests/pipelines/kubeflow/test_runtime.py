@@ -51,7 +51,7 @@ class Status:
 def composed(tracking_uri):
     """A function that composes options; step → settings."""
 
-    def _composed(*overrides, data="", replicates="[0, 1, 2, 3, 4]"):
+    def _composed(*overrides, data="", replicates="[0, 1, 2, 3]"):
         found = runtime.settings_of_steps(overrides, data, replicates)
         return {step: json.loads(settings) for step, settings in found.items()}
 
