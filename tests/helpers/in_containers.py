@@ -347,9 +347,7 @@ def try_first_task(trial: Trial, image: str) -> None:
     with contextlib.redirect_stdout(said):
         component = dsl.component(compose, base_image=image, install_kfp_package=False)
         try:
-            values = component(
-                overrides=["runtime.epochs=3"], data_version="", replicates="[0, 1, 2, 3]"
-            ).outputs
+            values = component(overrides=["runtime.epochs=3"], data_version="", replicates="[0, 1, 2, 3]").outputs
         except RuntimeError as error:
             print(error)
     good = '"epochs": 3,' in values.get("pretrain", "")

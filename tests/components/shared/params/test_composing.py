@@ -42,7 +42,7 @@ def test_every_option_composes_to_allowed_values(override):
     # where the file's first line says so, its values go elsewhere
     place = text.splitlines()[0].removeprefix("# @package ") if text.startswith("# @package ") else group
     found, checked = values, to_plain(params)
-    for key in place.split("."):
+    for key in place.split(".") if place != "_global_" else ():
         found, checked = found[key], checked[key]
     for name, value in yaml.safe_load(text).items():
         # what it is composed from; what its user says, or what follows from that
@@ -50,7 +50,14 @@ def test_every_option_composes_to_allowed_values(override):
             continue
         assert found[name] == checked[name]
         # of a group, the file says what differs from those
-        assert found[name] == ({**found[name], **value} if isinstance(value, dict) else value)
+        assert found[name] == over(found[name], value)
+
+
+def over(values, changes):
+    """Values with some replaced, at any depth."""
+    if not isinstance(changes, dict):
+        return changes
+    return {**values, **{name: over(values[name], value) for name, value in changes.items()}}
 
 
 def test_options_and_values_combine_and_the_later_one_counts():
