@@ -16,14 +16,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from components.shared.artifacts import replace_file
 from components.shared.errors import UserError, first_line
-from components.shared.params import naming
+from components.shared.params import derived
 from components.shared.params.explain import did_you_mean
 from components.shared.params.schema import Params, validate_params
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 # groups that say where a pipeline runs, not what it computes: no part of params.yaml
 APART = ("cluster",)
-naming.register()
+derived.register()
 
 
 def compose_params(overrides: Sequence[str] = (), conf: Path = CONF) -> tuple[Params, dict[str, Any]]:

@@ -1,5 +1,5 @@
 """What `conf/` asks for beside Hydra's own; DVC imports the modules of this folder before it composes."""
 
-from components.shared.params.naming import register
+from components.shared.params.derived import register
 
 register()

@@ -1,4 +1,4 @@
-"""Data that its user gives no name is named after its folder, archive or file, by us and by DVC alike."""
+"""What follows from other options, for us and for DVC alike: the name of data, and the size of views."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from components.shared.params.composing import CONF, compose_params
-from components.shared.params.naming import name_of
+from components.shared.params.derived import name_of, three_quarters
 from components.shared.params.schema import DataParams
 from tests.helpers.repository import ROOT
 
@@ -59,3 +59,15 @@ def test_dvc_composes_the_same(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == compose_params(asked)[1]
+
+
+@pytest.mark.parametrize(("images", "views"), [(96, 72), (32, 24), (24, 18), (22, 16), (20, None), (9, None)])
+def test_views_have_three_quarters_of_the_images_side_where_enough_is_left(images, views):
+    assert three_quarters(images) == views
+    params, _ = compose_params(["data=folder", "data.path=own", f"data.image_size={images}"])
+    assert params.method.augmentation.size == views
+
+
+def test_networks_for_one_size_and_those_who_ask_have_views_as_large_as_the_images():
+    for other in ("encoder=conv", "encoder=resnet18", "method.augmentation.size=null"):
+        assert compose_params([other])[0].method.augmentation.size is None

@@ -1,4 +1,4 @@
-"""The name of a data set whose user gives none: `${name_of:…}` in `conf/`, for us and for DVC's own composing."""
+"""Options that follow from others: `${name_of:…}` and its like in `conf/`, for us and for DVC's own composing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from omegaconf import OmegaConf
 _PACKED = re.compile(r"\.(zip|parquet|tgz|txz|tbz2?|tar(\.\w+)?)$", re.IGNORECASE)
 # MLflow takes 256 characters for a registered model, whose name is longer
 _LONGEST = 100
+# pixels, the least that an augmentation takes
+_SMALLEST_VIEW = 16
 
 
 def register() -> None:
-    """Let `${name_of:PATH}` be understood where configurations are composed."""
+    """Let what `conf/` works out of other options be understood where configurations are composed."""
     OmegaConf.register_new_resolver("name_of", name_of, replace=True)
+    OmegaConf.register_new_resolver("three_quarters", three_quarters, replace=True)
 
 
 def name_of(path: object) -> str:
@@ -30,3 +33,9 @@ def name_of(path: object) -> str:
     parts = [part for part in text.split("/") if part.strip(".")]
     name = _PACKED.sub("", parts[-1]) if parts else ""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-")[:_LONGEST] or "images"
+
+
+def three_quarters(side: int) -> int | None:
+    """The side of views, in pixels, of images with such a side: None, which is the images', for very small ones."""
+    views = round(0.75 * side)
+    return views if views >= _SMALLEST_VIEW else None
