@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -239,6 +240,7 @@ class SupervisedTrainer:
         self._classes, self._precision, self._frozen = classes, precision, frozen
         self._name = optimizer
         self.model = self._fresh(0, None)
+        fuse(self.model)
         self.model.compile(
             optimizer=self._optimizer(),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -324,16 +326,16 @@ class SupervisedTrainer:
         return encoders.deployable(encoder, softmax_head(*before, kernel / temperature, bias / temperature))
 
     def _fresh(self, seed: int, pretrained: list[np.ndarray] | None) -> Classifier:
-        keras.utils.set_random_seed(seed)
+        # What layers draw the seeds of their weights from, and all that is needed of `keras.utils.set_random_seed`,
+        # which makes TensorFlow forget what it has made ready to run: half a second of a core each time
+        random.seed(seed)
         with precision(self._precision):
             encoder = self._network()
             if pretrained is not None:
                 encoder.set_weights(pretrained)
             if self._augmentation.size is not None:
                 encoder = encoders.any_size(encoder)
-            classifier = Classifier(encoder, self._augmentation, self._head, self._classes, seed, self._frozen)
-        fuse(classifier)
-        return classifier
+            return Classifier(encoder, self._augmentation, self._head, self._classes, seed, self._frozen)
 
     def _optimizer(self) -> keras.optimizers.Optimizer:
         # rate and decay are set by each training

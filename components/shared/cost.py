@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import reduce
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from components.shared.errors import UserError
 from components.shared.steps import STEPS
@@ -32,6 +32,8 @@ class Cost(BaseModel):
         cpu_seconds: of all processor cores, that of processes that were started and ended too.
         gpu_seconds: graphics cards that the step was given, times how long it took.
         peak_mebibytes: the most memory that the process, or one that it started, ever had.
+        device_peak_mebibytes: the most memory of a graphics card that the process ever had; None, and left out of
+            records, where there was none or the backend does not tell.
         watt_hours: an estimate out of both and the watts that were assumed.
     """
 
@@ -40,6 +42,7 @@ class Cost(BaseModel):
     cpu_seconds: float
     gpu_seconds: float
     peak_mebibytes: float
+    device_peak_mebibytes: float | None = None
     watt_hours: float
 
     def __add__(self, other: Cost) -> Cost:
@@ -48,8 +51,15 @@ class Cost(BaseModel):
             cpu_seconds=round(self.cpu_seconds + other.cpu_seconds, 3),
             gpu_seconds=round(self.gpu_seconds + other.gpu_seconds, 3),
             peak_mebibytes=max(self.peak_mebibytes, other.peak_mebibytes),
+            device_peak_mebibytes=max(
+                (peak for cost in (self, other) if (peak := cost.device_peak_mebibytes) is not None), default=None
+            ),
             watt_hours=round(self.watt_hours + other.watt_hours, 3),
         )
+
+    @model_serializer(mode="wrap")
+    def _known(self, write: SerializerFunctionWrapHandler) -> dict[str, float]:
+        return {name: value for name, value in write(self).items() if value is not None}
 
 
 class Meter:
@@ -74,12 +84,14 @@ class Meter:
 
     def read(self) -> Cost:
         """The cost so far."""
-        cpu, gpu = _cpu_seconds() - self._cpu, self.seconds * _cards(self._step)
+        cards, device_peak = _cards(self._step)
+        cpu, gpu = _cpu_seconds() - self._cpu, self.seconds * cards
         joules = cpu * self._watts[0] + gpu * self._watts[1]
         return Cost(
             cpu_seconds=round(cpu, 3),
             gpu_seconds=round(gpu, 3),
             peak_mebibytes=round(_peak_mebibytes(), 1),
+            device_peak_mebibytes=None if device_peak is None else round(device_peak / 2**20, 1),
             watt_hours=round(joules / 3600, 3),
         )
 
@@ -101,8 +113,10 @@ def read_cost(values: Any) -> Cost | None:
 def in_words(cost: Cost) -> str:
     """A cost for people."""
     gpu = f", {_duration(cost.gpu_seconds)} of a GPU" if cost.gpu_seconds else ""
+    peak = cost.device_peak_mebibytes
+    device = "" if peak is None else f", of a GPU {peak:,.0f} MiB"
     return (
-        f"{_duration(cost.cpu_seconds)} of a processor core{gpu}, {cost.peak_mebibytes:,.0f} MiB at most, "
+        f"{_duration(cost.cpu_seconds)} of a processor core{gpu}, {cost.peak_mebibytes:,.0f} MiB at most{device}, "
         f"some {cost.watt_hours:,.3g} Wh"
     )
 
@@ -122,13 +136,13 @@ def _peak_mebibytes() -> float:
     return most / 2 ** (20 if sys.platform == "darwin" else 10)
 
 
-def _cards(step: str) -> int:
-    """Graphics cards that a training was given; asked only where Keras was started anyway."""
+def _cards(step: str) -> tuple[int, int | None]:
+    """Graphics cards that a training was given, and the most bytes of one; asked only where Keras was started."""
     if step not in STEPS or not STEPS[step].gpu or "keras" not in sys.modules:
-        return 0
-    from components.shared.training.devices import count_cards
+        return 0, None
+    from components.shared.training.devices import count_cards, peak_bytes
 
-    return count_cards()
+    return count_cards(), peak_bytes()
 
 
 def _watts(variable: str, default: float) -> float:

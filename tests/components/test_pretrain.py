@@ -21,6 +21,7 @@ from components.shared.artifacts import Dataset, Manifest, Result, read_record
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params, write_params
 from components.shared.params.schema import select
+from components.shared.plots.grids import draw_rows
 from components.shared.replicates import KEPT
 from components.shared.training.checkpoints import Checkpoint, training_key
 from models import methods
@@ -120,7 +121,7 @@ def test_it_writes_an_encoder_curves_pictures_and_a_record(finished, dataset):
     # nothing is kept of a finished training
     assert list((folder.parent / "states").iterdir()) == []
     with Image.open(folder / "views.png") as picture:
-        assert min(picture.size) > 300
+        assert min(picture.size) > 250
 
 
 def test_the_curves_have_a_row_an_epoch_and_end_with_the_recorded_metrics(finished):
@@ -236,7 +237,20 @@ def test_the_optimiser_and_the_method_get_what_the_parameters_say(dataset, track
         np.testing.assert_allclose(variable.numpy(), factor * value, rtol=1e-6, err_msg=variable.path)
 
 
-def test_one_view_of_each_image_leaves_what_compares_two_out(dataset, tracking_uri, tmp_path):
+def drawn(monkeypatch):
+    """The names of the rows of a picture."""
+    names = []
+
+    def watched(rows):
+        names.extend(name for name, _ in rows)
+        return draw_rows(rows)
+
+    monkeypatch.setattr("components.shared.training.pretraining.draw_rows", watched)
+    return names
+
+
+def test_one_view_of_each_image_leaves_what_compares_two_out(dataset, tracking_uri, tmp_path, monkeypatch):
+    names = drawn(monkeypatch)
     one = params("method=supcon", "method.views=1", "method.unlabelled=leave_out", epochs=1)
     record = pretrain(dataset, tmp_path / "encoder", one, 0, tmp_path / "states")
     assert not {"contrastive_accuracy", "positive_rank", "correlation_accuracy"} & set(record.metrics)
@@ -245,12 +259,16 @@ def test_one_view_of_each_image_leaves_what_compares_two_out(dataset, tracking_u
     # a plot names this column
     assert row["contrastive_accuracy"] == ""
     assert "positive_rank" not in row
+    # a picture of a single one would compare nothing
+    assert names == ["original", "view 1", "view 2"]
 
 
-def test_of_more_views_all_is_told_that_is_told_of_two(dataset, finished, tracking_uri, tmp_path):
+def test_of_more_views_all_is_told_that_is_told_of_two(dataset, finished, tracking_uri, tmp_path, monkeypatch):
+    names = drawn(monkeypatch)
     # and what ends a training by the ranks of views is measured
     three = params("method.views=3", "monitor.stop_by=validation_view_rank", "monitor.every=1", epochs=1)
     record = pretrain(dataset, tmp_path / "encoder", three, 0, tmp_path / "states")
+    assert names == ["original", "view 1", "view 2", "view 3"]
     assert set(record.metrics) == set(finished[0].metrics)
     assert all(np.isfinite(value) for value in record.metrics.values())
     # of 32 images no rank is higher with a third view

@@ -20,6 +20,7 @@ from components.shared.artifacts import SPLITS, Dataset, Manifest, Result, read_
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import params_digest, select
+from components.shared.training import supervised
 from components.shared.training.augmented import augmented_features
 from components.shared.training.choice import Choice
 from components.shared.training.inputs import fewer_labels
@@ -242,6 +243,34 @@ def test_a_baseline_that_is_interrupted_ends_as_if_nothing_had_happened(
 
     history = mlflow.MlflowClient(tracking_uri).get_metric_history(record.mlflow_run_id, "train/loss")
     assert len(history) == len(rows_of(folder / "curves.csv"))
+
+
+def test_seeds_of_one_process_share_what_is_compiled_and_do_not_depend_on_each_other(
+    finished, dataset, searched, tmp_path, monkeypatch
+):
+    made, build = [], SupervisedTrainer.__init__
+
+    def counted(self, *args):
+        made.append(self)
+        build(self, *args)
+
+    def trained(name):
+        return baseline(dataset, searched, tmp_path / name, params("baseline", OWN), SEED + 1, tmp_path / "kept")
+
+    monkeypatch.setattr(SupervisedTrainer, "__init__", counted)
+    supervised._compiled.cache_clear()
+    alone = trained("alone")
+    assert len(made) == 1
+    baseline(dataset, searched, tmp_path / "first", params("baseline", OWN), SEED, tmp_path / "kept")
+    record = trained("after_another")
+    assert len(made) == 1
+    for name, folder in (("first", finished["baseline"][1]), ("after_another", tmp_path / "alone")):
+        for file in ("predictions.npz", "budgets.npz"):
+            expected = arrays(folder / file)
+            for array, found in arrays(tmp_path / name / file).items():
+                np.testing.assert_array_equal(found, expected[array])
+        assert (tmp_path / name / "curves.csv").read_text() == (folder / "curves.csv").read_text()
+    assert (record.metrics, record.details) == (alone.metrics, alone.details)
 
 
 def test_a_search_that_is_interrupted_ends_as_if_nothing_had_happened(dataset, encoder, tmp_path, trainings):

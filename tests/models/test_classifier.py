@@ -168,6 +168,15 @@ def test_seeds_decide_the_first_weights(trainers):
     assert not np.array_equal(starts[0][-2], starts[1][-2])
 
 
+def test_first_weights_are_those_of_the_seed_and_tensorflow_forgets_nothing(trainers, monkeypatch):
+    """Its own seed, which Keras sets too, makes it forget what it has made ready to run."""
+    keras.utils.set_random_seed(3)
+    expected, seeds = tiny().get_weights(), []
+    monkeypatch.setattr(keras.utils, "set_random_seed", seeds.append)
+    started, _ = fit(trainers("tiny"), rate=0.0, seed=3)
+    assert same(started[:4], expected[:4]) and seeds == []
+
+
 @pytest.mark.slow
 def test_pretrained_weights_are_the_start_and_all_else_is_as_for_the_rival(arrays, trainers):
     baseline = trainers("tiny")

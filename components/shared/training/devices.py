@@ -101,6 +101,25 @@ def count_cards() -> int:
     return count if cards else 0
 
 
+def peak_bytes() -> int | None:
+    """The most memory that this process ever had of one graphics card; None where none tells."""
+    if not count_cards():
+        return None
+    backend = keras.backend.backend()
+    if backend == "jax":
+        jax: Any = importlib.import_module("jax")
+        told = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        cards = range(len(tf.config.list_physical_devices("GPU")))
+        told = [tf.config.experimental.get_memory_info(f"GPU:{card}")["peak"] for card in cards]
+    else:
+        torch: Any = importlib.import_module("torch")
+        told = [torch.cuda.max_memory_allocated(card) for card in range(torch.cuda.device_count())]
+    return max((int(peak) for peak in told if peak is not None), default=None)
+
+
 def precision_here(precision: str, processor: Path = Path("/proc/cpuinfo")) -> str:
     """What a training computes in here: float32 or bfloat16.
 

@@ -37,14 +37,13 @@ class Monitor:
         self.data, self.options, self.epochs, self.batch_size = data, options, epochs, batch_size
         self.advice, self.policy = model.advice, model.policy
         self.pairs = model.views > 1
+        self._scale = keras.layers.Rescaling(1 / 255, dtype="float32")
         images = keras.Input(data.manifest.image_shape, dtype="uint8")
-        features = model.encoder(keras.layers.Rescaling(1 / 255, dtype="float32")(images), training=False)
-        self._features = keras.Model(images, features)
-        self._embeddings = keras.Model(images, model.projection_head(features, training=False))
+        self._features = keras.Model(images, model.encoder(self._scale(images), training=False))
         # of any size, where the views' is another one than the images'
-        views = keras.Input(model.encoder.input_shape[1:])
-        seen = model.projection_head(model.encoder(views, training=False), training=False)
-        self._embeddings_of_views = keras.Model(views, seen)
+        pixels = keras.Input(model.encoder.input_shape[1:])
+        seen = model.projection_head(model.encoder(pixels, training=False), training=False)
+        self._embeddings = keras.Model(pixels, seen)
 
     def measure(self, epoch: int, last: bool = False) -> dict[str, float]:
         """What is due after `epoch` epochs: everything after the `last` one.
@@ -100,7 +99,7 @@ class Monitor:
         for start in range(0, whole, size):
             batch = np.asarray(images[start : start + size])
             z1, z2 = (
-                predict(self._embeddings_of_views, np.asarray(augment(batch, self.policy, generator)), size)
+                predict(self._embeddings, np.asarray(augment(batch, self.policy, generator)), size)
                 for _ in range(2)
             )
             found.append(np.asarray(view_ranks(z1, z2)))
@@ -114,5 +113,5 @@ class Monitor:
     def _shape(self) -> dict[str, float]:
         images = max((self.data.images(split) for split in ("unlabelled", "train")), key=len)
         rows = np.unique(np.linspace(0, len(images) - 1, SAMPLE).astype(int))
-        embeddings = predict(self._embeddings, images[rows])
+        embeddings = predict(self._embeddings, np.asarray(self._scale(images[rows])))
         return {"embedding_spread": spread(embeddings), "embedding_rank": effective_rank(embeddings)}

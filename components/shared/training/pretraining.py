@@ -110,9 +110,10 @@ class Pretraining:
             }
             if not self.data.classes:
                 logs = {name: value for name, value in logs.items() if not name.startswith("probe_")}
-            logs |= self.monitor.measure(epoch + 1)
+            watched = self.monitor.measure(epoch + 1)
+            logs |= watched
             if is_over([*self.curves.rows, {"epoch": epoch + 1, **logs}], self.params.monitor):
-                logs |= self.monitor.measure(epoch + 1, last=True)
+                logs |= watched or self.monitor.measure(epoch + 1, last=True)
                 self.model.stop_training = True
             if warning := self.monitor.warning(epoch + 1, logs):
                 progress.note(warning)
@@ -175,7 +176,8 @@ class Pretraining:
         self.work.run.file(out / "curves.csv")
         originals = np.asarray(max((images for images, _ in self.parts), key=len)[:10])
         rows = [("original", list(originals))]
-        for number in range(1, 5):
+        # of methods with one view two, to compare
+        for number in range(1, max(2, self.model.views) + 1):
             views = np.asarray(augment(originals, self.model.policy, self.model.seed_generator))
             rows.append((f"view {number}", list(views)))
         draw_rows(rows).savefig(out / "views.png", dpi=100)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,11 @@ from components.shared.training.choice import Chosen, calibrate, training_metric
 from components.shared.training.curves import Curves
 from components.shared.training.devices import on_devices, precision_here
 from components.shared.training.inputs import fewer_labels, labelled, network
-from models.classifier import Recipe, SupervisedTrainer, predict
+from models.augmentation import Augmentation
+from models.classifier import ClassifierHead, Recipe, SupervisedTrainer, predict
+from models.encoders import EncoderOptions
 from models.layers import layers_of
+from models.methods.shared.heads import HeadOptions
 from models.training import EpochPace
 
 
@@ -58,8 +62,8 @@ def train_supervised(
     train = chosen.train()
     batch = min(params.supervised.batch_size, len(train[1]))
     with on_devices(work.step, params.runtime.devices, batch, "supervised.batch_size") as devices:
-        training = _Training(data, chosen, params, seed, work, finished, pretrained)
-        return training.run(train, devices)
+        training = _Training(data, chosen, params, seed, work, finished, pretrained, devices)
+        return training.run(train)
 
 
 class _Training:
@@ -72,12 +76,13 @@ class _Training:
         work: Work,
         finished: Finished,
         pretrained: list[np.ndarray] | None,
+        devices: int,
     ):
         self.data, self.chosen, self.params, self.seed, self.work = data, chosen, params, seed, work
-        self.finished, self.pretrained = finished, pretrained
+        self.finished, self.pretrained, self.devices = finished, pretrained, devices
         self.curves = Curves(work.run)
 
-    def run(self, train: tuple[np.ndarray, np.ndarray], devices: int) -> Result:
+    def run(self, train: tuple[np.ndarray, np.ndarray]) -> Result:
         data, out, recipe = self.data, self.work.out, self.chosen.recipe()
         test_images, test_labels = labelled(data, "test")
         validation = self.chosen.validation()
@@ -117,7 +122,7 @@ class _Training:
             images=len(train[1]),
             encoder=self.params.encoder.name,
             curves="curves.csv",
-            devices=devices,
+            devices=self.devices,
             precision=precision_here(self.params.runtime.precision),
             # after scaling and resizing
             networks=dict(zip(("encoder", "classifier"), map(layers_of, model.layers[-2:]), strict=True)),
@@ -127,10 +132,10 @@ class _Training:
         options, data = self.params.supervised, self.data
         frozen = options.freeze_encoder and self.pretrained is not None
         try:
-            return SupervisedTrainer(
-                recipe.augmentation, recipe.optimizer, options.head,
-                network(self.params.encoder, data, self.chosen.choice.projection, options.projection_layers),
-                data.classes, precision_here(self.params.runtime.precision), frozen,
+            return _compiled(
+                data.folder, data.manifest.digest, self.params.encoder, self.chosen.choice.projection,
+                options.projection_layers, recipe.augmentation, recipe.optimizer, options.head,
+                precision_here(self.params.runtime.precision), frozen, self.devices,
             )  # fmt: skip
         except ValueError as error:
             raise UserError(f"encoder.name = {self.params.encoder.name}: {error}") from None
@@ -242,6 +247,27 @@ class _Training:
         except FloatingPointError as error:
             raise UserError(f"supervised.published: seed {self.seed}: {error}; lower its learning rate") from None
         return {"test_probabilities": predict(trainer.deployable(), self.data.images("test"))[None]}
+
+
+# the chosen training's, and a published one's
+@lru_cache(maxsize=2)
+def _compiled(
+    dataset: Path,
+    digest: str,
+    encoder: EncoderOptions,
+    projection: HeadOptions | None,
+    layers: int,
+    augmentation: Augmentation,
+    optimizer: str,
+    head: ClassifierHead,
+    precision: str,
+    frozen: bool,
+    devices: int,
+) -> SupervisedTrainer:
+    """What trains, kept for the next replicate of this process: of the same dataset, on as many devices."""
+    data = Dataset(dataset)
+    build = network(encoder, data, projection, layers)
+    return SupervisedTrainer(augmentation, optimizer, head, build, data.classes, precision, frozen)
 
 
 def _told(recipe: Recipe, chosen: Chosen) -> dict[str, Any]:

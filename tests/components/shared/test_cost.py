@@ -33,10 +33,14 @@ def test_graphics_cards_count_for_the_steps_that_are_given_them(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("components.shared.cost.time.monotonic", lambda: now[0])
     meters = {step: Meter(step) for step in ("pretrain", "evaluate")}
+    monkeypatch.setattr("components.shared.training.devices.peak_bytes", lambda: 3 << 20)
     now[0] = 10.0
     cost = meters["pretrain"].read()
-    assert (cost.gpu_seconds, cost.watt_hours) == (20, 20)
-    assert meters["evaluate"].read().gpu_seconds == 0
+    assert (cost.gpu_seconds, cost.watt_hours, cost.device_peak_mebibytes) == (20, 20, 3)
+    assert cost.model_dump()["device_peak_mebibytes"] == 3
+    of_none = meters["evaluate"].read()
+    assert of_none.gpu_seconds == 0 and of_none.device_peak_mebibytes is None
+    assert "device_peak_mebibytes" not in of_none.model_dump()
 
 
 @pytest.mark.parametrize("name", ["WATTS_PER_CPU", "WATTS_PER_GPU"])
@@ -55,6 +59,10 @@ def test_costs_are_added_up_and_told():
     assert in_words(both) == "2.0 h of a processor core, 1.5 min of a GPU, 2,048 MiB at most, some 27.6 Wh"
     assert in_words(other) == "0.5 min of a processor core, 2,048 MiB at most, some 0.1 Wh"
     assert read_cost(ONE.model_dump()) == ONE
+    cards = [ONE.model_copy(update={"device_peak_mebibytes": peak}) for peak in (1500.0, 0.0)]
+    assert [total([both, *cards]).device_peak_mebibytes, total(cards[1:]).device_peak_mebibytes] == [1500, 0]
+    assert in_words(cards[0]).endswith("1.5 min of a GPU, 512 MiB at most, of a GPU 1,500 MiB, some 27.5 Wh")
+    assert read_cost(cards[0].model_dump()) == cards[0]
     assert read_cost(None) is read_cost({"cpu_seconds": 1}) is None
 
 

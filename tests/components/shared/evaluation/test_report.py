@@ -28,8 +28,9 @@ TEST_PICTURES = {"accuracies", "recall", "confusion", "reliability", "coverage",
 CURVES = {"curves", "losses", "pretraining", "pretraining_loss"}
 
 
-def cost(cpu, gpu, peak) -> Cost:
-    return Cost(cpu_seconds=cpu, gpu_seconds=gpu, peak_mebibytes=peak, watt_hours=cpu / 100)
+def cost(cpu, gpu, peak, device=None) -> Cost:
+    known = dict(cpu_seconds=cpu, gpu_seconds=gpu, peak_mebibytes=peak, watt_hours=cpu / 100)
+    return Cost(**known, device_peak_mebibytes=device)
 
 
 def layer(kind, output, weights):
@@ -62,7 +63,7 @@ def make_findings(folders, truth, candidates, search=None, **more) -> Findings:
         pretraining=Curve("pretraining", pretraining, pretraining, pretraining),
         search=search,
         measured=measure(blessing, candidates, scores, truth, folders) if scores else Measured(),
-        costs={"pretrain": cost(7000, 3500, 900), "finetune": cost(1500, 0, 1200)},
+        costs={"pretrain": cost(7000, 3500, 900, 640), "finetune": cost(1500, 0, 1200)},
         lineage={"git.commit": "c" * 40},
         params={},
         run_id="f" * 32,
@@ -246,7 +247,8 @@ def test_champion_and_calibration(judged):
 
 def test_what_each_step_cost_is_told_and_added_up(judged):
     *_, text = judged
-    assert "pretrain 7,000 3,500 900 70 finetune 1,500 0 1,200 15 all 8,500 3,500 1,200 85" in text
+    assert "GPU MiB at most" in text
+    assert "pretrain 7,000 3,500 900 640 70 finetune 1,500 0 1,200 – 15 all 8,500 3,500 1,200 640 85" in text
 
 
 def test_every_picture_is_within_the_page(judged):

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -20,7 +21,7 @@ from components.shared.replicates import train_replicates
 from components.shared.steps import STEPS
 from components.shared.training import devices
 from components.shared.training import distributed as processes
-from components.shared.training.devices import on_devices, precision_here
+from components.shared.training.devices import on_devices, peak_bytes, precision_here
 from models.batches import Batches, filled
 from models.training import validation_batch
 from tests.helpers.datasets import make_dataset
@@ -35,6 +36,28 @@ FLAGS = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
     "--xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
+
+
+def test_the_most_memory_of_a_card_is_what_the_backend_tells(monkeypatch):
+    import tensorflow as tf
+
+    assert peak_bytes() is None
+    monkeypatch.setattr(devices, "count_cards", lambda: 2)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["one", "another"])
+    told = {"GPU:0": {"peak": 10}, "GPU:1": {"peak": 30}}
+    monkeypatch.setattr(tf.config.experimental, "get_memory_info", told.get)
+    assert peak_bytes() == 30
+    monkeypatch.setattr(devices.keras.backend, "backend", lambda: "jax")
+    cards = [SimpleNamespace(memory_stats=lambda: {"peak_bytes_in_use": 50}), SimpleNamespace(memory_stats=dict)]
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(local_devices=lambda: cards))
+    assert peak_bytes() == 50
+    # as of a device that tells nothing
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(local_devices=lambda: cards[1:]))
+    assert peak_bytes() is None
+    monkeypatch.setattr(devices.keras.backend, "backend", lambda: "torch")
+    cuda = SimpleNamespace(device_count=lambda: 2, max_memory_allocated=[20, 70].__getitem__)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert peak_bytes() == 70
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from components.pretrain import pretrain
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import select
+from components.shared.training.monitor import Monitor
 from components.shared.training.stopping import LOWER, best_epoch, is_over
 from tests.helpers.datasets import make_dataset
 
@@ -108,6 +109,21 @@ def test_a_training_ends_early_and_a_killed_one_goes_on_to_the_same_end(
     one, other = (keras.saving.load_model(tmp_path / name / "encoder.keras") for name in ("early", "killed"))
     for kept, expected in zip(other.get_weights(), one.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, expected)
+
+
+def test_the_epoch_that_ends_a_training_is_measured_once(dataset, tracking_uri, tmp_path, monkeypatch):
+    look, epochs = Monitor._shape, []
+
+    def watched(self):
+        epochs.append(1)
+        return look(self)
+
+    monkeypatch.setattr(Monitor, "_shape", watched)
+    # without a step nothing gets better
+    still = ("monitor.stop_by=knn_accuracy", "monitor.stop_after=1", "monitor.every=1", "optimizer=adam")
+    rate = ("method.optimizer.learning_rate=1e-12", "method.optimizer.warmup_epochs=0")
+    record = pretrain(dataset, tmp_path / "encoder", params(*still, *rate), 0, tmp_path / "states")
+    assert len(epochs) == record.details["epochs"] == 2
 
 
 @pytest.mark.parametrize(
