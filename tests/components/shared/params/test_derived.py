@@ -70,4 +70,5 @@ def test_views_have_three_quarters_of_the_images_side_where_enough_is_left(image
 
 def test_networks_for_one_size_and_those_who_ask_have_views_as_large_as_the_images():
     for other in ("encoder=conv", "encoder=resnet18", "method.augmentation.size=null"):
-        assert compose_params([other])[0].method.augmentation.size is None
+        params, _ = compose_params(["data=folder", "data.path=own", other])
+        assert params.method.augmentation.size is None
