@@ -93,8 +93,7 @@ def save_true_predictions(folder: Path, dataset: Path, model) -> None:
 def run_evaluate(root: Path, *overrides: str) -> None:
     params = select(compose_params(["data.name=colours", *overrides])[0], "evaluate")
     shutil.rmtree(root / "evaluation", ignore_errors=True)
-    inputs = [root / name for name in ("dataset", "search", "probe", "baseline", "finetune", "champion")]
-    evaluate(*inputs, root / "evaluation", params)
+    evaluate(*(root / name for name in (*STEPS["evaluate"].inputs, "evaluation")), params)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from components.shared.artifacts import Manifest, Result
+from components.shared.checks.verdict import Verdict
 from components.shared.cost import Cost, total
 from components.shared.evaluation.calibration import (
     coverage,
@@ -82,6 +83,7 @@ class Findings:
         augmentations_picture: of what the search could choose from, likewise.
         examples: single test images.
         pretraining: how it went; None where that is not known.
+        checks: what those of the data found, likewise.
     """
 
     manifest: Manifest
@@ -104,6 +106,7 @@ class Findings:
     augmentations_picture: Path | None = None
     examples: Examples = field(default_factory=Examples)
     pretraining: Curve | None = None
+    checks: Verdict | None = None
 
     @property
     def drift(self) -> list[str]:
@@ -296,6 +299,7 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         drift=findings.drift,
         twins=findings.twins,
         warns=any(moved.warns for moved in findings.rivals.drift),
+        checks=findings.checks,
         suspects=findings.suspects.head(_SHOWN_SUSPECTS).to_dict("records"),
         suspected=len(findings.suspects),
         agreement=probe.result.metrics.get("knn_validation_accuracy") if probe else None,

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from components.shared.artifacts import Manifest
+from components.shared.checks.verdict import Verdict
 from components.shared.cost import Cost
 from components.shared.evaluation.evidence import Rivals, Slice
 from components.shared.evaluation.feature_drift import FeatureDrift
@@ -66,6 +67,7 @@ def make_findings(folders, truth, candidates, search=None, **more) -> Findings:
         lineage={"git.commit": "c" * 40},
         params={},
         run_id="f" * 32,
+        checks=Verdict(passed=True, expectations=[{}] * 24, findings=[]),
     )  # fmt: skip
 
 
@@ -263,6 +265,7 @@ SECTIONS = [
     *(
         "What a confidence is worth",
         "The data",
+        "What the checks of the data found",
         "The gate: look and power",
         "What it cost",
         "Lineage",
