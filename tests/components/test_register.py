@@ -519,7 +519,7 @@ def test_the_champion_is_asked_tonights_images_and_a_worse_model_is_refused(run,
     run_evaluate(run, "gate.alpha=0.2")
     worse = read_blessing(run / "evaluation")
     assert [check.name for check in worse.checks if not check.passed] == ["champion"]
-    assert "version 1 answers 100.0% of 150 images right, the exported model -16.7 points" in worse.reasons()[0]
+    assert "version 1 answers 100.0 % of 150 images right, the exported model -16.7 points" in worse.reasons()[0]
     result = do_register("colours-reign")
     assert result.details["why"].startswith("not blessed: champion: version 1 answers")
 
