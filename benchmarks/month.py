@@ -293,7 +293,7 @@ class Outcome:
 def finish(root: Path, run: Path, options: Sequence[str], judge: bool) -> Outcome:
     """The real `evaluate`, unless the cache has it, and `register`."""
     params = compose_params([*options, f"registry.model_name={MODEL}"])[0]
-    inputs = [root / name for name in ("dataset", "search", "probe", "baseline", "finetune")]
+    inputs = [root / name for name in ("dataset", "validation", "search", "probe", "baseline", "finetune")]
     with (
         announcements() as told,
         patch("components.register.validate_infrastructure", lambda *_: dict(TRIED)),

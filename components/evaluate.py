@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from components.shared.artifacts import Dataset, Result, read_record
+from components.shared.checks.verdict import VERDICT, Verdict, read_verdict
 from components.shared.cost import Cost, read_cost
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, read_champion
@@ -48,6 +49,7 @@ TABLES = ("mistakes.json", "classes.json")
 
 def evaluate(
     dataset: Path,
+    validation: Path,
     search: Path,
     probe: Path,
     baseline: Path,
@@ -62,11 +64,12 @@ def evaluate(
     Writes into `out`: `blessing.json` (the verdict and its reasons), `metrics.json` (held-out numbers and the
     verdict, to choose by), `curves.csv`, `confusion.csv`, pictures, `report.html` and the same as `report.md`,
     `result.json` and, only if the test set was opened, `test.json` (what was measured there), `mistakes.json` and
-    `classes.json` (tables for MLflow's page). A model that is missing, damaged or about other images makes the
-    verdict "not blessed"; it does not stop the step.
+    `classes.json` (tables for MLflow's page). What is missing, damaged or about other images, of the models, the
+    search and the checks of the data, makes the verdict "not blessed"; it does not stop the step.
 
     Args:
         dataset: folder of `ingest`.
+        validation: folder of `validate`.
         search: folder of `search`.
         probe: folder of `probe`.
         baseline: folder of `baseline`.
@@ -83,9 +86,12 @@ def evaluate(
     data = Dataset(dataset)
     data.require_labels()
     data.check_digests()
-    folders = {"search": search, "probe": probe, "baseline": baseline, "finetune": finetune}
+    folders = {"validation": validation, "search": search}
+    folders |= {"probe": probe, "baseline": baseline, "finetune": finetune}
     folders = {name: Path(folder) for name, folder in folders.items()}
     inputs = {"dataset": Path(dataset), **folders, "champion": Path(champion)}
+    # the file alone has what counts of it
+    inputs["validation"] /= VERDICT
     best = read_champion(champion)
     with working("evaluate", out, params, inputs, data.manifest.name) as work:
         work.run.dataset(data, TEST)
@@ -111,7 +117,7 @@ def _compare(
     overrides: Sequence[str] | None,
 ) -> Findings:
     truth, gate, signed = Truth.of(data), work.params.gate, work.params.registry.require_signature
-    candidates, search, unreadable = _read(folders)
+    candidates, search, checks, unreadable = _read(folders, data.manifest.digest)
     asked: list[Rivals] = []
 
     def rivals() -> Rivals:
@@ -147,11 +153,18 @@ def _compare(
         suspects_picture=picture if picture.exists() else None,
         augmentations_picture=augmentations if augmentations.exists() else None,
         examples=examples,
+        checks=checks,
     )
 
 
-def _read(folders: Mapping[str, Path]) -> tuple[dict[str, Candidate], Result | None, list[str]]:
-    candidates, search, unreadable = {}, None, []
+def _read(
+    folders: Mapping[str, Path], dataset_digest: str
+) -> tuple[dict[str, Candidate], Result | None, Verdict | None, list[str]]:
+    candidates, search, checks, unreadable = {}, None, None, []
+    try:
+        checks = read_verdict(folders["validation"], dataset_digest)
+    except UserError as error:
+        unreadable.append(str(error))
     try:
         search = read_record(folders["search"], Result)
     except UserError as error:
@@ -161,7 +174,7 @@ def _read(folders: Mapping[str, Path]) -> tuple[dict[str, Candidate], Result | N
             candidates[name] = read_candidate(name, folders[name])
         except UserError as error:
             unreadable.append(str(error))
-    return candidates, search, unreadable
+    return candidates, search, checks, unreadable
 
 
 def _costs(data: Dataset, candidates: Mapping[str, Candidate], search: Result | None) -> dict[str, Cost]:

@@ -36,6 +36,7 @@ from components.shared.checks.image_table import (
     split_table,
 )
 from components.shared.checks.page import write_page
+from components.shared.checks.verdict import VERDICT, Verdict
 from components.shared.errors import UserError
 from components.shared.evaluation.predictions import TEST, image_digests
 from components.shared.evaluation.wording import provable_in_words
@@ -46,7 +47,6 @@ from components.shared.registry.ledger import RegistryLedger
 from components.shared.step import Work, command_line, working
 
 MAX_CLASSES_DRAWN = 20
-VERDICT = "verdict.json"
 
 
 def validate(dataset: Path, out: Path, params: Params) -> Result:
@@ -79,7 +79,8 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
         findings = [find_images(outcome, tables) for outcome in outcomes if not outcome.success]
         checker.write_docs()
         write_page(work.out / "docs", data, checker, outcomes, findings, tables, drift)
-        _describe(work, data, outcomes, tables)
+        verdict = _verdict(outcomes, findings)
+        _describe(work, data, outcomes, tables, verdict)
         for line in drift:
             print(f"validate: {line}", flush=True)
         failures: dict[str, list[Finding]] = {"critical": [], "warning": []}
@@ -97,11 +98,12 @@ def validate(dataset: Path, out: Path, params: Params) -> Result:
         metrics = {"expectations": len(outcomes), "passed": passed, "warnings": len(warnings), "critical": 0}
         provable = _provable(data, params)
         (work.out / "digest.txt").write_text(data.manifest.digest + "\n")
-        verdicts = [outcome.verdict() for outcome in outcomes]
-        result = work.finish(data.manifest.digest, metrics, expectations=verdicts, provable=provable, drift=drift)
+        result = work.finish(
+            data.manifest.digest, metrics, expectations=verdict.expectations, provable=provable, drift=drift
+        )
     if failed.exists():
         shutil.rmtree(failed)
-    print(f"{out}: {passed} of {len(outcomes)} expectations hold, none critical fails", flush=True)
+    print(f"{out}: {verdict.in_words()}", flush=True)
     print(f"validate: {provable}", flush=True)
     return result
 
@@ -159,11 +161,24 @@ def examine(
     return outcomes, tables
 
 
-def _describe(work: Work, data: Dataset, outcomes: Sequence[Outcome], tables: Mapping[Table, pd.DataFrame]) -> None:
+def _verdict(outcomes: Sequence[Outcome], findings: Sequence[Finding]) -> Verdict:
+    return Verdict(
+        passed=all(finding.outcome.expectation.severity == "warning" for finding in findings),
+        expectations=[outcome.verdict() for outcome in outcomes],
+        findings=[finding.found() for finding in findings],
+    )
+
+
+def _describe(
+    work: Work,
+    data: Dataset,
+    outcomes: Sequence[Outcome],
+    tables: Mapping[Table, pd.DataFrame],
+    verdict: Verdict,
+) -> None:
     """Write and log everything that is known."""
     out = work.out
-    passed = all(o.success or o.expectation.severity == "warning" for o in outcomes)
-    _write(out / VERDICT, {"passed": passed, "expectations": [outcome.verdict() for outcome in outcomes]})
+    _write(out / VERDICT, verdict.model_dump())
     _write(out / "schema.json", _schema(data, outcomes))
     if tables:
         work.run.dataset(data, "validation")

@@ -11,6 +11,7 @@ from typing import Any
 
 from components.shared.errors import UserError, first_line
 from components.shared.evaluation.predictions import CANDIDATES
+from components.shared.evaluation.wording import hundredths
 from components.shared.repository import find_root
 from pipelines.experiment import OPEN_TEST, require_git
 
@@ -71,8 +72,8 @@ def _told(name: str, entry: Mapping[str, Any], before: Mapping[str, Any], state:
     verdict = "" if "judged" not in metrics else "blessed" if metrics.get("blessed") else "not blessed"
     if metrics.get("judged") == 0:
         verdict = "not judged"
-    numbers = ["" if value is None else f"{100 * value:.1f}" for value in accuracies]
-    numbers.append("" if gain is None else f"{100 * gain:+.1f}")
+    numbers = ["" if value is None else hundredths(value) for value in accuracies]
+    numbers.append("" if gain is None else hundredths(gain, "+"))
     long = len(name) >= _NAME
     lines = [name] if long else []
     lines.append(_row("" if long else name, *numbers, "failed" if entry.get("error") else state or verdict))

@@ -12,11 +12,7 @@ from components.shared.cost import in_words, read_cost, total
 from components.shared.evaluation.gate import Blessing, read_blessing
 from components.shared.evaluation.measured import Measured, read_measured
 from components.shared.evaluation.predictions import CANDIDATES
-from components.shared.evaluation.wording import (
-    TITLES,
-    look_in_words,
-    mean_and_spread,
-)
+from components.shared.evaluation.wording import TITLES, hundredths, look_in_words, mean_and_spread, percent, span
 from components.shared.repository import in_repository
 
 WIDTH = 78
@@ -74,21 +70,21 @@ def table(evaluation: Path, registration: Path | None, report: str) -> list[str]
 
 def _accuracies(record: Result, blessing: Blessing, test: Measured) -> list[str]:
     """A line per model: on held-out images and, where the test set was opened, on test."""
-    heads = ("test", f"{100 * blessing.confidence:.3g} % interval") if blessing.judged else ()
+    heads = ("test", f"{percent(blessing.confidence, '.3g')} interval") if blessing.judged else ()
     lines = [_row("accuracy in per cent", "validation", *heads)]
     for name in CANDIDATES:
         known = record.metrics.get(f"{name}_validation_accuracy")
         title = f"{TITLES[name]} (winner)" if name == blessing.winner else TITLES[name]
         tested = mean_and_spread(np.array(test.accuracies[name])) if name in test.accuracies else ""
-        validation = "not scored" if known is None else f"{100 * known:.1f}"
+        validation = "not scored" if known is None else hundredths(known)
         lines.append(_row(title, validation, tested, _ends(test.intervals.get(name))))
     gain = record.metrics.get("validation_gain")
     if gain is not None:
-        tested = "" if blessing.gain is None else f"{100 * blessing.gain:+.1f}"
-        lines.append(_row("gain over the baseline", f"{100 * gain:+.1f}", tested, _ends(blessing.interval, "+")))
+        tested = "" if blessing.gain is None else hundredths(blessing.gain, "+")
+        lines.append(_row("gain over the baseline", hundredths(gain, "+"), tested, _ends(blessing.interval, "+")))
     own = blessing.artefact
     if own is not None:
-        lines.append(_row("the model that ships", "", f"{100 * own.accuracy:.1f}", _ends((own.low, own.high))))
+        lines.append(_row("the model that ships", "", hundredths(own.accuracy), _ends((own.low, own.high))))
     return lines
 
 
@@ -97,7 +93,7 @@ def _row(title: str, validation: str, test: str = "", interval: str = "") -> str
 
 
 def _ends(interval: tuple[float, float] | None, sign: str = "") -> str:
-    return "" if interval is None else " to ".join(f"{100 * end:{sign}.1f}" for end in interval)
+    return "" if interval is None else span(interval, sign)
 
 
 def _verdict(blessing: Blessing) -> str:

@@ -151,7 +151,7 @@ STEPS: dict[str, Step] = {
         Step(
             name="evaluate",
             title="Evaluate against the baseline",
-            inputs=("dataset", "search", "probe", "baseline", "finetune", "champion"),
+            inputs=("dataset", "validation", "search", "probe", "baseline", "finetune", "champion"),
             out="evaluation",
             reads=("gate", "registry.require_signature"),
             # the ledger of looks, and the champion's model

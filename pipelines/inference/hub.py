@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.shared.digests import file_digest
 from components.shared.errors import UserError, first_line
+from components.shared.evaluation.wording import percent, span
 from components.shared.params.schema import load_params
 from components.shared.registry.uris import ModelUri, version_uri
 from components.shared.registry.versions import (
@@ -170,7 +171,7 @@ def _front_matter(gives: str, tags: Mapping[str, str], license: str | None, name
         within = ""
         if len(interval) == 2 and confidence:
             low, high = interval
-            within = f", {100 * confidence[0]:.3g} % interval {100 * low:.1f} to {100 * high:.1f} %"
+            within = f", {percent(confidence[0], '.3g')} interval {span((low, high))} %"
         dataset = tags.get("dataset", "unknown")
         result = EvalResult(
             task_type="image-classification",

@@ -273,6 +273,7 @@ def evaluate(
     settings: str,
     champion: str,
     dataset: dsl.Input[dsl.Dataset],
+    validation: dsl.Input[dsl.Artifact],
     search: dsl.Input[dsl.Artifact],
     probe: dsl.Input[dsl.Model],
     baseline: dsl.Input[dsl.Model],
@@ -289,6 +290,7 @@ def evaluate(
         settings: Parameters and code version.
         champion: What the registry said of the model in use, as JSON.
         dataset: Images and labels.
+        validation: What the checks of the data found.
         search: All trials of both sides.
         probe: All replicates of the linear probe.
         baseline: All replicates of the supervised baseline.
@@ -304,7 +306,7 @@ def evaluate(
     """
     from pipelines.kubeflow import runtime
 
-    inputs = [dataset, search, probe, baseline, finetune]
+    inputs = [dataset, validation, search, probe, baseline, finetune]
     blessing = runtime.evaluate(
         settings, inputs, champion, evaluation, metrics=metrics, confusion=confusion, page=report, text=text
     )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from components.shared.errors import UserError
-from components.shared.evaluation.wording import points
+from components.shared.evaluation.wording import percent, points, span
 from components.shared.params.schema import load_params
 from components.shared.registry.version_tags import tagged_gain
 from components.shared.registry.versions import (
@@ -210,15 +210,15 @@ def _row(state: State, number: str) -> dict[str, str]:
     """What a person reads of a version first: heading → text."""
     found, decision = _version_json(state, number), state.record.latest.get(number)
     accuracy, gain, low, high = (found[key] for key in ("accuracy", "gain", "gain_low", "gain_high"))
-    interval = "" if low is None else f" ({100 * low:+.1f} to {100 * high:+.1f})"
-    own = [found[key] for key in ("accuracy_low", "accuracy_high")]
-    own_interval = "" if own[0] is None else f" ({100 * own[0]:.1f} to {100 * own[1]:.1f})"
+    interval = "" if low is None else f" ({span((low, high), '+')})"
+    own_low, own_high = (found[key] for key in ("accuracy_low", "accuracy_high"))
+    own_interval = "" if own_low is None else f" ({span((own_low, own_high))})"
     passed = "passed, weakened" if found["weaker"] else "passed"
     row = {
         "version": number,
         "status": found["status"],
         "gate": passed if found["blessed"] else "overridden" if found["override"] else "not passed",
-        "accuracy": "-" if accuracy is None else f"{100 * accuracy:.1f} %{own_interval}",
+        "accuracy": "-" if accuracy is None else f"{percent(accuracy)}{own_interval}",
         "gain": "-" if gain is None else f"{points(gain, '+')}{interval}",
         "decided": printable(f"{decision.at[:10]} {decision.by}") if decision else "-",
     }

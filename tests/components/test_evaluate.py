@@ -17,6 +17,7 @@ from PIL import Image
 
 from components.evaluate import evaluate
 from components.shared.artifacts import Dataset, Result, read_record
+from components.shared.checks.verdict import Found
 from components.shared.errors import UserError
 from components.shared.evaluation.champion import Champion, write_champion
 from components.shared.evaluation.gate import read_blessing
@@ -27,11 +28,11 @@ from components.shared.params.schema import select
 from components.shared.registry import ledger
 from tests.helpers.datasets import make_dataset
 from tests.helpers.repository import ROOT
-from tests.helpers.trained import write_all, write_trained
+from tests.helpers.trained import write_all, write_trained, write_validation
 
 CURVES = {"curves.png", "losses.png"}
 PICTURES = CURVES | {f"{name}.png" for name in ("accuracies", "recall", "confusion", "reliability", "coverage")}
-INPUTS = ("dataset", "search", "probe", "baseline", "finetune", "champion")
+INPUTS = ("dataset", "validation", "search", "probe", "baseline", "finetune", "champion")
 FILES = {"blessing.json", "metrics.json", "curves.csv", "confusion.csv", "report.html", "report.md", "result.json"}
 OF_TEST = {"test.json", "mistakes.json", "classes.json"}
 VALIDATION = {"baseline_validation_accuracy", "probe_validation_accuracy", "finetune_validation_accuracy"}
@@ -574,6 +575,56 @@ def edit_trials(folder, change):
     record = json.loads((folder / "result.json").read_text())
     change(record["details"]["trials"])
     (folder / "result.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (shutil.rmtree, "validation/result.json: missing; run the step that writes validation/"),
+        (cut_record, "validation/result.json"),
+        (other_dataset, "validation: about another dataset (digest ffffffffffff, not "),
+        (lambda folder: (folder / "verdict.json").unlink(), "validation/verdict.json: missing"),
+        (
+            lambda folder: (folder / "verdict.json").write_text('{"passed": true}'),
+            "validation/verdict.json: expectations",
+        ),
+        (
+            lambda folder: (folder / "verdict.json").write_text(
+                '{"passed": 0, "expectations": [], "findings": []}'
+            ),
+            "validation/verdict.json: passed = false: a critical expectation fails",
+        ),
+    ],
+)
+def test_a_dataset_that_nobody_has_checked_is_refused(run, do_evaluate, change, words):
+    change(run / "validation")
+    blessing = do_evaluate()
+    assert not blessing.blessed
+    assert words in why(blessing, "inputs")
+    assert looks() == 0
+    report = (run / "evaluation" / "report.md").read_text()
+    assert words in report and "What the checks of the data found" not in report
+
+
+def test_the_report_says_what_the_checks_of_the_data_found(run, do_evaluate):
+    do_evaluate()
+    assert "Nothing: 24 of 24 expectations hold, none critical fails." in (run / "evaluation/report.md").read_text()
+    digests = [read_record(run / "evaluation", Result).inputs["validation"]]
+    shutil.rmtree(run / "validation")
+    blank = Found(
+        expectation="no_blank_images", severity="warning", meaning="A blank image shows nothing.",
+        line="no_blank_images: train, image 3 (train/3.png)", images=5, files=["train/3.png", "train/<4>.png"],
+    )  # fmt: skip
+    write_validation(run / "validation", run / "dataset", [blank])
+    assert do_evaluate().blessed
+    text = (run / "evaluation/report.md").read_text()
+    assert "23 of 24 expectations hold, none critical fails." in text and "Nothing:" not in text
+    assert (
+        "- **warning: no_blank_images** A blank image shows nothing. 5 images: train/3.png, train/&lt;4>.png "
+        "and 3 more. no_blank_images: train, image 3 (train/3.png)"
+    ) in text
+    digests.append(read_record(run / "evaluation", Result).inputs["validation"])
+    assert digests[0] != digests[1]
 
 
 # --- the champion

@@ -93,8 +93,7 @@ def save_true_predictions(folder: Path, dataset: Path, model) -> None:
 def run_evaluate(root: Path, *overrides: str) -> None:
     params = select(compose_params(["data.name=colours", *overrides])[0], "evaluate")
     shutil.rmtree(root / "evaluation", ignore_errors=True)
-    inputs = [root / name for name in ("dataset", "search", "probe", "baseline", "finetune", "champion")]
-    evaluate(*inputs, root / "evaluation", params)
+    evaluate(*(root / name for name in (*STEPS["evaluate"].inputs, "evaluation")), params)
 
 
 @pytest.fixture
@@ -520,7 +519,7 @@ def test_the_champion_is_asked_tonights_images_and_a_worse_model_is_refused(run,
     run_evaluate(run, "gate.alpha=0.2")
     worse = read_blessing(run / "evaluation")
     assert [check.name for check in worse.checks if not check.passed] == ["champion"]
-    assert "version 1 answers 100.0% of 150 images right, the exported model -16.7 points" in worse.reasons()[0]
+    assert "version 1 answers 100.0 % of 150 images right, the exported model -16.7 points" in worse.reasons()[0]
     result = do_register("colours-reign")
     assert result.details["why"].startswith("not blessed: champion: version 1 answers")
 

@@ -94,7 +94,7 @@ def test_what_needs_labels_says_so_in_one_line(run, images, tmp_path):
         "probe": lambda given: probe(dataset, encoder, other, tmp_path / "out", given, 0),
         "baseline": lambda given: baseline(dataset, other, tmp_path / "out", given, 0),
         "finetune": lambda given: finetune(dataset, encoder, other, tmp_path / "out", given, 0),
-        "evaluate": lambda given: evaluate(dataset, other, other, other, other, other, tmp_path / "out", given),
+        "evaluate": lambda given: evaluate(dataset, *[other] * 6, tmp_path / "out", given),
     }
     for name, step in steps.items():
         with pytest.raises(UserError, match=REFUSED) as caught:

@@ -66,6 +66,7 @@ def test_a_good_dataset_leaves_a_whole_folder(step):
     verdict = json.loads((step.out / "verdict.json").read_text())
     assert verdict["passed"] is True
     assert {e["success"] for e in verdict["expectations"]} == {True}
+    assert verdict["findings"] == []
     count = len(verdict["expectations"])
     assert step.result.metrics == {"expectations": count, "passed": count, "warnings": 0, "critical": 0}
     schema = json.loads((step.out / "schema.json").read_text())
@@ -166,7 +167,14 @@ def test_a_failure_is_told_in_one_line_and_kept_until_the_next_success(step, cap
     name = NAMES[Dataset(step.root / "leaking").labels("train")[0]]
     assert listed["same_as"].tolist() == [f"train: train/0.png as {name}"]
     assert not (step.failed / "digest.txt").exists()
-    assert json.loads((step.failed / "verdict.json").read_text())["passed"] is False
+    failed = json.loads((step.failed / "verdict.json").read_text())
+    assert failed["passed"] is False
+    found = {finding["expectation"]: finding for finding in failed["findings"]}
+    new, blank = found["test_images_are_new"], found["no_blank_images"]
+    assert (new["severity"], new["images"], new["files"]) == ("critical", 1, ["test/0.png"])
+    assert new["line"] in message
+    assert (blank["severity"], blank["images"], blank["files"]) == ("warning", 1, ["train/1.png"])
+    assert blank["meaning"] == "An image of a single colour shows nothing to learn from."
     assert (step.out / "verdict.json").read_bytes() == verdict
 
     step.run("good")

@@ -14,8 +14,8 @@ CARD = """**Fine-tuned model** on sample: conv pretrained with simclr, 4,000 unl
 
 | model | test accuracy, mean over seeds |
 |---|---|
-| baseline | 43.8% |
-| finetune | 69.2% |
+| baseline | 43.8 % |
+| finetune | 69.2 % |
 
 Judged once on 2,000 test images; the encoder was pretrained once. Nothing is known of images from elsewhere."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from components.shared.artifacts import Dataset, Result, save_predictions, write_record
+from components.shared.checks.verdict import VERDICT, Found, Verdict
 from components.shared.digests import value_digest
 from components.shared.evaluation.champion import Champion, write_champion
 
@@ -47,14 +49,16 @@ def search_details(number: int = 4) -> dict[str, Any]:
 def write_search(folder: Path, dataset: Path, **details: Any) -> Path:
     """Write `search/` as its step leaves it."""
     folder.mkdir(parents=True)
-    write_record(
-        folder,
-        Result(
-            **dict(step="search", params={}, params_digest=value_digest({}), inputs={}, seconds=1.0),
-            **dict(mlflow_run_id="0" * 32, metrics={}, details={**search_details(), **details}),
-            dataset_digest=Dataset(dataset).manifest.digest,
-        ),
-    )
+    write_record(folder, _result("search", dataset, **{**search_details(), **details}))
+    return folder
+
+
+def write_validation(folder: Path, dataset: Path, findings: Sequence[Found] = ()) -> Path:
+    """Write `validation/` as its step leaves it of a dataset that passed: 24 expectations, but for these hold."""
+    folder.mkdir(parents=True)
+    write_record(folder, _result("validate", dataset))
+    verdict = Verdict(passed=True, expectations=[{}] * 24, findings=list(findings))
+    (folder / VERDICT).write_text(verdict.model_dump_json())
     return folder
 
 
@@ -110,13 +114,25 @@ def write_trained(
 def write_all(
     root: Path, dataset: Path, *, baseline: float, probe: float, finetune: float, **more
 ) -> dict[str, Path]:
-    """Write the models' folders, the search's, and that of a registry without a champion; returns name → folder."""
+    """Write the models' folders, the search's, the data check's, and that of a registry without a champion.
+
+    Returns:
+        Name → folder.
+    """
     accuracies = {"probe": probe, "baseline": baseline, "finetune": finetune}
     folders = {name: write_trained(root / name, dataset, value, **more) for name, value in accuracies.items()}
     (root / "champion").mkdir()
     write_champion(root / "champion", Champion(model="tiny"))
-    search = write_search(root / "search", dataset)
-    return {**folders, "search": search, "champion": root / "champion"}
+    folders |= {"search": write_search(root / "search", dataset), "champion": root / "champion"}
+    return {**folders, "validation": write_validation(root / "validation", dataset)}
+
+
+def _result(step: str, dataset: Path, **details: Any) -> Result:
+    return Result(
+        **dict(step=step, params={}, params_digest=value_digest({}), inputs={}, seconds=1.0),
+        **dict(mlflow_run_id="0" * 32, metrics={}, details=details),
+        dataset_digest=Dataset(dataset).manifest.digest,
+    )
 
 
 def _write_curves(folder: Path, accuracy: float, seeds: int, epochs: int, rng: np.random.Generator) -> None:

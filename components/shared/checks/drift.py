@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from components.shared.artifacts import SPLITS, Dataset
 from components.shared.checks.image_table import DIGITS, class_table, image_table, split_table
 from components.shared.evaluation.predictions import TEST, image_digests
+from components.shared.evaluation.wording import points
 
 DATASET_STATISTICS = "dataset_statistics.json"
 TRAINING_IMAGES, TEST_IMAGES = "training_images.npy", "test_images.npy"
@@ -100,7 +101,7 @@ def drift_table(
         share = _shares(old).get(shares.index[0], 0.0) if len(shares) else 0.0
         share_error = error * (share * (1 - share)) ** 0.5
         brightness = (current.mean - old.mean) / max(old.deviation, 1.0)
-        moved = f"{shares.index[0]}: {100 * shares.iloc[0]:+.1f} points" if len(shares) else "none"
+        moved = f"{shares.index[0]}: {points(shares.iloc[0], '+')}" if len(shares) else "none"
         sides = [f"{split.width:.0f}×{split.height:.0f}" for split in (old, current)]
         size = ((current.width * current.height) / max(old.width * old.height, 1.0)) ** 0.5
         rows.append(

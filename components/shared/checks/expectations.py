@@ -137,7 +137,7 @@ class Outcome:
         return f"{what.name}: {where}{what.column or what.table} = {self.words}; expected {what.threshold}"
 
     def verdict(self) -> dict[str, Any]:
-        """What `verdict.json` says about it: the content of the data, not the bounds."""
+        """What `verdict.json` says about each, whether it holds or not: the content of the data, not the bounds."""
         return {
             "expectation": self.expectation.name,
             "severity": self.expectation.severity,

@@ -12,11 +12,14 @@ import pandas as pd
 from components.shared.artifacts import FILES, Dataset
 from components.shared.checks.expectations import Outcome, Table
 from components.shared.checks.image_table import read_images
+from components.shared.checks.verdict import Found
 from components.shared.errors import UserError, first_line
 from components.shared.plots.grids import in_page
 
 SHOWN = 20
 _TWINS_SHOWN, _TWINS_NAMED, _SIDE = 3, 10, 96
+# files that the verdict names of a finding
+_NAMED = 3
 # what the worst images are worst in: column, whether the smallest are, title
 _WORST = (
     ("std", True, "least contrast"),
@@ -58,6 +61,19 @@ class Finding:
         if table == "images":
             return f"{line}; {first['path']} is {same}" if same else line
         return f"{line}; such as {first['path']}" + (f", {same}" if same else "")
+
+    def found(self) -> Found:
+        """What the verdict says of it."""
+        what = self.outcome.expectation
+        files = list(self.images["path"].head(_NAMED)) if len(self.images) else []
+        return Found(
+            expectation=what.name,
+            severity=what.severity,
+            meaning=what.meaning,
+            line=self.line(),
+            images=len(self.images),
+            files=files,
+        )
 
 
 def find_images(outcome: Outcome, tables: Mapping[Table, pd.DataFrame]) -> Finding:

@@ -12,6 +12,7 @@ from components.shared.artifacts import Dataset
 from components.shared.checks.checker import Checker
 from components.shared.checks.expectations import Outcome, Table
 from components.shared.checks.findings import SHOWN, Finding, Pictures, other_tables, write_finding
+from components.shared.evaluation.wording import percent
 from components.shared.templates import render
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -130,7 +131,7 @@ def write_page(
 def _numbers(table: pd.DataFrame, columns: Mapping[str, str]) -> dict[str, list[Any]]:
     """A table for people: titles, and rows of text."""
     rows = [
-        [f"{100 * row[name]:.1f} %" if _is_share(name) else _text(row[name]) for name in columns]
+        [percent(row[name]) if _is_share(name) else _text(row[name]) for name in columns]
         for row in table.to_dict("records")
     ]
     return {"titles": list(columns.values()), "rows": rows}

@@ -64,7 +64,7 @@ class _Writer(HTMLParser):
             self._end()
             self._code = tag == "pre"
             if tag == "figure" and known.get("data-file"):
-                self.parts.append(f"![{known.get('data-alt') or ''}]({known['data-file']})")
+                self.parts.append(f"![{_one_line(known.get('data-alt') or '')}]({known['data-file']})")
         elif tag == "br":
             self._text += " "
         elif tag in _MARKS and not self._code:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from components.shared.artifacts import Manifest, Result
+from components.shared.checks.verdict import Verdict
 from components.shared.cost import Cost, total
 from components.shared.evaluation.calibration import (
     coverage,
@@ -37,10 +38,13 @@ from components.shared.evaluation.wording import (
     TITLES,
     check_in_words,
     gain_in_words,
+    hundredths,
     look_in_words,
     mean_and_spread,
+    percent,
     points,
     provable_in_words,
+    span,
 )
 from components.shared.plots import evaluation as draw
 from components.shared.plots.svg import inline_svg
@@ -82,6 +86,7 @@ class Findings:
         augmentations_picture: of what the search could choose from, likewise.
         examples: single test images.
         pretraining: how it went; None where that is not known.
+        checks: what those of the data found, likewise.
     """
 
     manifest: Manifest
@@ -104,6 +109,7 @@ class Findings:
     augmentations_picture: Path | None = None
     examples: Examples = field(default_factory=Examples)
     pretraining: Curve | None = None
+    checks: Verdict | None = None
 
     @property
     def drift(self) -> list[str]:
@@ -120,7 +126,7 @@ class Findings:
         if not known.without_twins:
             return []
         said = ", ".join(
-            f"{TITLES[name]} {accuracy:.1%} instead of {np.mean(known.accuracies[name]):.1%}"
+            f"{TITLES[name]} {percent(accuracy)} instead of {percent(float(np.mean(known.accuracies[name])))}"
             for name, accuracy in known.without_twins.items()
         )
         return [f"near-copies of {known.twins:,} test images were learned from; accuracy on the others: {said}"]
@@ -167,8 +173,8 @@ def _figures(findings: Findings) -> Iterator[tuple[str, Figure, str, str]]:
         return
     spans = findings.measured.intervals
     rows = [(name, TITLES[name], score.accuracy, spans[name]) for name, score in findings.scores.items()]
-    caption = f"Accuracy on test: mean and {100 * blessing.confidence:.3g} % interval; ticks are replicates."
-    means = ", ".join(f"{title} {100 * values.mean():.1f} %" for _, title, values, _ in rows)
+    caption = f"Accuracy on test: mean and {percent(blessing.confidence, '.3g')} interval; ticks are replicates."
+    means = ", ".join(f"{title} {percent(values.mean())}" for _, title, values, _ in rows)
     yield "accuracies", draw.draw_accuracies(rows), caption, f"{caption} {means}."
     title, labels = TITLES[winner.name], findings.truth.labels[TEST]
     caption = f"Recall per class, mean over replicates: {title} against the baseline; the worst change first."
@@ -191,7 +197,7 @@ def _figures(findings: Findings) -> Iterator[tuple[str, Figure, str, str]]:
         )
         said = "; ".join(
             f"{TITLES[name]}: "
-            + ", ".join(f"{values.mean():.1%} with {label:,}" for label, values in sorted(known.items()))
+            + ", ".join(f"{percent(values.mean())} with {label:,}" for label, values in sorted(known.items()))
             for name, known in budgets.items()
         )
         yield "budgets", draw.draw_budgets(budgets), caption, f"{caption} {said}."
@@ -207,23 +213,27 @@ def _figures(findings: Findings) -> Iterator[tuple[str, Figure, str, str]]:
 
 def _of_pretraining(curve: Curve | None) -> Iterator[tuple[str, Figure, str, str]]:
     band = "mean over replicates, band from lowest to highest."
-    for name, measures, label, percent, caption in (
-        ("pretraining_loss", LOSS, "loss", False, f"Loss of the pretraining: {band}"),
-        ("pretraining", FOUND, "accuracy (%)", True, f"What the encoder knows while it is pretrained: {band}"),
+    for name, measures, label, unit, caption in (
+        ("pretraining_loss", LOSS, "loss", "", f"Loss of the pretraining: {band}"),
+        ("pretraining", FOUND, "accuracy (%)", "%", f"What the encoder knows while it is pretrained: {band}"),
     ):
-        figure = draw.draw_pretraining(curve, measures, label, percent) if curve is not None else None
+        figure = draw.draw_pretraining(curve, measures, label, unit == "%") if curve is not None else None
         if curve is not None and figure is not None:
             ends = {title: curve.means[measure].dropna() for measure, title in measures.items()}
-            scale, unit = (100, " %") if percent else (1, "")
-            said = (f"{title} {scale * end.iloc[-1]:.3g}{unit}" for title, end in ends.items() if len(end))
+            said = (f"{title} {_last(end, unit)}" for title, end in ends.items() if len(end))
             yield name, figure, caption, f"{caption} At the end: {', '.join(said)}."
 
 
 def _ends_of_curves(curves: Sequence[Curve], kind: str) -> str:
     ends = [(curve.model, curve.means[name].dropna()) for curve in curves if (name := curve.measure_to_draw(kind))]
-    scale, unit = (100, "%") if kind == "accuracy" else (1, "nats")
-    said = (f"{TITLES[model]} {scale * values.iloc[-1]:.3g} {unit}" for model, values in ends)
+    unit = "%" if kind == "accuracy" else "nats"
+    said = (f"{TITLES[model]} {_last(values, unit)}" for model, values in ends)
     return f"At the end: {', '.join(said)}."
+
+
+def _last(values: pd.Series, unit: str) -> str:
+    """The last value; of the unit "%" they are fractions."""
+    return percent(values.iloc[-1]) if unit == "%" else f"{values.iloc[-1]:.3g} {unit}".rstrip()
 
 
 def _budgets(findings: Findings) -> dict[str, dict[int, np.ndarray]]:
@@ -253,13 +263,13 @@ def _fewer_labels(findings: Findings) -> str:
     rival = budgets["baseline"][every].mean()
     enough = [number for number, values in sorted(budgets["probe"].items()) if values.mean() >= rival]
     if not enough:
-        return f"With all {every:,} labels per class the linear probe stays below the baseline's {rival:.1%}."
+        return f"With all {every:,} labels per class the linear probe stays below the baseline's {percent(rival)}."
     fewest = enough[0]
     ours, theirs = budgets["probe"][fewest].mean(), budgets["baseline"].get(fewest)
-    beside = "" if theirs is None or fewest == every else f", the baseline {theirs.mean():.1%}"
+    beside = "" if theirs is None or fewest == every else f", the baseline {percent(theirs.mean())}"
     return (
-        f"With {fewest:,} label{'s' if fewest > 1 else ''} per class the linear probe answers {ours:.1%} right"
-        f"{beside}; the baseline with all {every:,} answers {rival:.1%}."
+        f"With {fewest:,} label{'s' if fewest > 1 else ''} per class the linear probe answers {percent(ours)} right"
+        f"{beside}; the baseline with all {every:,} answers {percent(rival)}."
     )
 
 
@@ -278,7 +288,7 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         title=f"Evaluation of {findings.manifest.name}",
         not_asked=NOT_ASKED,
         blessing=blessing,
-        confidence=f"{100 * blessing.confidence:.3g} %",
+        confidence=percent(blessing.confidence, ".3g"),
         summary=_summary(findings),
         look=look_in_words(blessing.look, blessing.alpha, blessing.policy.get("alpha")),
         reasons=blessing.reasons(),
@@ -296,6 +306,7 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         drift=findings.drift,
         twins=findings.twins,
         warns=any(moved.warns for moved in findings.rivals.drift),
+        checks=findings.checks,
         suspects=findings.suspects.head(_SHOWN_SUSPECTS).to_dict("records"),
         suspected=len(findings.suspects),
         agreement=probe.result.metrics.get("knn_validation_accuracy") if probe else None,
@@ -307,6 +318,8 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
         runs=_runs(findings),
         costs={**findings.costs, "all": total(findings.costs.values())} if findings.costs else {},
         points=points,
+        percent=percent,
+        hundredths=hundredths,
         measured_by=check_in_words,
         changes=_changes(findings),
         fewer_labels=_fewer_labels(findings),
@@ -319,12 +332,12 @@ def render_report(findings: Findings, pictures: Mapping[str, Picture]) -> str:
 
 
 def _changes(findings: Findings) -> list[dict[str, Any]]:
-    """Recall per class of baseline and winner, in per cent, means over replicates; the most changed first."""
+    """Recall per class of baseline and winner, means over replicates; the most changed first."""
     if findings.winner is None:
         return []
     recall = findings.measured.recall
     rows = [
-        {"name": name, "before": 100 * before, "after": 100 * after, "images": images}
+        {"name": name, "before": before, "after": after, "images": images}
         for name, before, after, images in zip(
             findings.truth.class_names,
             recall["baseline"],
@@ -343,9 +356,9 @@ def _summary(findings: Findings) -> str:
         return ""
     ours, theirs = (findings.scores[name].accuracy.mean() for name in (winner.name, "baseline"))
     return (
-        f"The {TITLES[winner.name]} answers {ours:.1%} of {findings.manifest.counts['test']:,} test images right, "
-        "the same network trained from scratch on the same labels, with a training searched as widely, "
-        f"{theirs:.1%}: a gain of {gain_in_words(blessing.gain, blessing.interval, blessing.confidence)}."
+        f"The {TITLES[winner.name]} answers {percent(ours)} of {findings.manifest.counts['test']:,} test images "
+        "right, the same network trained from scratch on the same labels, with a training searched as widely, "
+        f"{percent(theirs)}: a gain of {gain_in_words(blessing.gain, blessing.interval, blessing.confidence)}."
     )
 
 
@@ -375,8 +388,7 @@ def _row(findings: Findings, name: str) -> dict[str, Any]:
     }
     if name in findings.scores:
         score = findings.scores[name]
-        low, high = findings.measured.intervals[name]
-        row |= {"test": mean_and_spread(score.accuracy), "interval": f"{100 * low:.1f} to {100 * high:.1f}"}
+        row |= {"test": mean_and_spread(score.accuracy), "interval": span(findings.measured.intervals[name])}
     return row
 
 
@@ -385,8 +397,8 @@ def _training_accuracy(metrics: Mapping[str, float]) -> str:
     if "training_accuracy" not in metrics:
         return ""
     deviation = metrics.get("training_accuracy_std")
-    mean = f"{100 * metrics['training_accuracy']:.1f}"
-    return mean if deviation is None else f"{mean} ± {100 * deviation:.1f}"
+    mean = hundredths(metrics["training_accuracy"])
+    return mean if deviation is None else f"{mean} ± {hundredths(deviation)}"
 
 
 def _minutes(findings: Findings, name: str) -> str:
@@ -438,10 +450,11 @@ def _artefact(findings: Findings) -> str:
         return ""
     # where all labels were trained on, the search's answers stand for those of every replicate
     chosen = "of the first seed" if winner.result.details.get("answers_of_search") else "best on held-out images"
+    confident = percent(findings.blessing.confidence, ".3g")
     return (
         f"What ships is one of them: the {TITLES[winner.name]} {chosen}. It answers "
-        f"{found.accuracy:.1%} of the test images right ({100 * findings.blessing.confidence:.3g} % interval "
-        f"{100 * found.low:.1f} to {100 * found.high:.1f}, over test images)."
+        f"{percent(found.accuracy)} of the test images right "
+        f"({confident} interval {span((found.low, found.high))}, over test images)."
     )
 
 
@@ -528,19 +541,21 @@ def _surest(findings: Findings) -> str:
     winner = findings.winner
     if winner is None:
         return ""
-    title = f"the {TITLES[winner.name]} that ships"
+    title, wanted = f"the {TITLES[winner.name]} that ships", percent(WANTED, ".0f")
     held_out = winner.probabilities[HELD_OUT]
     chosen = coverage(held_out[(winner.exported_seed or 0) % len(held_out)], winner.labels[HELD_OUT], WANTED)
     if chosen.threshold is None:
-        return f"On held-out images, no confidence is high enough for {title} to be {WANTED:.0%} right."
+        return f"On held-out images, no confidence is high enough for {title} to be {wanted} right."
+    threshold = percent(chosen.threshold)
     answers, labels = winner.exported_answers(), findings.truth.labels[TEST]
     sure = answers.max(axis=1) >= chosen.threshold
     if not sure.any():
-        return f"No test image gets the confidence {chosen.threshold:.3f} that makes {title} {WANTED:.0%} right."
+        return f"No test image gets the confidence {threshold} that makes {title} {wanted} right."
     right = float((answers.argmax(axis=1) == labels)[sure].mean())
     return (
-        f"Answering only with a confidence of {chosen.threshold:.3f} or more, {title} is {WANTED:.0%} right on "
-        f"held-out images. On test this leaves {sure.mean():.1%} of the images, and {right:.1%} of them are right."
+        f"Answering only with a confidence of {threshold} or more, {title} is {wanted} right on "
+        f"held-out images. On test this leaves {percent(sure.mean())} of the images, and {percent(right)} of them "
+        "are right."
     )
 
 

@@ -17,10 +17,31 @@ TITLES = {
 }
 
 
+def hundredths(fraction: float, sign: str = "", form: str = ".1f") -> str:
+    """A fraction in per cent or points where the unit stands beside it, such as "88.1".
+
+    Args:
+        fraction: such as 0.881.
+        sign: "+" shows the sign of a positive one too.
+        form: how Python's format writes the number.
+    """
+    # z: no "-0.0"
+    return f"{100 * fraction:{sign}z{form}}"
+
+
+def percent(fraction: float, form: str = ".1f") -> str:
+    """A share, such as "88.1 %"; arguments as of `hundredths`."""
+    return f"{hundredths(fraction, form=form)} %"
+
+
 def points(fraction: float, sign: str = "") -> str:
-    """A difference of accuracies in points; `sign="+"` shows the sign of a positive one too."""
-    # + 0.0: no "-0.0"
-    return f"{100 * fraction + 0.0:{sign}.1f} points"
+    """A difference of accuracies in points, such as "7.1 points"; arguments as of `hundredths`."""
+    return f"{hundredths(fraction, sign)} points"
+
+
+def span(interval: tuple[float, float], sign: str = "") -> str:
+    """Both ends of an interval, such as "85.6 to 90.7"; arguments as of `hundredths`."""
+    return " to ".join(hundredths(end, sign) for end in interval)
 
 
 def check_in_words(name: str, value: float | None) -> str:
@@ -30,7 +51,7 @@ def check_in_words(name: str, value: float | None) -> str:
     if name == "inputs":
         return f"{value:.0f} faults"
     if name == "floor":
-        return f"{100 * value:.1f} %"
+        return percent(value)
     if value == 0:
         return "0 points"
     # of slices the gate keeps the fall
@@ -39,9 +60,8 @@ def check_in_words(name: str, value: float | None) -> str:
 
 def interval_in_words(interval: tuple[float, float], confidence: float | None) -> str:
     """Such as "95 % interval +6.1 to +10.0", of a difference of accuracies."""
-    low, high = interval
-    kind = "interval" if confidence is None else f"{100 * confidence:.3g} % interval"
-    return f"{kind} {100 * low:+.1f} to {100 * high:+.1f}"
+    kind = "interval" if confidence is None else f"{percent(confidence, '.3g')} interval"
+    return f"{kind} {span(interval, '+')}"
 
 
 def gain_in_words(gain: float, interval: tuple[float, float] | None, confidence: float | None) -> str:
@@ -52,8 +72,8 @@ def gain_in_words(gain: float, interval: tuple[float, float] | None, confidence:
 
 def mean_and_spread(accuracies: np.ndarray) -> str:
     """Such as "76.8 ± 1.2": mean and standard deviation over replicates, in per cent; of one, the mean alone."""
-    mean = f"{100 * accuracies.mean():.1f}"
-    return mean if len(accuracies) < 2 else f"{mean} ± {100 * spread(accuracies):.1f}"
+    mean = hundredths(float(accuracies.mean()))
+    return mean if len(accuracies) < 2 else f"{mean} ± {hundredths(spread(accuracies))}"
 
 
 def look_in_words(place: int | None, spent: float | None, alpha: float | None) -> str:
@@ -66,8 +86,8 @@ def look_in_words(place: int | None, spent: float | None, alpha: float | None) -
     """
     if place is None or spent is None:
         return ""
-    together = "" if alpha is None else f", of {100 * alpha:.4g} % for all looks together"
-    return f"Look {place} at these test images; it may err with {100 * spent:.2g} %{together}."
+    together = "" if alpha is None else f", of {percent(alpha, '.4g')} for all looks together"
+    return f"Look {place} at these test images; it may err with {percent(spent, '.2g')}{together}."
 
 
 def provable_in_words(images: int, replicates: int, alpha: float, place: int = 1) -> str:
@@ -85,5 +105,5 @@ def provable_in_words(images: int, replicates: int, alpha: float, place: int = 1
     gain = smallest_gain(images, replicates, look_alpha(place, alpha), POWER)
     return (
         f"with {images:,} test images and {replicates} replicates, {look} shows a true gain of "
-        f"{points(gain)} in {100 * POWER:.0f} of 100 cases, and smaller ones less often"
+        f"{points(gain)} in {hundredths(POWER, form='.0f')} of 100 cases, and smaller ones less often"
     )

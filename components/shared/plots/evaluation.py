@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from components.shared.evaluation.calibration import Coverage, Reliability
 from components.shared.evaluation.evidence import Scores
-from components.shared.evaluation.wording import TITLES
+from components.shared.evaluation.wording import TITLES, hundredths, percent, span
 from components.shared.plots.style import COLORS, DASHES, MARKERS, WIDTH, make_figure
 from components.shared.plots.svg import dot, tip
 from components.shared.training.curves import Curve
@@ -42,18 +42,20 @@ def draw_curves(curves: Sequence[Curve], kind: str = "accuracy") -> Figure | Non
     if not drawable:
         return None
     figure, axes = make_figure(3.7)
-    scale, mixed = 100 if kind == "accuracy" else 1, any(measure == kind for _, measure in drawable)
+    shares, mixed = kind == "accuracy", any(measure == kind for _, measure in drawable)
+    scale = 100 if shares else 1
     for curve, measure in drawable:
-        name, means = curve.model, scale * curve.means[measure].dropna()
+        name, means = curve.model, curve.means[measure].dropna()
         epochs = f"{curve.means.index.max():,.0f} epochs"
         where = " (on training batches)" if measure == kind else " (on validation)"
         title = f"{TITLES[name]}, {epochs}" + (where if mixed else "")
-        share = 100 * means.index / curve.means.index.max()
+        done = 100 * means.index / curve.means.index.max()
         marker = MARKERS[name] if len(means) == 1 else None
-        (line,) = axes.plot(share, means, DASHES[name], color=COLORS[name], label=title, linewidth=2, marker=marker)
-        tip(line, f"{title}: {means.iloc[-1]:.3g} at the end")
+        look = {"color": COLORS[name], "label": title, "linewidth": 2, "marker": marker}
+        (line,) = axes.plot(done, scale * means, DASHES[name], **look)
+        tip(line, f"{title}: {percent(means.iloc[-1]) if shares else format(means.iloc[-1], '.3g')} at the end")
         low, high = (scale * found[measure].reindex(means.index) for found in (curve.lows, curve.highs))
-        axes.fill_between(share, low, high, color=COLORS[name], alpha=0.15, linewidth=0)
+        axes.fill_between(done, low, high, color=COLORS[name], alpha=0.15, linewidth=0)
     axes.set_xlabel("training done (%)")
     where = "" if mixed else " on validation"
     axes.set_ylabel(f"accuracy{where} (%)" if kind == "accuracy" else f"cross-entropy{where} (nats)")
@@ -62,32 +64,32 @@ def draw_curves(curves: Sequence[Curve], kind: str = "accuracy") -> Figure | Non
     return figure
 
 
-def draw_pretraining(curve: Curve, measures: Mapping[str, str], label: str, percent: bool = False) -> Figure | None:
+def draw_pretraining(curve: Curve, measures: Mapping[str, str], label: str, shares: bool = False) -> Figure | None:
     """How the pretraining went, epoch by epoch: mean and range over replicates; None where nothing was measured.
 
     Args:
         curve: of the pretraining.
         measures: those to draw: name → title.
         label: of the vertical axis.
-        percent: they are fractions, to be drawn in per cent.
+        shares: they are fractions, to be drawn in per cent.
     """
     measured = [name for name in measures if name in curve.means and curve.means[name].notna().any()]
     if not measured:
         return None
     figure, axes = make_figure(3.4)
-    scale = 100 if percent else 1
+    scale = 100 if shares else 1
     for name, (color, dash) in zip(measured, _PRETRAINING_LOOKS, strict=False):
-        means = scale * curve.means[name].dropna()
+        means = curve.means[name].dropna()
         low, high = (scale * found[name].reindex(means.index) for found in (curve.lows, curve.highs))
-        axes.plot(means.index, means, dash, color=color, label=measures[name], linewidth=2)
+        axes.plot(means.index, scale * means, dash, color=color, label=measures[name], linewidth=2)
         axes.fill_between(means.index, low, high, color=color, alpha=0.15, linewidth=0)
         for epoch, value in means.iloc[:: -(-len(means) // _TIPS)].items():
-            said = f"{measures[name]}, epoch {epoch:g}: {value:.3g}{' %' if percent else ''}"
-            dot(axes, epoch, value, said, color=color, markersize=4)
+            said = f"{measures[name]}, epoch {epoch:g}: {percent(value) if shares else format(value, '.3g')}"
+            dot(axes, epoch, scale * value, said, color=color, markersize=4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
-    axes.set_ylim(bottom=0 if percent else None)
+    axes.set_ylim(bottom=0 if shares else None)
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.1, 1.0), fontsize=9)
     return figure
 
@@ -103,10 +105,11 @@ def draw_accuracies(rows: Sequence[tuple[str, str, np.ndarray, tuple[float, floa
         low, high = (100 * end for end in interval)
         axes.plot([low, high], [row, row], color=COLORS[name], linewidth=3, alpha=0.45, solid_capstyle="butt")
         axes.plot(100 * values, np.full(len(values), row), "|", color="black", markersize=12)
-        mean = 100 * values.mean()
-        said = f"{title}: {mean:.1f} %, {low:.1f} to {high:.1f}"
-        dot(axes, mean, row, said, MARKERS[name], color=COLORS[name], markersize=9)
-        axes.annotate(f"{mean:.1f}", (mean, row), (0, 9), textcoords="offset points", ha="center", fontsize=9)
+        mean = values.mean()
+        said = f"{title}: {percent(mean)}, {span(interval)}"
+        dot(axes, 100 * mean, row, said, MARKERS[name], color=COLORS[name], markersize=9)
+        place = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(hundredths(mean), (100 * mean, row), **place, fontsize=9)
     axes.set_yticks(range(len(rows)), [title for _, title, *_ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.7)
     axes.margins(x=0.08)
@@ -117,20 +120,19 @@ def draw_accuracies(rows: Sequence[tuple[str, str, np.ndarray, tuple[float, floa
 
 def draw_recall(model: str, scores: Mapping[str, Scores], class_names: Sequence[str]) -> Figure:
     """Recall per class, `model` against the baseline, classes ordered by how much they gain."""
-    before = 100 * scores["baseline"].recall.mean(axis=0)
-    after = 100 * scores[model].recall.mean(axis=0)
+    before, after = (scores[name].recall.mean(axis=0) for name in ("baseline", model))
     order = np.argsort(np.nan_to_num(after - before))
     if len(order) > _MAX_NAMES:
         # the ends tell the story; hundreds of rows can't be read
         order = np.concatenate([order[: _MAX_NAMES // 2], order[-_MAX_NAMES // 2 :]])
     figure, axes = make_figure(1.3 + 0.27 * len(order))
     rows = np.arange(len(order))
-    axes.hlines(rows, before[order], after[order], color="#999999", linewidth=2)
+    axes.hlines(rows, 100 * before[order], 100 * after[order], color="#999999", linewidth=2)
     for name, values in (("baseline", before), (model, after)):
         axes.plot([], [], MARKERS[name], color=COLORS[name], markersize=8, label=TITLES[name])
         for row, index in zip(rows, order, strict=True):
-            said = f"{class_names[index]}: {TITLES[name]} {values[index]:.1f} %"
-            dot(axes, values[index], row, said, MARKERS[name], color=COLORS[name], markersize=8)
+            said = f"{class_names[index]}: {TITLES[name]} {percent(values[index])}"
+            dot(axes, 100 * values[index], row, said, MARKERS[name], color=COLORS[name], markersize=8)
     axes.set_yticks(rows, [_short(class_names[index]) for index in order])
     axes.set_xlabel("recall on test (%)")
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -183,10 +185,10 @@ def draw_reliability(bins: Mapping[str, Reliability]) -> Figure:
         known = found.images > 0
         look = {"color": COLORS[name], "marker": MARKERS[name], "linestyle": DASHES[name]}
         axes.plot(100 * found.confidence[known], 100 * found.accuracy[known], label=TITLES[name], **look)
-        for images, sure, right in zip(found.images, 100 * found.confidence, 100 * found.accuracy, strict=True):
+        for images, sure, right in zip(found.images, found.confidence, found.accuracy, strict=True):
             if images:
-                said = f"{TITLES[name]}: {right:.1f} % right at a mean confidence of {sure:.1f} %"
-                dot(axes, sure, right, f"{said}, {images:,} images", MARKERS[name], color=COLORS[name])
+                said = f"{TITLES[name]}: {percent(right)} right at a mean confidence of {percent(sure)}"
+                dot(axes, 100 * sure, 100 * right, f"{said}, {images:,} images", MARKERS[name], color=COLORS[name])
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
     axes.set_aspect("equal")
@@ -203,13 +205,13 @@ def draw_coverage(curves: Mapping[str, Coverage], wanted: float) -> Figure:
         look = {"color": COLORS[name], "linestyle": DASHES[name]}
         # of the surest few, one wrong answer is a cliff
         shown = found.coverage >= 0.02
-        share, right = 100 * found.coverage[shown], 100 * found.accuracy[shown]
-        axes.plot(share, right, label=TITLES[name], linewidth=2, **look)
+        share, right = found.coverage[shown], found.accuracy[shown]
+        axes.plot(100 * share, 100 * right, label=TITLES[name], linewidth=2, **look)
         # the line itself has a point for each image
-        for place in np.unique(np.searchsorted(share, np.linspace(5, share[-1], 20))):
-            said = f"{TITLES[name]}: {right[place]:.1f} % right of the surest {share[place]:.0f} %"
-            dot(axes, share[place], right[place], said, MARKERS[name], color=COLORS[name], markersize=4)
-    axes.axhline(100 * wanted, color="#777777", linewidth=1, linestyle=":", label=f"{wanted:.0%} right")
+        for place in np.unique(np.searchsorted(share, np.linspace(0.05, share[-1], 20))):
+            said = f"{TITLES[name]}: {percent(right[place])} right of the surest {percent(share[place], '.0f')}"
+            dot(axes, 100 * share[place], 100 * right[place], said, MARKERS[name], color=COLORS[name], markersize=4)
+    axes.axhline(100 * wanted, color="#777777", linewidth=1, linestyle=":", label=f"{percent(wanted, '.0f')} right")
     axes.set_xlim(0, 100)
     axes.set_ylim(top=100.5)
     axes.set_xlabel("images answered, the surest first (%)")
@@ -231,14 +233,14 @@ def draw_budgets(budgets: Mapping[str, Mapping[int, np.ndarray]]) -> Figure:
     for name, known in budgets.items():
         labels = sorted(known)
         lows, means, highs = (
-            100 * np.array([found(known[label]) for label in labels]) for found in (np.min, np.mean, np.max)
+            np.array([found(known[label]) for label in labels]) for found in (np.min, np.mean, np.max)
         )
         reach = np.maximum(np.stack([means - lows, highs - means]), 0)
         look = {"color": COLORS[name], "marker": MARKERS[name], "linestyle": DASHES[name]}
-        axes.errorbar(labels, means, yerr=reach, capsize=3, label=TITLES[name], **look)
+        axes.errorbar(labels, 100 * means, yerr=100 * reach, capsize=3, label=TITLES[name], **look)
         for label, mean in zip(labels, means, strict=True):
-            said = f"{TITLES[name]}, {label:,} labels per class: {mean:.1f} %"
-            dot(axes, label, mean, said, MARKERS[name], color=COLORS[name])
+            said = f"{TITLES[name]}, {label:,} labels per class: {percent(mean)}"
+            dot(axes, label, 100 * mean, said, MARKERS[name], color=COLORS[name])
     if all_labels in budgets.get("baseline", {}):
         rival = 100 * budgets["baseline"][all_labels].mean()
         axes.axhline(rival, color=COLORS["baseline"], linestyle=":", linewidth=1)

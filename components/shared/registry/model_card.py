@@ -15,7 +15,15 @@ import numpy as np
 
 from components.shared.cost import in_words, read_cost, total
 from components.shared.evaluation.predictions import CANDIDATES
-from components.shared.evaluation.wording import TITLES, look_in_words, mean_and_spread
+from components.shared.evaluation.wording import (
+    TITLES,
+    hundredths,
+    look_in_words,
+    mean_and_spread,
+    percent,
+    points,
+    span,
+)
 from components.shared.registry.uris import version_uri
 from components.shared.registry.version_tags import MEASURED, Subject, recorded_name, tagged_gain, version_tags
 from components.shared.templates import render
@@ -46,6 +54,9 @@ def model_card(subject: Subject, name: str, number: str) -> str:
         "sentence": _sentence,
         "titles": TITLES,
         "candidates": CANDIDATES,
+        "percent": percent,
+        "hundredths": hundredths,
+        "span": span,
         "accuracies": {name: mean_and_spread(np.array(values)) for name, values in test.accuracies.items()},
         "intervals": test.intervals,
         "own": blessing.artefact,
@@ -108,7 +119,7 @@ def _confidence(subject: Subject) -> str:
         return ""
     temperature, why = (subject.winner.details.get(name) for name in ("temperature", "temperature_why"))
     how = f", after a temperature of {temperature:.3g}{f' ({_cut(why, 60)})' if why else ''}" if temperature else ""
-    return f"A probability is off by {100 * measured['ece']:.1f} points on average (ECE){how}. "
+    return f"A probability is off by {points(measured['ece'])} on average (ECE){how}. "
 
 
 def _changes(subject: Subject) -> list[dict[str, Any]]:

@@ -320,7 +320,7 @@ def test_replicates_run_side_by_side_and_each_reads_its_own_encoder(compiled):
     gathered = {f"gather-{step}" for step in GATHERED}
     # who is champion is asked for when the trainings have ended
     assert after["champion"] == {"compose", *gathered}
-    assert after["evaluate"] == {"compose", "ingest", "search", "champion", *gathered}
+    assert after["evaluate"] == {"compose", "ingest", "validate", "search", "champion", *gathered}
 
 
 def test_a_replicate_is_told_its_seed_and_nothing_of_the_others(compiled):

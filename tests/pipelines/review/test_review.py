@@ -285,7 +285,7 @@ def test_show_has_card_checks_decisions_and_where_the_report_is(name, review, cl
     review("reject", "4", "--reason", "too weak", "--reviewer", "anna")
     out = review("show", "4")
     assert "version     4\nstatus      rejected\ngate        not passed\n" in out
-    assert "| finetune | 69.2% |" in out
+    assert "| finetune | 69.2 % |" in out
     assert "  floor     NOT PASSED  floor measured" in out
     assert "  gain      passed      gain measured" in out
     assert "rejected version 4" in out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from components.shared.evaluation.evidence import ROUNDING, Answer, Artefact, Check, Evidence, two_sided
 from components.shared.evaluation.statistics import accuracy_bound, gain_bound
-from components.shared.evaluation.wording import interval_in_words, points
+from components.shared.evaluation.wording import interval_in_words, percent, points
 from components.shared.params.types import Section
 
 ORDER = 25
@@ -21,8 +21,8 @@ def check(evidence: Evidence, options: Options) -> Answer:
     own = accuracy_bound(evidence.shipped, evidence.alpha)
     passed, confidence = gain.low > ROUNDING, 1 - 2 * evidence.alpha
     why = (
-        f"the exported model answers {own.gain:.1%} right, {points(gain.gain, '+')} against the baseline's mean "
-        f"({interval_in_words(two_sided(gain), confidence)}), which "
+        f"the exported model answers {percent(own.gain)} right, {points(gain.gain, '+')} against the baseline's "
+        f"mean ({interval_in_words(two_sided(gain), confidence)}), which "
         f"{'lies' if passed else 'does not lie'} above 0"
     )
     low, high = two_sided(own)

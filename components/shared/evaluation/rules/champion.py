@@ -9,7 +9,7 @@ from scipy.special import ndtri
 
 from components.shared.evaluation.evidence import ROUNDING, AgainstChampion, Answer, Check, Evidence
 from components.shared.evaluation.statistics import paired_bound
-from components.shared.evaluation.wording import points
+from components.shared.evaluation.wording import percent, points
 from components.shared.params.types import Fraction, Section
 
 ORDER = 50
@@ -57,7 +57,7 @@ def check(evidence: Evidence, options: Options) -> Answer:
     images, accuracy = int(rival.fresh.sum()), float(rival.right[rival.fresh].mean())
     as_far = ", as far as these images can show" if tolerance > options.champion_tolerance else ""
     why = (
-        f"version {rival.version} answers {accuracy:.1%} of {images:,} images right, the exported model "
+        f"version {rival.version} answers {percent(accuracy)} of {images:,} images right, the exported model "
         f"{points(bound.gain, '+')} (at least {points(bound.low, '+')}); it may fall short by "
         f"{points(tolerance)}{as_far}{notes}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from components.shared.evaluation.evidence import ROUNDING, Answer, Check, Evidence
+from components.shared.evaluation.wording import percent
 from components.shared.params.types import Fraction, Section
 
 ORDER = 30
@@ -19,5 +20,5 @@ def check(evidence: Evidence, options: Options) -> Answer:
     """Compare the exported model's accuracy with what is asked for."""
     value, threshold = float(evidence.shipped.mean()), options.min_accuracy
     passed = value >= threshold - ROUNDING
-    why = f"the exported model answers {value:.1%} right; at least {threshold:.1%} is asked for"
+    why = f"the exported model answers {percent(value)} right; at least {percent(threshold)} is asked for"
     return Answer(Check(name="floor", value=value, threshold=threshold, passed=passed, why=why))

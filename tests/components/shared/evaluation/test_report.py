@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 
 from components.shared.artifacts import Manifest
+from components.shared.checks.verdict import Verdict
 from components.shared.cost import Cost
 from components.shared.evaluation.evidence import Rivals, Slice
+from components.shared.evaluation.examples import Example, Examples, Neighbours
 from components.shared.evaluation.feature_drift import FeatureDrift
 from components.shared.evaluation.gate import held_out, score
 from components.shared.evaluation.looks import MemoryLedger
@@ -21,6 +23,7 @@ from components.shared.evaluation.markdown import to_markdown
 from components.shared.evaluation.measured import Measured, measure
 from components.shared.evaluation.predictions import read_suspects
 from components.shared.evaluation.report import Findings, render_report, write_report
+from components.shared.evaluation.wording import percent
 from components.shared.training.curves import Curve
 from tests.helpers.gate import NAMES, classes_of, decided, make_result, make_search, make_three, make_truth, rival
 
@@ -67,6 +70,7 @@ def make_findings(folders, truth, candidates, search=None, **more) -> Findings:
         lineage={"git.commit": "c" * 40},
         params={},
         run_id="f" * 32,
+        checks=Verdict(passed=True, expectations=[{}] * 24, findings=[]),
     )  # fmt: skip
 
 
@@ -180,7 +184,7 @@ def test_models_have_mean_and_spread_with_n_minus_1_and_the_file_its_own_accurac
     # records tell it of the images that were learned from
     assert text.count("98.7 ± 1.2") == 3
     own = findings.blessing.artefact
-    assert f"best on held-out images. It answers {own.accuracy:.1%} of the test images right" in text
+    assert f"best on held-out images. It answers {percent(own.accuracy)} of the test images right" in text
     assert "fine-tuned as published (not gated) 50.0 ± 0.0" in text
 
 
@@ -240,9 +244,9 @@ def test_champion_and_calibration(judged):
     assert (
         f"{100 * rival.difference:+.1f} points, at least {100 * rival.low:+.1f} points with 95 % certainty" in text
     )
-    assert "ECE NLL Brier temperature fine-tuned model 0." in text
+    assert "ECE, points NLL Brier temperature fine-tuned model" in text
     assert "fine-tuned model: from 800 images" in text
-    assert "is 95% right on held-out images. On test this leaves" in text
+    assert "is 95 % right on held-out images. On test this leaves" in text
 
 
 def test_what_each_step_cost_is_told_and_added_up(judged):
@@ -265,6 +269,7 @@ SECTIONS = [
     *(
         "What a confidence is worth",
         "The data",
+        "What the checks of the data found",
         "The gate: look and power",
         "What it cost",
         "Lineage",
@@ -328,7 +333,7 @@ def test_the_pretraining_tells_its_loss_and_what_the_encoder_knows(judged, tmp_p
     findings, _, page, text = judged
     assert "Loss of the pretraining: mean over replicates, band from lowest to highest." in text
     assert "At the end: contrastive loss 2.5." in page
-    ends = "other view found among a batch's 50 %, online probe on validation 37.5 %"
+    ends = "other view found among a batch's 50.0 %, online probe on validation 37.5 %"
     assert f"At the end: {ends}.".replace(" %", "\N{NO-BREAK SPACE}%") in unescape(page)
     # not known, or measured by no epoch
     nothing = pd.DataFrame({"contrastive_loss": [np.nan]}, index=[1])
@@ -353,10 +358,32 @@ def test_few_labels_are_told_with_the_baseline_beside_them(judged):
     rival, every = findings.scores["baseline"].accuracy.mean(), findings.measured.budgets[10]
     assert np.mean(every) > rival
     # the probe has 1 and 10 labels per class, the baseline 5 and 10
-    assert "With 10 labels per class the linear probe answers 75.0% right; the baseline with all 10 answers" in text
+    assert "With 10 labels per class the linear probe answers 75.0 % right; the baseline with all 10" in text
     assert (
-        f"baseline, from scratch: 25.0% with 5, {rival:.1%} with 10; linear probe: 25.0% with 1, 75.0% with" in page
+        f"baseline, from scratch: 25.0 % with 5, {percent(rival)} with 10; linear probe: 25.0 % with 1, 75.0 % with"
+        in page.replace("\N{NO-BREAK SPACE}", " ")
     )
+
+
+def test_every_per_cent_and_every_change_is_written_alike(judged, tmp_path):
+    findings, *_ = judged
+    rows = [{"path": "a.png", "label": "ant", "neighbours_label": "bee", "share": 0.9, "own_share": 0.05}]
+    example, near = Example("data:,", "b.png", "ant", "bee", "bee", 0.987), ["data:,"]
+    examples = Examples(
+        **{kind: [example] for kind in ("repaired", "broken", "mistakes")},
+        **dict.fromkeys(("repaired_count", "broken_count", "mistakes_count"), 1),
+        **dict(agreement=0.891, neighbours=[Neighbours("ant", "data:,", near, ["bee"], [False])]),
+    )
+    measured = findings.measured.model_copy(update={"twins": 3, "without_twins": {"probe": 0.5}})
+    page, _ = told(tmp_path, replace(findings, suspects=pd.DataFrame(rows), examples=examples, measured=measured))
+    # what is written, and what is said of pictures
+    said = re.sub(r"(?s)<style>.*?</style>", "", unescape(page))
+    said = "\n".join([re.sub(r"<[^>]*>", " ", said), *re.findall(r' (?:aria-label|alt|title)="([^"]*)"', said)])
+    for blank, text in (("\N{NO-BREAK SPACE}", said), (" ", (tmp_path / "report.md").read_text())):
+        assert {"99", "89", "90", "5", "50.0"} <= set(re.findall(rf"([\d.]+){blank}%", text))
+        assert re.findall(rf".*\d(?!{blank})\s?%.*", text) == []
+        changes = re.findall(r"[+-][\d.]+(?= points)", text)
+        assert len(changes) > 5 and all(re.fullmatch(r".\d+\.\d", change) for change in changes)
 
 
 def test_each_run_is_named_that_of_the_pretraining_too(judged):
@@ -445,7 +472,7 @@ def test_labels_to_look_at_are_named_by_their_files(judged, tmp_path):
     picture.write_bytes(b"png")
     page, text = told(tmp_path, replace(findings, suspects=suspects, suspects_picture=picture))
     assert "12 labels of train and validation may be wrong" in text
-    assert text.count("90%, 5% for its own") == 10
+    assert text.count("90 %, 5 % for its own") == 10
     assert "train/&lt;0&gt;.png" in page
     assert "base64,cG5n" in page
     (tmp_path / "label_suspects.csv").write_text("nothing")
@@ -473,7 +500,8 @@ def test_accuracy_is_told_without_the_test_images_that_have_near_copies(judged, 
         assert accuracy == pytest.approx(right[:, 100:].mean())
     _, text = told(tmp_path, replace(findings, measured=found))
     assert "Near-copies of 100 test images were learned from; accuracy on the others: baseline" in text
-    assert f"{found.without_twins['finetune']:.1%} instead of {np.mean(found.accuracies['finetune']):.1%}" in text
+    without, mean = found.without_twins["finetune"], np.mean(found.accuracies["finetune"])
+    assert f"{percent(without)} instead of {percent(mean)}" in text
     for none in (None, np.zeros(800, bool), np.ones(800, bool)):
         found = measure(findings.blessing, findings.candidates, findings.scores, truth, folders, none)
         assert not found.without_twins

@@ -80,13 +80,13 @@ def test_trainings_of_any_length_are_drawn_over_their_own_on_validation_where_it
 def test_the_pretraining_is_drawn_by_epoch_as_far_as_it_was_measured():
     found = curve("pretraining", [1, 2, 3], top1=[0.1, 0.2, 0.4], probe=[np.nan, 0.5, np.nan], none=[np.nan] * 3)
     measures = {"top1": "view found", "probe": "probe", "none": "nothing"}
-    axes = draw_pretraining(found, measures, "accuracy (%)", percent=True).axes[0]
+    axes = draw_pretraining(found, measures, "accuracy (%)", shares=True).axes[0]
     lines = [line for line in axes.lines if line.get_linestyle() != "None"]
     assert [line.get_label() for line in lines] == ["view found", "probe"]
     np.testing.assert_allclose(lines[0].get_xydata(), [[1, 10], [2, 20], [3, 40]])
     np.testing.assert_allclose(lines[1].get_xydata(), [[2, 50]])
     said = [line.get_gid() for line in axes.lines if line.get_gid()]
-    assert said[0] == "tip:view found, epoch 1: 10 %" and len(said) == 4
+    assert said[0] == "tip:view found, epoch 1: 10.0 %" and len(said) == 4
     assert draw_pretraining(found, {"none": "nothing", "missing": "nothing"}, "loss") is None
 
 
