@@ -38,7 +38,7 @@ def run(program, folder, dataset):
     return subprocess.run(
         [sys.executable, *program, "--dataset", dataset],
         cwd=folder,
-        env=on_jax(),
+        env=on_jax(folder.parent / "compiled"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -37,11 +37,15 @@ SMALL = (
     "supervised.search.augmentations=[weak]", "supervised.search.learning_rates=[1e-3,1e-2]",
     "supervised.search.weight_decays=[1e-4]", "supervised.search.epochs=[4]", "supervised.search.widen=1",
     "probe.label_budgets=[1,2,100]", "probe.l2=[1e-3,1e-1]",
+    # of so short trainings the start of more processes is what costs
+    "runtime.threads=null",
 )  # fmt: skip
 STEPS = ("probe", "baseline", "finetune")
 SEED = 5
 # decided by validation images, which nobody trains on, though they are few
 OWN = "supervised.search.cross_validate_below=0"
+# in processes of their own, as `searched`: the number of threads decides how sums are rounded
+APART = "runtime.threads=1"
 
 
 def params(step, *overrides):
@@ -71,7 +75,7 @@ def encoder(dataset, tracking_uri, tmp_path_factory):
 def searched(dataset, encoder, tmp_path_factory):
     """The folder of a search on validation images alone."""
     folder = tmp_path_factory.mktemp("searched") / "search"
-    search(dataset, encoder, folder, params("search", OWN), SEED)
+    search(dataset, encoder, folder, params("search", OWN, APART), SEED)
     return folder
 
 
@@ -133,7 +137,7 @@ def test_a_search_is_repeatable_and_opens_no_test_images(searched, dataset, enco
     shutil.copytree(dataset, tmp_path / "dataset")
     for path in (tmp_path / "dataset").glob("test.*.npy"):
         path.unlink()
-    search(tmp_path / "dataset", encoder, tmp_path / "search", params("search", OWN), SEED)
+    search(tmp_path / "dataset", encoder, tmp_path / "search", params("search", OWN, APART), SEED)
     for step in STEPS:
         assert (tmp_path / "search" / f"{step}.json").read_bytes() == (searched / f"{step}.json").read_bytes()
 
@@ -274,8 +278,8 @@ def test_seeds_of_one_process_share_what_is_compiled_and_do_not_depend_on_each_o
 
 
 def test_a_search_that_is_interrupted_ends_as_if_nothing_had_happened(dataset, encoder, tmp_path, trainings):
-    # in this process, one point on both sides
-    chosen = params("search", OWN, "runtime.threads=null", "supervised.search.learning_rates=[1e-3]")
+    # one point on both sides
+    chosen = params("search", OWN, "supervised.search.learning_rates=[1e-3]")
 
     def searched(out):
         return search(dataset, encoder, out, chosen, SEED, tmp_path / "kept")
@@ -506,7 +510,7 @@ def test_copies_are_those_that_the_seed_draws_in_whole_grey_levels(dataset):
 
 @pytest.mark.slow
 def test_total_epochs_may_be_equal(dataset, encoder, finished, searched, tmp_path):
-    options = (OWN, "supervised.search.equal_total_epochs=true")
+    options = (OWN, APART, "supervised.search.equal_total_epochs=true")
     assert read_record(encoder, Result).details["epochs"] == 3
     search(dataset, encoder, tmp_path / "search", params("search", *options), SEED)
     details = read_record(tmp_path / "search", Result).details

@@ -28,7 +28,8 @@ SMALL = (
     "data=folder", "data.name=own", f"data.image_size={SIZE}", "augmentation=any_channels",
     "data.near_copies=keep",  # few patterns: many textures are alike
     "encoder.width=8", "runtime.epochs=1", "runtime.replicates=[0]",
-    "supervised.search.epochs=[1]", "probe.label_budgets=[1,2]",
+    "supervised.search.epochs=[1]", "supervised.search.learning_rates=[1e-3]",
+    "supervised.search.weight_decays=[1e-4]", "supervised.search.widen=0", "probe.label_budgets=[1,2]",
 )  # fmt: skip
 
 

@@ -115,12 +115,12 @@ def test_far_from_zero_gelu_and_its_gradient_are_still_right():
     np.testing.assert_allclose(tape.gradient(outputs, points), exact + points * density, atol=1e-6)
 
 
-def test_on_jax_convolutions_and_poolings_compute_what_keras_does():
+def test_on_jax_convolutions_and_poolings_compute_what_keras_does(tmp_path):
     pytest.importorskip("jax")
     script = Path(__file__).parents[1] / "helpers" / "kernels_on_jax.py"
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=300,
-        env=on_jax(),
+        env=on_jax(tmp_path / "compiled", devices=1),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["compared", "14"]

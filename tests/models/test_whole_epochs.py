@@ -14,13 +14,14 @@ from models.whole_epochs import fits_on_card
 from tests.helpers.repository import ROOT, on_jax
 
 
-def test_whole_epochs_end_where_single_steps_do_and_go_on_bit_by_bit():
+def test_whole_epochs_end_where_single_steps_do_and_go_on_bit_by_bit(tmp_path):
     pytest.importorskip("jax")
     script = ROOT / "tests" / "helpers" / "whole_epochs_on_jax.py"
     # its labels, its queue and its second network: all that a method keeps
     done = subprocess.run(
-        [sys.executable, str(script), "moco"], capture_output=True, text=True, timeout=600, env=on_jax()
-    )
+        [sys.executable, str(script), "moco"], capture_output=True, text=True, timeout=600,
+        env=on_jax(tmp_path / "compiled", devices=1),
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["moco"]
 

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import keras
@@ -30,12 +31,6 @@ from tests.helpers.repository import ROOT, on_jax
 from tests.helpers.servers import free_port
 
 SCRIPT = ROOT / "tests" / "helpers" / "device_steps.py"
-# the first two keep the compilation short; by the last, devices that wait for each other on a busy machine do not
-# give up
-FLAGS = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_collective_call_terminate_timeout_seconds=600"
-)
 
 
 def test_the_most_memory_of_a_card_is_what_the_backend_tells(monkeypatch):
@@ -62,19 +57,8 @@ def test_the_most_memory_of_a_card_is_what_the_backend_tells(monkeypatch):
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    """A function: the environment of a process on JAX that sees so many devices; what one compiled, all may use."""
-    compiled = str(tmp_path_factory.mktemp("compiled"))
-
-    def environment(count):
-        return {
-            **on_jax(),
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count} {FLAGS}",
-            "JAX_COMPILATION_CACHE_DIR": compiled,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
-
-    return environment
+    """A function: the environment of a process on JAX that sees so many devices."""
+    return partial(on_jax, tmp_path_factory.mktemp("compiled"))
 
 
 @pytest.fixture(scope="module")
