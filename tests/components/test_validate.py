@@ -223,7 +223,7 @@ def test_it_says_what_the_test_images_can_prove_at_this_look(tmp_path, step, tra
     verdicts = []
     for place in (1, 2):
         result = validate(data.folder, tmp_path / "validation", step.params)
-        said = provable_in_words(60, 5, 0.05, place)
+        said = provable_in_words(60, 4, 0.05, place)
         assert result.details["provable"] == said
         assert capsys.readouterr().out.splitlines()[-1] == f"validate: {said}"
         verdicts.append((tmp_path / "validation" / "verdict.json").read_bytes())
@@ -239,7 +239,7 @@ def test_without_an_answer_of_the_ledger_it_assumes_the_first_look(tmp_path, ste
     monkeypatch.setattr(RegistryLedger, "expected", away)
     make_dataset(tmp_path / "dataset", image_size=16)
     said = validate(tmp_path / "dataset", tmp_path / "validation", step.params).details["provable"]
-    assert said.startswith(provable_in_words(30, 5, 0.05))
+    assert said.startswith(provable_in_words(30, 4, 0.05))
     assert said.endswith(
         "(assumed: the first look; MLflow at here: experiment contrastive-looks: may not do this (403))"
     )

@@ -26,10 +26,11 @@ STILL = {"crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
 
 @cache
 def _read(name):
-    values = compose_settings(name, [])
+    group = name.split("/")[0]
+    # from which an encoder's file tells the size of its views
+    values = compose_settings(name, ["+data.image_size=32"] if group == "encoder" else [])
     if name == "config":
         return values
-    group = name.split("/")[0]
     return values["method"][group] if group in ("augmentation", "optimizer") else values[group]
 
 
