@@ -5,7 +5,8 @@ judge is a linear probe on the same features, trained on the chosen images, aske
 without regard to class, which nobody knows beforehand. The encoder is pretrained here, briefly, unless given.
 
     python -m benchmarks.label_next --data ../shared/data/cifar10 --pool 20000 --seeds 0 1 2 3 4 \\
-        --out benchmarks/results/label-next.json --set data=parquet data.name=cifar10-jpeg augmentation=photographs
+        --out benchmarks/results/label-next.json --set data=parquet data.name=cifar10-jpeg \\
+        augmentation=photographs method.augmentation.size=null
 """
 
 from __future__ import annotations
