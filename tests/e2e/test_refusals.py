@@ -64,7 +64,7 @@ def test_what_is_put_up_names_the_run_of_each_step(project):
         (["gate.min_replicates=3"], {"inputs": "replicates"}),
         (
             ["gate.min_gain=0.95", "gate.min_accuracy=0.999"],
-            {"gain": "95.0 points are asked for", "floor": "at least 99.9% is asked for"},
+            {"gain": "95.0 points are asked for", "floor": "at least 99.9 % is asked for"},
         ),
     ],
 )
