@@ -22,9 +22,11 @@ from benchmarks.whole_runs import adopt, run
 from components.shared.progress import Progress
 
 
-def measure(labels: list[int], overrides: list[str], folder: Path) -> list[dict[str, Any]]:
-    """A row for each number of labels per class."""
-    rows, encoders = [], None
+def measure(
+    labels: list[int], overrides: list[str], folder: Path, encoders: Path | None = None
+) -> list[dict[str, Any]]:
+    """A row for each number of labels per class; `encoders` are taken where they are given."""
+    rows = []
     progress = Progress("labels", len(labels), "budget")
     for budget in sorted(labels, reverse=True):
         place = folder / str(budget)
@@ -69,11 +71,15 @@ def main() -> None:
     parser.add_argument("--labels", type=int, nargs="+", required=True, help="per class")
     parser.add_argument("--set", nargs="*", default=[], help="further overrides")
     parser.add_argument("--folder", type=Path, help="to work in, where finished trainings are kept")
+    parser.add_argument(
+        "--encoders", type=Path, help="encoder/ of an earlier call's folder, pretrained with the same options"
+    )
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
     overrides = [f"data.path={options.data.resolve()}", *options.set]
     with tempfile.TemporaryDirectory() as temporary:
-        rows = measure(options.labels, overrides, options.folder or Path(temporary))
+        folder = (options.folder or Path(temporary)).resolve()
+        rows = measure(options.labels, overrides, folder, options.encoders and options.encoders.resolve())
     if options.out:
         told = [override for override in overrides if not override.startswith("data.path=")]
         options.out.write_text(json.dumps({"overrides": told, "rows": rows}, indent=1) + "\n")
