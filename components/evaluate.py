@@ -41,7 +41,7 @@ from components.shared.step import Work, command_line, working
 from components.shared.steps import STEPS
 from components.shared.tracking.lineage import lineage
 from components.shared.tracking.run import under
-from components.shared.training.curves import Curve, read_curve, write_curves
+from components.shared.training.curves import Curve, read_curve, with_search, write_curves
 
 # for MLflow's evaluation view
 TABLES = ("mistakes.json", "classes.json")
@@ -190,7 +190,7 @@ def _costs(data: Dataset, candidates: Mapping[str, Candidate], search: Result | 
 def _curves(folders: Mapping[str, Path]) -> list[Curve]:
     models = {"baseline": "baseline", PRETRAINING_PROBE: "probe", "finetune": "finetune"}
     found = [read_curve(model, folders[name] / "curves.csv") for model, name in models.items()]
-    return [curve for curve in found if curve is not None]
+    return [with_search(curve, folders["search"] / f"{curve.model}.csv") for curve in found if curve is not None]
 
 
 def _write(work: Work, data: Dataset, findings: Findings) -> None:

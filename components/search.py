@@ -1,8 +1,9 @@
 """Search: the best training of baseline and fine-tuning, looked for at the same points, on held-out images.
 
 Reads `dataset/` and the first encoder; writes `search/`: for baseline, fine-tuning and probe what was chosen
-(`<step>.json`) and what it answered on the held-out images (`<step>.npz`), `augmentations.png` (what it could
-choose from), and `result.json` with all trials.
+(`<step>.json`) and what it answered on the held-out images (`<step>.npz`); of the first two how they did on these
+while they were trained (`<step>.csv`); `augmentations.png` (what it could choose from), and `result.json` with all
+trials.
 """
 
 from __future__ import annotations

@@ -108,6 +108,7 @@ def refitted(cross_validated, tmp_path_factory):
 def test_a_search_writes_what_was_chosen_without_times_and_all_trials(searched, dataset):
     record = read_record(searched, Result)
     names = {f"{step}.{kind}" for step in STEPS for kind in ("json", "npz")} | {"result.json", "augmentations.png"}
+    names |= {f"{step}.csv" for step in STEPS[1:]}
     with Image.open(searched / "augmentations.png") as picture:
         # four rows of ten images
         assert picture.width > 2 * picture.height > 400
@@ -459,6 +460,21 @@ def test_curves_end_with_the_recorded_accuracy_of_the_chosen_training(finished, 
     with np.load(searched / f"{step}.npz") as file:
         found = predictions(folder)["validation_probabilities"][0]
         np.testing.assert_allclose(found, file["probabilities"], atol=1e-4)
+    in_search = rows_of(searched / f"{step}.csv")
+    assert set(in_search[0]) == {"epoch", "validation_loss", "validation_accuracy"}
+    for name in in_search[0]:
+        np.testing.assert_allclose(*([float(row[name]) for row in each] for each in (in_search, rows)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("step", ["baseline", "finetune"])
+def test_a_cross_validated_search_ends_its_curve_with_what_it_chose_by(cross_validated, step):
+    folder = cross_validated[2]
+    details = read_record(folder, Result).details
+    chosen = min(details["trials"][step], key=lambda trial: trial["log_loss"])
+    last = rows_of(folder / f"{step}.csv")[-1]
+    assert int(last["epoch"]) == chosen["epochs"]
+    assert float(last["validation_loss"]) == pytest.approx(chosen["log_loss"])
+    assert float(last["validation_accuracy"]) == pytest.approx(chosen["accuracy"])
 
 
 def test_the_rival_is_trained_at_least_as_long(finished):

@@ -166,6 +166,8 @@ def _figures(findings: Findings) -> Iterator[tuple[str, Figure, str, str]]:
         figure = draw.draw_curves(findings.curves, kind)
         if figure is not None:
             caption = f"{kind.capitalize()} over the training: mean over replicates, band from lowest to highest."
+            if any(curve.searched for curve in findings.curves):
+                caption += " Held out in the search: the same training there, with fewer labels."
             yield name, figure, caption, f"{caption} {_ends_of_curves(findings.curves, kind)}"
     yield from _of_pretraining(findings.pretraining)
     winner, predicted = findings.winner, findings.predicted()

@@ -42,13 +42,13 @@ def draw_curves(curves: Sequence[Curve], kind: str = "accuracy") -> Figure | Non
     if not drawable:
         return None
     figure, axes = make_figure(3.7)
-    shares, mixed = kind == "accuracy", any(measure == kind for _, measure in drawable)
+    places = {_place(curve, measure == kind) for curve, measure in drawable}
+    shares, mixed = kind == "accuracy", len(places) > 1
     scale = 100 if shares else 1
     for curve, measure in drawable:
         name, means = curve.model, curve.means[measure].dropna()
         epochs = f"{curve.means.index.max():,.0f} epochs"
-        where = " (on training batches)" if measure == kind else " (on validation)"
-        title = f"{TITLES[name]}, {epochs}" + (where if mixed else "")
+        title = f"{TITLES[name]}, {epochs}" + (f" ({_place(curve, measure == kind)})" if mixed else "")
         done = 100 * means.index / curve.means.index.max()
         marker = MARKERS[name] if len(means) == 1 else None
         look = {"color": COLORS[name], "label": title, "linewidth": 2, "marker": marker}
@@ -57,11 +57,17 @@ def draw_curves(curves: Sequence[Curve], kind: str = "accuracy") -> Figure | Non
         low, high = (scale * found[measure].reindex(means.index) for found in (curve.lows, curve.highs))
         axes.fill_between(done, low, high, color=COLORS[name], alpha=0.15, linewidth=0)
     axes.set_xlabel("training done (%)")
-    where = "" if mixed else " on validation"
+    where = "" if mixed else f" {places.pop()}"
     axes.set_ylabel(f"accuracy{where} (%)" if kind == "accuracy" else f"cross-entropy{where} (nats)")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.1, 1.0), fontsize=9)
     return figure
+
+
+def _place(curve: Curve, training: bool) -> str:
+    if training:
+        return "on training batches"
+    return "held out in the search" if curve.searched else "on validation"
 
 
 def draw_pretraining(curve: Curve, measures: Mapping[str, str], label: str, shares: bool = False) -> Figure | None:

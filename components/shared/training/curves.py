@@ -74,12 +74,14 @@ class Curve:
         model: which one.
         means: a row per epoch, ascending, and a column per measure: mean over seeds; NaN where it was not measured.
         lows, highs: the smallest and the largest over seeds, likewise.
+        searched: what was measured on validation was so in the search, in the same training on fewer images.
     """
 
     model: str
     means: pd.DataFrame
     lows: pd.DataFrame
     highs: pd.DataFrame
+    searched: bool = False
 
     def measure_to_draw(self, kind: str = "accuracy") -> str | None:
         """The accuracy or loss to draw: on validation if it was measured, else in training; None if neither."""
@@ -108,6 +110,25 @@ def read_curve(model: str, path: Path, columns: Mapping[str, Sequence[str]] = _C
     }
     epochs = pd.DataFrame({"epoch": rows["epoch"], **measured}).groupby("epoch")
     return Curve(model, epochs.mean(), epochs.min(), epochs.max())
+
+
+def with_search(curve: Curve, path: Path) -> Curve:
+    """A curve without a measure on validation, as of trainings on all labels, with the search's in their place.
+
+    Args:
+        curve: of replicates.
+        path: the search's, of the same recipe; where it is missing or no such table, the curve stays as it is.
+    """
+    drawn = (curve.measure_to_draw(kind) or "" for kind in ("accuracy", "loss"))
+    found = read_curve(curve.model, path)
+    if found is None or any(name.startswith("validation_") for name in drawn):
+        return curve
+    measured = [name for name in found.means if found.means[name].notna().any()]
+    means, lows, highs = (
+        own.drop(columns=measured).join(other[measured], how="outer")
+        for own, other in ((curve.means, found.means), (curve.lows, found.lows), (curve.highs, found.highs))
+    )
+    return Curve(curve.model, means, lows, highs, searched=True)
 
 
 def write_curves(path: Path, curves: Sequence[Curve]) -> None:

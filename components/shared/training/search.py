@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from components.shared.artifacts import Dataset, Result, read_record
@@ -39,6 +40,8 @@ VALIDATION, BOTH = "validation", "train+validation"
 # a rate or a decay that is widened goes on by the proportion of the last two, and at most by this
 _FACTOR = 10.0
 AUGMENTATIONS = "augmentations.png"
+# of `<side>.csv`: how the chosen training did on the held-out images while it went on
+CURVE = ("epoch", "validation_loss", "validation_accuracy")
 _DRAWN = 10
 
 
@@ -65,12 +68,14 @@ class Trial:
         log_loss: nats; infinite where the training's loss was no number.
         accuracy: fraction.
         probabilities: float32, shape (M, classes); None where there are none.
+        curve: a row for some twenty-five points of the training, see `CURVE`: float64, (P, 3); None likewise.
         error: why there are none.
     """
 
     log_loss: float
     accuracy: float
     probabilities: np.ndarray | None
+    curve: np.ndarray | None = None
     error: str = ""
 
 
@@ -255,25 +260,30 @@ class Search:
         name = f"{side}-{value_digest(asdict(self.training(side, point)))[:16]}"
         found = self._finished.once(name, partial(self._try_out, point, side))
         loss, accuracy, error = (found[what].item() for what in ("log_loss", "accuracy", "error"))
-        return Trial(loss, accuracy, found.get("probabilities"), error)
+        return Trial(loss, accuracy, found.get("probabilities"), found.get("curve"), error)
 
     def _try_out(self, point: Point, side: str) -> dict[str, Any]:
         """The same, made now: what a trial is, by name."""
         held_out, recipe = self.held_out, self.recipe(side, point)
         trainer = self._trainer(point.augmentation, side)
         answers = np.zeros((len(held_out.labels), self.data.classes), np.float32)
+        curve: dict[int, np.ndarray] = {}
         for learned, answered in held_out.folds():
+            images, labels = held_out.images[answered], held_out.labels[answered]
             try:
                 trainer.fit(
                     recipe, self.seed, held_out.train(learned), self._start[side],
+                    on_epoch=partial(_watch, curve, trainer, images, labels),
                     class_weight=self.options.class_weight,
                 )  # fmt: skip
             except FloatingPointError as error:
                 return {"log_loss": float("inf"), "accuracy": 0.0, "error": str(error)}
-            answers[answered] = trainer.probabilities(held_out.images[answered])
+            answers[answered] = trainer.probabilities(images)
         accuracy = float((answers.argmax(axis=1) == held_out.labels).mean())
         loss = log_loss(answers, held_out.labels)
-        return {"log_loss": loss, "accuracy": accuracy, "error": "", "probabilities": answers}
+        points = [(epoch, *sums / len(held_out.labels)) for epoch, sums in sorted(curve.items())]
+        found = {"probabilities": answers, "curve": np.array(points)}
+        return {"log_loss": loss, "accuracy": accuracy, "error": "", **found}
 
     def _trainer(self, augmentation: str, side: str) -> SupervisedTrainer:
         frozen = self.options.freeze_encoder and self._start[side] is not None
@@ -318,6 +328,20 @@ class Search:
                 return
             self._try(*(_with(best, name, value) for best, value in beyond.items()))
             tried = sorted({*tried, *beyond.values()})
+
+
+def _watch(
+    curve: dict[int, np.ndarray],
+    trainer: SupervisedTrainer,
+    images: np.ndarray,
+    labels: np.ndarray,
+    epoch: int,
+    logs: Mapping[str, float],
+) -> None:
+    """Add to a point of a curve the log-losses and the number of right answers on a fold's held-out images."""
+    answers = trainer.probabilities(images)
+    sums = np.array([len(labels) * log_loss(answers, labels), (answers.argmax(axis=1) == labels).sum()])
+    curve[epoch] = curve.get(epoch, 0) + sums
 
 
 def _with(point: Point, name: str, value: Any) -> Point:
@@ -489,6 +513,8 @@ def run_search(
             **common,
         )
         write_choice(work.out, side, choice, search.answers(side), held_out.labels)
+        curve = pd.DataFrame(search.trials[point][side].curve, columns=list(CURVE)).astype({"epoch": int})
+        curve.to_csv(work.out / f"{side}.csv", index=False)
     write_choice(work.out, "probe", Choice(l2=probed.l2, **common), probed.probabilities, held_out.labels)
     for path in sorted(work.out.iterdir()):
         work.run.file(path)
