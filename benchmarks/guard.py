@@ -4,7 +4,8 @@
 
 Nothing is timed: steps come from the records of the run, and TensorFlow counts the floating-point operations of one
 image through the encoder. Accuracies are means over the replicates; ten runs with other seeds had 87.6 to 90.5
-(probe), 85.6 to 89.3 (fine-tuned) and 77.8 to 83.2 per cent (baseline): a fall below the bounds is no bad luck. Whoever makes the default run better raises them.
+(probe), 85.6 to 89.3 (fine-tuned) and 77.8 to 83.2 per cent (baseline): a fall below the bounds is no bad luck.
+Whoever makes the default run better raises them.
 """
 
 from __future__ import annotations
