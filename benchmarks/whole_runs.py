@@ -62,9 +62,9 @@ def run(
 
 
 def adopt(encoders: Path, dataset: Path, out: Path) -> Path:
-    """A copy of pretrained encoders that names another selection of labels as its dataset."""
+    """A copy of pretrained encoders, over an earlier one, that names another selection of labels as its dataset."""
     digest = Dataset(dataset).manifest.digest
-    shutil.copytree(encoders, out)
+    shutil.copytree(encoders, out, dirs_exist_ok=True)
     for record in out.rglob("result.json"):
         values = json.loads(record.read_text())
         record.write_text(json.dumps({**values, "dataset_digest": digest}))
