@@ -86,9 +86,13 @@ def evaluate(
     data = Dataset(dataset)
     data.require_labels()
     data.check_digests()
-    folders = {"validation": validation, "search": search}
-    folders |= {"probe": probe, "baseline": baseline, "finetune": finetune}
-    folders = {name: Path(folder) for name, folder in folders.items()}
+    folders = {
+        "validation": Path(validation),
+        "search": Path(search),
+        "probe": Path(probe),
+        "baseline": Path(baseline),
+        "finetune": Path(finetune),
+    }
     inputs = {"dataset": Path(dataset), **folders, "champion": Path(champion)}
     # the file alone has what counts of it
     inputs["validation"] /= VERDICT

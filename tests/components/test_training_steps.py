@@ -20,7 +20,7 @@ from components.shared.artifacts import SPLITS, Dataset, Manifest, Result, read_
 from components.shared.errors import UserError
 from components.shared.params.composing import compose_params
 from components.shared.params.schema import params_digest, select
-from components.shared.training import supervised
+from components.shared.training import trainers
 from components.shared.training.augmented import augmented_features
 from components.shared.training.choice import Choice
 from components.shared.training.inputs import fewer_labels
@@ -263,7 +263,7 @@ def test_seeds_of_one_process_share_what_is_compiled_and_do_not_depend_on_each_o
         return baseline(dataset, searched, tmp_path / name, params("baseline", OWN), SEED + 1, tmp_path / "kept")
 
     monkeypatch.setattr(SupervisedTrainer, "__init__", counted)
-    supervised._compiled.cache_clear()
+    trainers._compiled.cache_clear()
     alone = trained("alone")
     assert len(made) == 1
     baseline(dataset, searched, tmp_path / "first", params("baseline", OWN), SEED, tmp_path / "kept")

@@ -95,6 +95,12 @@ def _number(step: str, wanted: int | Literal["auto"], batch: int, field: str, no
     return wanted
 
 
+def devices_here() -> int:
+    """How many devices the block `on_devices` around shares a training out over; outside of one: 1."""
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else int(distribution.device_mesh.devices.size)
+
+
 def count_cards() -> int:
     """How many graphics cards Keras's backend has, on all nodes."""
     count, cards = _devices(keras.backend.backend())

@@ -27,8 +27,9 @@ from components.shared.training.augmented import augmented_features
 from components.shared.training.checkpoints import Finished
 from components.shared.training.choice import Choice, write_choice
 from components.shared.training.devices import on_devices, precision_here
-from components.shared.training.inputs import labelled, load_encoder, network, pretrained_weights
+from components.shared.training.inputs import labelled, load_encoder, pretrained_weights
 from components.shared.training.side_by_side import side_by_side
+from components.shared.training.trainers import supervised_trainer
 from models import methods
 from models.augmentation import Augmentation, augment
 from models.classifier import Recipe, SupervisedTrainer, predict
@@ -169,7 +170,6 @@ class Search:
         self.trials: dict[Point, dict[str, Trial]] = {}
         self._more_epochs = {"baseline": more_epochs, "finetune": 0}
         self._start = {"baseline": None, "finetune": pretrained}
-        self._trainers: dict[tuple[str, bool], SupervisedTrainer] = {}
         self._elsewhere = elsewhere
         self._finished = finished or Finished()
         self._progress: Progress
@@ -265,7 +265,10 @@ class Search:
     def _try_out(self, point: Point, side: str) -> dict[str, Any]:
         """The same, made now: what a trial is, by name."""
         held_out, recipe = self.held_out, self.recipe(side, point)
-        trainer = self._trainer(point.augmentation, side)
+        trainer = supervised_trainer(
+            self.data, self.params, self.params.method.projection, recipe.augmentation, recipe.optimizer,
+            self._start[side] is not None,
+        )  # fmt: skip
         answers = np.zeros((len(held_out.labels), self.data.classes), np.float32)
         curve: dict[int, np.ndarray] = {}
         for learned, answered in held_out.folds():
@@ -284,19 +287,6 @@ class Search:
         points = [(epoch, *sums / len(held_out.labels)) for epoch, sums in sorted(curve.items())]
         found = {"probabilities": answers, "curve": np.array(points)}
         return {"log_loss": loss, "accuracy": accuracy, "error": "", **found}
-
-    def _trainer(self, augmentation: str, side: str) -> SupervisedTrainer:
-        frozen = self.options.freeze_encoder and self._start[side] is not None
-        key = augmentation, frozen
-        if key not in self._trainers:
-            self._trainers[key] = SupervisedTrainer(
-                self._augmentation(augmentation), self.options.optimizer, self.options.head,
-                network(
-                    self.params.encoder, self.data, self.params.method.projection, self.options.projection_layers
-                ),
-                self.data.classes, precision_here(self.params.runtime.precision), frozen,
-            )  # fmt: skip
-        return self._trainers[key]
 
     def _best(self, side: str, allowed: Callable[[Point], bool] = lambda point: True) -> Point | None:
         known = {point: trials[side].log_loss for point, trials in self.trials.items() if allowed(point)}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,10 @@ from components.shared.training.checkpoints import Finished
 from components.shared.training.choice import Chosen, calibrate, training_metrics, validation_metrics
 from components.shared.training.curves import Curves
 from components.shared.training.devices import on_devices, precision_here
-from components.shared.training.inputs import fewer_labels, labelled, network
-from models.augmentation import Augmentation
-from models.classifier import ClassifierHead, Recipe, SupervisedTrainer, predict
-from models.encoders import EncoderOptions
+from components.shared.training.inputs import fewer_labels, labelled
+from components.shared.training.trainers import supervised_trainer
+from models.classifier import Recipe, SupervisedTrainer, predict
 from models.layers import layers_of
-from models.methods.shared.heads import HeadOptions
 from models.training import EpochPace
 
 
@@ -129,13 +126,10 @@ class _Training:
         )
 
     def _trainer(self, recipe: Recipe) -> SupervisedTrainer:
-        options, data = self.params.supervised, self.data
-        frozen = options.freeze_encoder and self.pretrained is not None
         try:
-            return _compiled(
-                data.folder, data.manifest.digest, self.params.encoder, self.chosen.choice.projection,
-                options.projection_layers, recipe.augmentation, recipe.optimizer, options.head,
-                precision_here(self.params.runtime.precision), frozen, self.devices,
+            return supervised_trainer(
+                self.data, self.params, self.chosen.choice.projection, recipe.augmentation, recipe.optimizer,
+                self.pretrained is not None,
             )  # fmt: skip
         except ValueError as error:
             raise UserError(f"encoder.name = {self.params.encoder.name}: {error}") from None
@@ -247,27 +241,6 @@ class _Training:
         except FloatingPointError as error:
             raise UserError(f"supervised.published: seed {self.seed}: {error}; lower its learning rate") from None
         return {"test_probabilities": predict(trainer.deployable(), self.data.images("test"))[None]}
-
-
-# the chosen training's, and a published one's
-@lru_cache(maxsize=2)
-def _compiled(
-    dataset: Path,
-    digest: str,
-    encoder: EncoderOptions,
-    projection: HeadOptions | None,
-    layers: int,
-    augmentation: Augmentation,
-    optimizer: str,
-    head: ClassifierHead,
-    precision: str,
-    frozen: bool,
-    devices: int,
-) -> SupervisedTrainer:
-    """What trains, kept for the next replicate of this process: of the same dataset, on as many devices."""
-    data = Dataset(dataset)
-    build = network(encoder, data, projection, layers)
-    return SupervisedTrainer(augmentation, optimizer, head, build, data.classes, precision, frozen)
 
 
 def _told(recipe: Recipe, chosen: Chosen) -> dict[str, Any]:
