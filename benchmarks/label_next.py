@@ -2,11 +2,13 @@
 
 From no label to `--labels` per class, in equal rounds as a user would: choose, learn the labels, choose again. The
 judge is a linear probe on the same features, trained on the chosen images, asked all test images; random choice is
-without regard to class, which nobody knows beforehand. The encoder is pretrained here, briefly, unless given.
+without regard to class, which nobody knows beforehand. Encoders are given, such as those that `benchmarks.labels`
+leaves, or one is pretrained here, briefly.
 
-    python -m benchmarks.label_next --data ../shared/data/cifar10 --pool 20000 --seeds 0 1 2 3 4 \\
-        --out benchmarks/results/label-next.json --set data=parquet data.name=cifar10-jpeg \\
-        augmentation=photographs method.augmentation.size=null
+    python -m benchmarks.label_next --data ../shared/data/cifar10 --encoders cifar/500/encoder/*/encoder.keras \\
+        --labels 5 10 20 --seeds 20 21 22 23 24 25 26 27 --out label-next.json
+    python -m benchmarks.label_next --data ../shared/data/cifar10 --out label-next.json \\
+        --set data=parquet data.name=cifar10-jpeg augmentation=photographs
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from components.shared.sources.parquet import Parquet
 from components.shared.training.backend import start_backend
 from pipelines.inference.label import choose
 
-PENALTY, STEPS = 0.1, 300  # of the probe that judges: random choice's best of 0.03, 0.1, 0.3 and 1
+PENALTY, STEPS = (
+    0.1,
+    300,
+)  # of the probe that judges: the best of random choice, with 0.3, of 0.03, 0.1, 0.3 and 1
 
 
 def features_of(data: Path, encoder: Path, pool: int) -> dict[str, np.ndarray]:
@@ -89,7 +94,7 @@ def in_words(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of Parquet files")
-    parser.add_argument("--encoder", type=Path, help="encoder.keras; without it one is pretrained")
+    parser.add_argument("--encoders", type=Path, nargs="+", help="`encoder.keras` files; else one is made")
     parser.add_argument("--pool", type=int, default=20_000, help="training images to choose from")
     parser.add_argument("--labels", type=int, nargs="+", default=[10], help="per class, on average")
     parser.add_argument("--rounds", type=int, default=2)
@@ -97,18 +102,20 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="overrides of the pretraining")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
+    table = []
     with tempfile.TemporaryDirectory() as temporary:
-        encoder = options.encoder
-        if encoder is None:
-            place = f"data.path={options.data.resolve()}"
-            run([place, "runtime.replicates=[0]", *options.set], Path(temporary), until="pretrain")
-            encoder = Path(temporary) / "encoder" / "encoder.keras"
-        found = features_of(options.data, encoder, options.pool)
-    print("| labels per class | random | proposed | gain |\n|---|---|---|---|")
-    table = measure(found, options.labels, options.rounds, options.seeds)
+        for encoder in options.encoders or [_pretrained(options.data, options.set, Path(temporary))]:
+            found = features_of(options.data, encoder, options.pool)
+            print(f"{encoder}\n\n| labels per class | random | proposed | gain |\n|---|---|---|---|")
+            table.append(measure(found, options.labels, options.rounds, options.seeds))
     if options.out:
         told = {"pool": options.pool, "rounds": options.rounds, "seeds": options.seeds, "overrides": options.set}
-        options.out.write_text(json.dumps({**told, "rows": table}, indent=1) + "\n")
+        options.out.write_text(json.dumps({**told, "encoders": table}, indent=1) + "\n")
+
+
+def _pretrained(data: Path, overrides: list[str], place: Path) -> Path:
+    run([f"data.path={data.resolve()}", "runtime.replicates=[0]", *overrides], place, until="pretrain")
+    return place / "encoder" / "encoder.keras"
 
 
 if __name__ == "__main__":
