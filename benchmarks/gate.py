@@ -30,7 +30,7 @@ import numpy as np
 from scipy.special import bdtrc, ndtr, ndtri, stdtrit
 
 from components.shared.evaluation.evidence import Evidence, Rival, Rivals, Slice
-from components.shared.evaluation.gate import Blessing, judge
+from components.shared.evaluation.gate import Blessing, choose_winner, judge
 from components.shared.evaluation.looks import MemoryLedger
 from components.shared.evaluation.predictions import Truth
 from components.shared.evaluation.rules import rules
@@ -62,8 +62,9 @@ class World:
         replicates: of each side.
         seed_points: standard deviation of true accuracy between seeds, points.
         pretraining_points: likewise between pretrainings.
-        standard_errors: true gain of fine-tuning, in standard errors of the measured gain; the probe has none.
+        standard_errors: true gain of fine-tuning, in standard errors of the measured gain.
         classes: whose slices are tested.
+        both: whether the probe gains as much; else nothing.
     """
 
     images: int
@@ -72,6 +73,7 @@ class World:
     pretraining_points: float
     standard_errors: float = 0.0
     classes: int = 10
+    both: bool = False
 
     @cached_property
     def gain(self) -> float:
@@ -143,7 +145,7 @@ class Night:
         self.images, self._tested = images, dict[str, np.ndarray]()
         self._true = {
             "baseline": LEVEL + seeds["baseline"],
-            "probe": LEVEL + seeds["probe"] + shared,
+            "probe": LEVEL + world.gain * world.both + seeds["probe"] + shared,
             "finetune": LEVEL + world.gain + seeds["finetune"] + shared,
         }
         self.held_out = {name: answer(random, images.held_out, true) for name, true in self._true.items()}
@@ -186,7 +188,7 @@ def one_look(world: World, pairs: int, seed: int, look: int = 1) -> dict[str, fl
         night = Night(Images(world, world.random(seed, number)))
         bound = gain_bound(night.test("finetune"), night.test("baseline"), ALPHA)
         counts["bound"] += bound.low > 0
-        winner = max(("probe", "finetune"), key=lambda name: float(night.held_out[name].mean()))
+        winner = choose_winner(night.held_out)
         own = bound if winner == "finetune" else gain_bound(night.test(winner), night.test("baseline"), ALPHA)
         counts["chosen"] += own.low > 0
         for name, alpha in (("covered", 0.025), ("covered_shown", spent)):
@@ -343,6 +345,9 @@ def jobs(pairs: int) -> Iterator[Job]:
                 for look in (1, 2, 3, 5, 10) if images == 2_000 else (1,):
                     world = World(images, replicates, 1.0, 1.0, errors)
                     yield Job("power", one_look, {"world": world, "seed": 4, "look": look}, some)
+        for errors in (2.0, 4.0):
+            world = World(2_000, replicates, 1.0, 1.0, errors, both=True)
+            yield Job("power", one_look, {"world": world, "seed": 4, "look": 1}, some)
         world = World(2_000, replicates, 1.0, 1.0, 4.0)
         yield Job("months of a gain", nights, {"world": world, "seed": 5, "number": 30}, some)
     for classes in (10, 100):
@@ -371,7 +376,7 @@ TABLES: dict[str, tuple[str, Sequence[str], Sequence[str]]] = {
     ),
     "power": (
         "A true gain: how often (%) it is promoted",
-        ("images", "replicates", "standard_errors", "look"),
+        ("images", "replicates", "both", "standard_errors", "look"),
         ("bound", "gate", "night_any_gain", "night", "covered", "covered_shown"),
     ),
     "months of a gain": (

@@ -11,8 +11,16 @@ from components.shared.artifacts import Result, read_record
 from components.shared.cost import in_words, read_cost, total
 from components.shared.evaluation.gate import Blessing, read_blessing
 from components.shared.evaluation.measured import Measured, read_measured
-from components.shared.evaluation.predictions import CANDIDATES
-from components.shared.evaluation.wording import TITLES, hundredths, look_in_words, mean_and_spread, percent, span
+from components.shared.evaluation.predictions import CANDIDATES, CONTENDERS
+from components.shared.evaluation.wording import (
+    TITLES,
+    choice_in_words,
+    hundredths,
+    look_in_words,
+    mean_and_spread,
+    percent,
+    span,
+)
 from components.shared.repository import in_repository
 
 WIDTH = 78
@@ -55,6 +63,7 @@ def table(evaluation: Path, registration: Path | None, report: str) -> list[str]
             lines += _wrapped("", f"- {reason}")
     for weaker in blessing.weaker:
         lines += _wrapped("", f"- weaker than the default gate: {weaker}")
+    lines += _choice(record, blessing)
     look = look_in_words(blessing.look, blessing.alpha, blessing.policy.get("alpha"))
     if look:
         lines += _wrapped("look", look)
@@ -66,6 +75,12 @@ def table(evaluation: Path, registration: Path | None, report: str) -> list[str]
     spent = total(read_cost(values) for values in (record.details.get("costs") or {}).values())
     lines += _wrapped("cost", in_words(spent)) if spent else []
     return [*lines, *_wrapped("details", report)]
+
+
+def _choice(record: Result, blessing: Blessing) -> list[str]:
+    probe, finetune = (record.metrics.get(f"{name}_validation_accuracy", 0.0) for name in CONTENDERS)
+    why = choice_in_words(blessing.winner, probe, finetune)
+    return _wrapped("winner", why) if why else []
 
 
 def _accuracies(record: Result, blessing: Blessing, test: Measured) -> list[str]:

@@ -137,6 +137,18 @@ def test_before_anything_is_trained_it_tells_what_the_test_images_can_prove(root
     assert " ".join(out.split()).endswith(f"can prove {said}")
 
 
+def test_a_probe_that_wins_with_fewer_right_held_out_images_says_why(root, capsys):
+    write_evaluation(root, make_blessing(winner="probe"))
+    write_registration(root, registered=True, why="contrastive-sample version 3 is challenger", version="3")
+    main(["summary"])
+    assert capsys.readouterr().out.splitlines()[7:11] == [
+        "verdict   blessed: every check of the gate passed",
+        "winner    On held-out images the fine-tuned model is 4.0 points ahead of the",
+        "          linear probe, less than a standard error: then the simpler model",
+        "          wins.",
+    ]
+
+
 def test_a_weaker_gate_is_said(root, capsys):
     write_evaluation(root, make_blessing(weaker=["min_gain = 0.0 instead of 0.02"]))
     write_registration(root, registered=True, why="contrastive-sample version 3 is challenger")

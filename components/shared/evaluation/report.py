@@ -31,12 +31,13 @@ from components.shared.evaluation.fairness import RIVALS
 from components.shared.evaluation.gate import NOT_ASKED, Blessing
 from components.shared.evaluation.markdown import to_markdown
 from components.shared.evaluation.measured import Measured
-from components.shared.evaluation.predictions import HELD_OUT, TEST, Candidate, Truth
+from components.shared.evaluation.predictions import CONTENDERS, HELD_OUT, TEST, Candidate, Truth
 from components.shared.evaluation.pretraining import FOUND, LOSS
 from components.shared.evaluation.statistics import confusion
 from components.shared.evaluation.wording import (
     TITLES,
     check_in_words,
+    choice_in_words,
     gain_in_words,
     hundredths,
     look_in_words,
@@ -360,8 +361,9 @@ def _summary(findings: Findings) -> str:
     return (
         f"The {TITLES[winner.name]} answers {percent(ours)} of {findings.manifest.counts['test']:,} test images "
         "right, the same network trained from scratch on the same labels, with a training searched as widely, "
-        f"{percent(theirs)}: a gain of {gain_in_words(blessing.gain, blessing.interval, blessing.confidence)}."
-    )
+        f"{percent(theirs)}: a gain of {gain_in_words(blessing.gain, blessing.interval, blessing.confidence)}. "
+        f"{choice_in_words(winner.name, *(float(findings.validated[name].mean()) for name in CONTENDERS))}"
+    ).rstrip()
 
 
 def _models(findings: Findings) -> list[dict[str, Any]]:

@@ -44,6 +44,21 @@ def span(interval: tuple[float, float], sign: str = "") -> str:
     return " to ".join(hundredths(end, sign) for end in interval)
 
 
+def choice_in_words(winner: str | None, probe: float, finetune: float) -> str:
+    """Why the probe wins though fine-tuning did better on held-out images; empty where it did not.
+
+    Args:
+        winner: name of the contender that was chosen.
+        probe, finetune: mean accuracy on held-out images, fractions.
+    """
+    if winner != "probe" or finetune <= probe:
+        return ""
+    return (
+        f"On held-out images the fine-tuned model is {points(finetune - probe)} ahead of the linear probe, less "
+        "than a standard error: then the simpler model wins."
+    )
+
+
 def check_in_words(name: str, value: float | None) -> str:
     """What a check of the gate measured, or its threshold: points and per cent; empty where there was nothing."""
     if value is None:

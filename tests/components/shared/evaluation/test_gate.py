@@ -10,7 +10,16 @@ import pytest
 from pydantic import ValidationError
 
 from components.shared.errors import UserError
-from components.shared.evaluation.gate import CHECKS, SCHEMA_VERSION, Blessing, decide, judge, read_blessing, score
+from components.shared.evaluation.gate import (
+    CHECKS,
+    SCHEMA_VERSION,
+    Blessing,
+    choose_winner,
+    decide,
+    judge,
+    read_blessing,
+    score,
+)
 from components.shared.evaluation.looks import Look, MemoryLedger, look_key
 from components.shared.evaluation.policy import directions, weaker
 from components.shared.evaluation.predictions import Candidate
@@ -54,6 +63,32 @@ def test_the_winner_is_chosen_on_validation_never_on_test():
     assert decided(candidates, truth).winner == "finetune"
     candidates["probe"] = make_candidate("probe", truth, 0.75, validation_level=0.9)
     assert decided(candidates, truth).winner == "probe"
+
+
+@pytest.mark.parametrize(
+    ("probe", "finetune", "images", "winner"),
+    [
+        (26, 27, 30, "probe"),
+        (27, 27, 30, "probe"),
+        (20, 27, 30, "finetune"),
+        (27, 20, 30, "probe"),
+        (0, 1, 1, "probe"),
+    ],
+)
+def test_fine_tuning_wins_where_held_out_images_tell_it_from_the_probe(probe, finetune, images, winner):
+    # what the search's one training answered; the first images are right
+    validated = {
+        name: np.arange(images)[None] < right for name, right in (("probe", probe), ("finetune", finetune))
+    }
+    assert choose_winner(validated) == winner
+
+
+def test_of_replicates_their_spread_counts_too():
+    rng = np.random.default_rng(3)
+    validated = {"probe": rng.random((3, 500)) < 0.8}
+    steady, shaky = np.full((3, 1), 0.83), np.array([[0.93], [0.83], [0.73]])
+    assert choose_winner({**validated, "finetune": rng.random((3, 500)) < steady}) == "finetune"
+    assert choose_winner({**validated, "finetune": rng.random((3, 500)) < shaky}) == "probe"
 
 
 def nan_in_one_row(candidate, truth):

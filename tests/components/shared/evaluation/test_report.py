@@ -196,6 +196,16 @@ def test_what_ships_is_called_the_best_only_where_something_was_held_out_to_choo
     assert "What ships is one of them: the fine-tuned model of the first seed. It answers" in text
 
 
+def test_a_probe_that_wins_with_fewer_right_held_out_images_says_why(truth, judged, tmp_path):
+    assert "simpler model wins" not in judged[3]
+    candidates = make_three(truth, probe=0.84, finetune=0.85)
+    findings = make_findings(write_extras(tmp_path, truth), truth, candidates)
+    probe, finetune = (findings.validated[name].mean() for name in ("probe", "finetune"))
+    assert findings.blessing.winner == "probe" and finetune > probe
+    said = f"the fine-tuned model is {100 * (finetune - probe):.1f} points ahead of the linear probe, less than"
+    assert said in told(tmp_path, findings)[1]
+
+
 def test_both_grids_stand_side_by_side_with_the_choice_and_the_cap(judged):
     _, _, page, text = judged
     assert "4 trials of the baseline and 4 trials of fine-tuning" in text
