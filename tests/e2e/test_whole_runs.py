@@ -97,7 +97,10 @@ def test_the_notebook_runs_on_what_a_run_leaves(project):
     reached = dict(line.split(maxsplit=1) for line in "".join(shown["change"][0]["text"]).splitlines())
     assert reached["method.temperature"] == "pretrain, search"
     assert reached["gate.min_gain"] == "evaluate"
-    assert all("warn" not in json.dumps(outputs).lower() for outputs in shown.values())
+    # not in the pictures, whose letters may spell anything
+    for out in (out for outputs in shown.values() for out in outputs):
+        out.get("data", {}).pop("image/png", None)
+        assert "warn" not in json.dumps(out).lower()
 
 
 def test_the_summary_is_printed(project):

@@ -26,8 +26,9 @@ TINY: dict[str, dict[str, Any]] = {
         "search": {"learning_rates": [0.001], "weight_decays": [0.0001], "epochs": [1], "augmentations": ["weak"]}
     },
     "probe": {"label_budgets": [1, 2], "l2": [0.01], "steps": 50},
-    # with two trainings a side, 0.05 would leave the test set closed
-    "gate": {"min_replicates": 2, "alpha": 0.2},
+    # With two trainings a side, 0.05 would leave the test set closed. Whether so small models beat the baseline by
+    # enough depends on the processor; that none is so often right does not.
+    "gate": {"min_replicates": 2, "alpha": 0.2, "min_accuracy": 0.99},
 }
 
 
