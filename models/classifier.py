@@ -116,6 +116,8 @@ class SearchSpace:
         epochs: lengths, ascending; the others are chosen at the first of them.
         widen: how often rates, and decays, may be widened.
         folds: of the cross-validation.
+        final_folds: of the chosen trainings, where they are cross-validated on enough images to calibrate by. Their
+            answers are calibrated for models that learn from all images: the more folds, the less these differ.
         cross_validate_below: so many validation images choose by themselves; with fewer, all labelled ones do, by
             cross-validation.
         equal_total_epochs: train the baseline at each point for as many epochs as pretraining and fine-tuning take
@@ -129,6 +131,7 @@ class SearchSpace:
     epochs: tuple[int, ...] = within(min_length=1)
     widen: int = within(ge=0, le=2)
     folds: int = within(ge=2)
+    final_folds: int = within(ge=2)
     cross_validate_below: int = within(ge=0)
     equal_total_epochs: bool
 

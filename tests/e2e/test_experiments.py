@@ -14,7 +14,8 @@ from tests.helpers.project import Project, finished_project
 
 pytestmark = pytest.mark.slow
 
-EPOCHS = "runtime.epochs=6"
+# one replicate is never blessed, and shows all that is asked for here
+OPTIONS = ("runtime.epochs=6", "runtime.replicates=[0]")
 LOSS = "live/pretrain/train/contrastive_loss.tsv"
 
 
@@ -37,7 +38,7 @@ def first(clone, tmp_path_factory):
     """The first experiment: what it printed, and what DVC answered about the plots while it trained."""
     log, shown = tmp_path_factory.mktemp("log") / "printed.txt", None
     with log.open("w") as file:
-        command = ["python", "-m", "pipelines", "experiment", EPOCHS, "--name", "first"]
+        command = ["python", "-m", "pipelines", "experiment", *OPTIONS, "--name", "first"]
         running = subprocess.Popen(command, cwd=clone.root, env=clone.env, stdout=file, stderr=subprocess.STDOUT)
         while running.poll() is None:
             curve = clone.root / LOSS
@@ -69,9 +70,8 @@ def test_its_curves_are_drawn_while_it_trains_and_gone_afterwards(clone, first):
 @pytest.fixture(scope="module")
 def queued(clone, first):
     """Two experiments that the queue has run; what their gate asks for is all that they differ in."""
-    said = clone.run(
-        *("python", "-m", "pipelines", "experiment", EPOCHS, "gate.min_gain=0.1,0.2", "--queue", "--name", "queued")
-    )
+    asked = (*OPTIONS, "gate.min_gain=0.1,0.2", "--queue", "--name", "queued")
+    said = clone.run("python", "-m", "pipelines", "experiment", *asked)
     clone.run("dvc", "queue", "start")
     until = time.monotonic() + 1200
     while re.search("Queued|Running", state := clone.run("dvc", "queue", "status")):

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 
 # seconds; on a cluster half an hour, of which cluster.tracking_patience takes 2,400
 OUTAGE, PATIENCE = 15, 300
+# one replicate's pipeline has all the steps
+SEED = 0
 # when it is lost: in the middle of a step, and before the step that is about to begin
 LOST = ("epoch 1/", "Running stage 'finetune'")
 
@@ -35,6 +37,7 @@ def story(tmp_path_factory):
     project, told, lost = make_project(place / "project"), SimpleNamespace(said=[]), [*LOST]
     with contextlib.ExitStack() as servers:
         server = servers.enter_context(mlflow_server(place / "server"))
+        project.run("python", "-m", "pipelines", "compose", f"runtime.replicates=[{SEED}]")
         project.env |= {"MLFLOW_TRACKING_URI": server.url, PATIENCE_VARIABLE: str(PATIENCE)}
         command = subprocess.Popen(
             ["dvc", "repro"],
@@ -79,8 +82,7 @@ def test_nothing_is_done_twice(story):
     assert story.again == ["champion"]
     tags = [run.data.tags for run in story.runs.values()]
     trainings = Counter((each["step"], each["replicate"]) for each in tags if "replicate" in each)
-    seeds = {str(seed) for seed in TINY["runtime"]["replicates"]}
-    assert {key for key in trainings if key[0] == "pretrain"} == {("pretrain", seed) for seed in seeds}
+    assert ("pretrain", str(SEED)) in trainings
     assert set(trainings.values()) == {1}
 
 

@@ -25,7 +25,7 @@ from components.shared.progress import Progress
 from components.shared.step import Work
 from components.shared.training.augmented import augmented_features
 from components.shared.training.checkpoints import Finished
-from components.shared.training.choice import Choice, write_choice
+from components.shared.training.choice import FEWEST_TO_CALIBRATE, Choice, write_choice
 from components.shared.training.devices import on_devices, precision_here
 from components.shared.training.inputs import labelled, load_encoder, pretrained_weights
 from components.shared.training.side_by_side import side_by_side
@@ -88,13 +88,14 @@ class HeldOut:
         params: reads `supervised.search`, and `method`: cross-validation would be unfair where the pretraining has
             seen the labels of train.
         seed: decides the folds.
+        folds: how many; None: as a trial has. One where validation images are enough.
 
     Attributes:
         name: `VALIDATION`, or `BOTH` where train and then validation were cross-validated.
         images: those that are held out in turn, and `labels` theirs, int64, shape (M,).
     """
 
-    def __init__(self, data: Dataset, params: Params, seed: int):
+    def __init__(self, data: Dataset, params: Params, seed: int, folds: int | None = None):
         space = params.supervised.search
         train, validation = labelled(data, "train"), labelled(data, VALIDATION)
         few = len(validation[1]) < space.cross_validate_below
@@ -102,7 +103,7 @@ class HeldOut:
             self.name = BOTH
             self.images = np.concatenate([np.asarray(train[0]), np.asarray(validation[0])])
             self.labels = np.concatenate([train[1], validation[1]])
-            self._fold = stratified_folds(self.labels, space.folds, seed)
+            self._fold = stratified_folds(self.labels, folds or space.folds, seed)
             self._train = self.images, self.labels
         else:
             self.name = VALIDATION
@@ -150,7 +151,7 @@ class Search:
         seed: of all trainings.
         pretrained: the weights that fine-tuning starts from, as `pretrained_weights` gives them.
         more_epochs: by which the baseline trains longer than fine-tuning at each point, see `equal_total_epochs`.
-        elsewhere: makes trials of as many points and sides at once, in other processes; None: here.
+        elsewhere: makes trials of as many points, sides and folds at once, in other processes; None: here.
         finished: keeps what trials have found; None: nothing.
     """
 
@@ -161,13 +162,15 @@ class Search:
         seed: int,
         pretrained: list[np.ndarray],
         more_epochs: int = 0,
-        elsewhere: Callable[[Sequence[Point], Sequence[str]], Iterable[Trial]] | None = None,
+        elsewhere: Callable[[Sequence[Point], Sequence[str], Sequence[int]], Iterable[Trial]] | None = None,
         finished: Finished | None = None,
     ):
         self.data, self.params, self.seed = data, params, seed
         self.options = params.supervised
         self.held_out = HeldOut(data, params, seed)
         self.trials: dict[Point, dict[str, Trial]] = {}
+        # of the chosen points, with more folds
+        self._final: dict[str, Trial] = {}
         self._more_epochs = {"baseline": more_epochs, "finetune": 0}
         self._start = {"baseline": None, "finetune": pretrained}
         self._elsewhere = elsewhere
@@ -176,6 +179,10 @@ class Search:
 
     def run(self) -> None:
         """Try all points. Augmentation and rate first, then decay, then length: each at the best so far.
+
+        Where images are cross-validated and enough to calibrate by, the chosen trainings answer them again in more
+        folds: with half of the images a training is less right, and less sure of itself, than the replicates will
+        be, which learn from all. So it would be calibrated for another model.
 
         Raises:
             UserError: no trial of a side had a finite loss.
@@ -196,6 +203,12 @@ class Search:
         self._try(*(replace(best, weight_decay=v) for best in self._best_points() for v in space.weight_decays[1:]))
         self._widen("weight_decay", space.weight_decays)
         self._try(*(replace(best, epochs=epochs) for best in self._best_points() for epochs in space.epochs[1:]))
+        enough = len(self.held_out.labels) >= FEWEST_TO_CALIBRATE
+        if self.held_out.name == BOTH and enough and space.final_folds > space.folds:
+            asked = [(self.chosen(side), side) for side in SIDES]
+            for (_, side), trial in self._make(asked, space.final_folds):
+                if not trial.error:
+                    self._final[side] = trial
         self._progress.close()
 
     def chosen(self, side: str) -> Point:
@@ -225,12 +238,9 @@ class Search:
             **{name: getattr(options, name) for name in ("batch_size", "optimizer", "schedule", "milestones")},
         )
 
-    def answers(self, side: str) -> np.ndarray:
-        """What the chosen training answered on the held-out images: probabilities, float32, shape (M, classes)."""
-        found = self.trials[self.chosen(side)][side].probabilities
-        if found is None:
-            raise ValueError(f"{side}: the chosen trial has no answers")  # one with a finite loss has
-        return found
+    def final(self, side: str) -> Trial:
+        """The chosen training on the held-out images, in as many folds as there are of it."""
+        return self._final.get(side) or self.trials[self.chosen(side)][side]
 
     def table(self, side: str) -> list[dict[str, Any]]:
         """A row for each trial of a side, in the order in which they were made."""
@@ -244,27 +254,35 @@ class Search:
 
     def _try(self, *points: Point) -> None:
         new = [point for point in points if point not in self.trials]
-        asked = [(point, side) for point in new for side in SIDES]
+        for (point, side), trial in self._make(
+            [(point, side) for point in new for side in SIDES], self.held_out.count
+        ):
+            self.trials.setdefault(point, {})[side] = trial
+
+    def _make(self, asked: Sequence[tuple[Point, str]], folds: int) -> Iterator[tuple[tuple[Point, str], Trial]]:
+        """Each of what is asked for with its trial, in order, while progress is told."""
         self._progress.more(len(asked))
         make = self._elsewhere or partial(map, self.trial)
-        found = make([point for point, _ in asked], [side for _, side in asked])
+        found = make([point for point, _ in asked], [side for _, side in asked], [folds] * len(asked))
         for (point, side), trial in zip(asked, found, strict=True):
-            self.trials.setdefault(point, {})[side] = trial
             if trial.error:
                 print(f"search: {side} at {asdict(point)}: {trial.error}; left out", flush=True)
             shown = {name: value for name, value in asdict(point).items() if name != "augmentation"}
             self._progress.step({**shown, "log_loss": trial.log_loss})
+            yield (point, side), trial
 
-    def trial(self, point: Point, side: str) -> Trial:
+    def trial(self, point: Point, side: str, folds: int) -> Trial:
         """Train a side as a point says, and answer the held-out images; once only, where that is kept."""
-        name = f"{side}-{value_digest(asdict(self.training(side, point)))[:16]}"
-        found = self._finished.once(name, partial(self._try_out, point, side))
+        name = f"{side}-{value_digest({**asdict(self.training(side, point)), 'folds': folds})[:16]}"
+        found = self._finished.once(name, partial(self._try_out, point, side, folds))
         loss, accuracy, error = (found[what].item() for what in ("log_loss", "accuracy", "error"))
         return Trial(loss, accuracy, found.get("probabilities"), found.get("curve"), error)
 
-    def _try_out(self, point: Point, side: str) -> dict[str, Any]:
+    def _try_out(self, point: Point, side: str, folds: int) -> dict[str, Any]:
         """The same, made now: what a trial is, by name."""
-        held_out, recipe = self.held_out, self.recipe(side, point)
+        same = folds == self.held_out.count
+        held_out = self.held_out if same else HeldOut(self.data, self.params, self.seed, folds)
+        recipe = self.recipe(side, point)
         trainer = supervised_trainer(
             self.data, self.params, self.params.method.projection, recipe.augmentation, recipe.optimizer,
             self._start[side] is not None,
@@ -440,12 +458,12 @@ def _more_epochs(folder: Path, params: Params) -> int:
 
 
 def _trial_there(
-    dataset: Path, encoder: Path, plain: str, seed: int, kept: Path | None, point: Point, side: str
+    dataset: Path, encoder: Path, plain: str, seed: int, kept: Path | None, point: Point, side: str, folds: int
 ) -> Trial:
     """A trial in a process beside others, which keeps what it made for the last one."""
     search = _search_there(dataset, encoder, plain, seed, kept)
     with _on_devices(search.data, search.params):
-        return search.trial(point, side)
+        return search.trial(point, side, folds)
 
 
 def _on_devices(data: Dataset, params: Params) -> AbstractContextManager[int]:
@@ -502,8 +520,11 @@ def run_search(
             projection=params.method.projection if options.projection_layers else None,
             **common,
         )
-        write_choice(work.out, side, choice, search.answers(side), held_out.labels)
-        curve = pd.DataFrame(search.trials[point][side].curve, columns=list(CURVE)).astype({"epoch": int})
+        final = search.final(side)
+        if final.probabilities is None:
+            raise ValueError(f"{side}: the chosen trial has no answers")  # one with a finite loss has
+        write_choice(work.out, side, choice, final.probabilities, held_out.labels)
+        curve = pd.DataFrame(final.curve, columns=list(CURVE)).astype({"epoch": int})
         curve.to_csv(work.out / f"{side}.csv", index=False)
     write_choice(work.out, "probe", Choice(l2=probed.l2, **common), probed.probabilities, held_out.labels)
     for path in sorted(work.out.iterdir()):
@@ -511,7 +532,7 @@ def run_search(
     _draw_augmentations(data, params, seed).savefig(work.out / AUGMENTATIONS, dpi=100)
     work.run.file(work.out / AUGMENTATIONS, "pictures")
     trials = {side: search.table(side) for side in SIDES}
-    best = {side: search.trials[point][side] for side, point in chosen.items()}
+    best = {side: search.final(side) for side in SIDES}
     return work.finish(
         data.manifest.digest,
         {

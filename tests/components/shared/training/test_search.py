@@ -41,12 +41,17 @@ def composed(*overrides):
     return compose_params(overrides)[0]
 
 
-def search(data, surface, *overrides, more_epochs=0):
-    """A finished search whose trials take their log-loss from a function of point and side."""
+def search(data, surface, *overrides, more_epochs=0, final=None):
+    """A finished search whose trials take their log-loss from a function of point and side.
+
+    `final` makes those with more folds.
+    """
     trained = []
 
     class Simulated(Search):
-        def trial(self, point, side):
+        def trial(self, point, side, folds):
+            if folds > self.held_out.count:
+                return final(point, side)
             trained.append((point, side))
             loss = surface(point, side)
             return Trial(loss, 0.5, np.full((3, 2), 0.5) if np.isfinite(loss) else None)
@@ -111,6 +116,47 @@ def test_the_chosen_point_is_the_best_and_the_rival_is_never_trained_shorter(dat
         known = {p: surface(p, side) for p in found.trials if p.epochs >= least}
         assert known[chosen[side]] == min(known.values())
         assert found.capped(side) == (chosen[side].epochs == 60)
+
+
+@pytest.fixture(scope="module")
+def enough(tmp_path_factory):
+    """As many labels as calibrating takes."""
+    return Dataset(
+        make_dataset(tmp_path_factory.mktemp("enough") / "dataset", train=190, validation=10, image_size=8)
+    )
+
+
+def test_the_chosen_trainings_answer_enough_images_again_in_more_folds(enough, data):
+    best = {"baseline": Point("weak", 0.001, 0.0001, 60), "finetune": Point("views", 0.004, 0.05, 20)}
+    asked = []
+
+    def final(point, side):
+        asked.append((side, point))
+        return Trial(0.1, 0.9, np.full((3, 2), 0.25), None)
+
+    found = search(enough, bowl(best), "supervised.search.widen=0", final=final)
+    assert asked == [(side, found.chosen(side)) for side in SIDES]
+    assert {found.final(side).accuracy for side in SIDES} == {0.9}
+    # which point is chosen stays the trials' affair
+    assert all(found.trials[found.chosen(side)][side].accuracy == 0.5 for side in SIDES)
+    # no more folds are asked for; and too few images to calibrate by
+    for few, options in ((enough, ["supervised.search.final_folds=2"]), (data, [])):
+        found = search(few, bowl(best), *options)
+        assert {found.final(side).accuracy for side in SIDES} == {0.5}
+
+
+def test_a_final_training_that_diverges_leaves_the_trials_answers(enough):
+    best = dict.fromkeys(SIDES, Point("weak", 0.001, 0.0001, 60))
+    found = search(enough, bowl(best), final=lambda point, side: Trial(float("inf"), 0.0, None, None, "NaN"))
+    assert {found.final(side).accuracy for side in SIDES} == {0.5}
+
+
+def test_more_folds_leave_each_training_more_images(enough):
+    for folds in (2, 5):
+        held_out = HeldOut(enough, composed(), 0, folds)
+        assert held_out.count == folds
+        assert {len(learned) for learned, _ in held_out.folds()} == {200 - 200 // folds}
+        assert sorted(row for _, to in held_out.folds() for row in to) == list(range(200))
 
 
 def test_the_baseline_alone_trains_longer_where_total_epochs_are_equal(data):
