@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import re
 import sys
@@ -49,6 +51,8 @@ def one_line(error: UserError) -> str:
 
 def exit_cleanly(main: Callable[[], int | None]) -> None:
     """Run `main` and exit: 0 or its return value, 2 for a `UserError` or a missing package, 130 for Ctrl-C."""
+    # at its end Python looks through all objects for garbage several times: seconds, where TensorFlow is among them
+    atexit.register(gc.freeze)
     try:
         code = main()
     except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import os
@@ -25,7 +26,7 @@ def start_backend() -> None:
     # Level 2 still shows harmless "E" lines of TensorFlow's data pipeline when it is made
     # deterministic; real failures are raised, not logged
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _muted(), _hidden(*UNUSED):
+    with _muted(), _hidden(*UNUSED), _not_collected():
         try:
             # imported here, as TensorFlow is: where what they announce is held back
             import keras
@@ -41,6 +42,24 @@ def start_backend() -> None:
         elif importlib.util.find_spec("tensorflow"):
             # Keras asks it on every backend whether data is its own; announced now, not among the step's lines
             importlib.import_module("tensorflow")
+
+
+@contextmanager
+def _not_collected() -> Iterator[None]:
+    """Take what the block imports as here to stay: Python's collector of garbage does not look through it.
+
+    Half a million objects come with TensorFlow. To look through them again and again is a third of its start, and
+    later a part of every collection.
+    """
+    if "keras" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager

@@ -35,3 +35,23 @@ print(*UNUSED)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded, imported, names = done.stdout.splitlines()
     assert loaded == "" and imported == names
+
+
+def test_what_came_with_keras_is_not_looked_through_for_garbage():
+    code = """
+import atexit, gc
+from components.shared.errors import exit_cleanly
+from components.shared.training.backend import start_backend
+start_backend()
+kept = gc.get_freeze_count()
+print(gc.isenabled(), kept > 100_000)
+# a list of a second call's time is not kept for good
+later = []
+start_backend()
+print(gc.get_freeze_count() <= kept)
+# called after all that is registered later, so at the very end
+atexit.register(lambda: print(not any(one is later for one in gc.get_objects())))
+exit_cleanly(lambda: 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"] * 4
