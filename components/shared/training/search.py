@@ -25,7 +25,7 @@ from components.shared.progress import Progress
 from components.shared.step import Work
 from components.shared.training.augmented import augmented_features
 from components.shared.training.checkpoints import Finished
-from components.shared.training.choice import FEWEST_TO_CALIBRATE, Choice, write_choice
+from components.shared.training.choice import FEWEST_TO_CALIBRATE, Choice, calibrated_loss, write_choice
 from components.shared.training.devices import on_devices, precision_here
 from components.shared.training.inputs import labelled, load_encoder, pretrained_weights
 from components.shared.training.side_by_side import side_by_side
@@ -66,7 +66,7 @@ class Trial:
     """What one side did at a point, on held-out images.
 
     Attributes:
-        log_loss: nats; infinite where the training's loss was no number.
+        log_loss: nats, calibrated; infinite where the training's loss was no number.
         accuracy: fraction.
         probabilities: float32, shape (M, classes); None where there are none.
         curve: a row for some twenty-five points of the training, see `CURVE`: float64, (P, 3); None likewise.
@@ -212,7 +212,7 @@ class Search:
         self._progress.close()
 
     def chosen(self, side: str) -> Point:
-        """The point with the lowest log-loss; the baseline's is never shorter than fine-tuning's."""
+        """The point with the lowest calibrated log-loss; the baseline's is never shorter than fine-tuning's."""
         if side == "baseline":
             least = self.chosen("finetune").epochs
             best = self._best(side, lambda point: point.epochs >= least)
@@ -301,7 +301,7 @@ class Search:
                 return {"log_loss": float("inf"), "accuracy": 0.0, "error": str(error)}
             answers[answered] = trainer.probabilities(images)
         accuracy = float((answers.argmax(axis=1) == held_out.labels).mean())
-        loss = log_loss(answers, held_out.labels)
+        loss = calibrated_loss(answers, held_out.labels)
         points = [(epoch, *sums / len(held_out.labels)) for epoch, sums in sorted(curve.items())]
         found = {"probabilities": answers, "curve": np.array(points)}
         return {"log_loss": loss, "accuracy": accuracy, "error": "", **found}
@@ -373,7 +373,7 @@ def next_beyond(tried: list[float], best: float) -> float | None:
 
 @dataclass(frozen=True)
 class ProbeSearch:
-    """The linear probe's penalty by held-out log-loss.
+    """The linear probe's penalty by calibrated log-loss on held-out images.
 
     Attributes:
         l2: the penalty; None of the solver that has none.
@@ -412,7 +412,7 @@ def search_probe(
         for features, labels, to in folds:
             fitted = fit_probe(features, labels, classes, options, l2, seed)
             found[to] = fitted.probabilities(answered[to])
-        loss = log_loss(found, held_out.labels)
+        loss = calibrated_loss(found, held_out.labels)
         trials.append(
             {"l2": l2, "log_loss": loss, "accuracy": float((found.argmax(axis=1) == held_out.labels).mean())}
         )
@@ -494,8 +494,7 @@ def run_search(
     Raises:
         UserError: a labelled split is empty, the devices can't be used, or no trial of a side had a finite loss.
     """
-    options = params.supervised
-    space = options.search
+    space = params.supervised.search
     at_once = len(SIDES) * len(space.augmentations) * len(space.learning_rates)
     there = partial(_trial_there, data.folder, folder, json.dumps(to_plain(params)), seed, finished.folder)
     with (
@@ -508,24 +507,10 @@ def run_search(
         search.run()
     held_out = search.held_out
     probed = search_probe(encoder, held_out, params.probe, data.classes, seed)
-    refit = options.refit and data.manifest.cuts_validation
+    refit = params.supervised.refit and data.manifest.cuts_validation
     common = {"refit": refit, "held_out": held_out.name}
-    chosen = {side: search.chosen(side) for side in SIDES}
-    for side, point in chosen.items():
-        budgets = params.probe.label_budgets if side == "baseline" else ()
-        choice = Choice(
-            recipe=search.recipe(side, point),
-            capped=search.capped(side),
-            budgets=budgets,
-            projection=params.method.projection if options.projection_layers else None,
-            **common,
-        )
-        final = search.final(side)
-        if final.probabilities is None:
-            raise ValueError(f"{side}: the chosen trial has no answers")  # one with a finite loss has
-        write_choice(work.out, side, choice, final.probabilities, held_out.labels)
-        curve = pd.DataFrame(final.curve, columns=list(CURVE)).astype({"epoch": int})
-        curve.to_csv(work.out / f"{side}.csv", index=False)
+    for side in SIDES:
+        _write_side(work.out, side, search, common)
     write_choice(work.out, "probe", Choice(l2=probed.l2, **common), probed.probabilities, held_out.labels)
     for path in sorted(work.out.iterdir()):
         work.run.file(path)
@@ -542,7 +527,7 @@ def run_search(
         seed=seed,
         trials={**trials, "probe": probed.trials},
         chosen={
-            **{side: asdict(search.training(side, point)) for side, point in chosen.items()},
+            **{side: asdict(search.training(side, search.chosen(side))) for side in SIDES},
             "probe": {"l2": probed.l2},
         },
         baseline_more_epochs=more,
@@ -554,3 +539,20 @@ def run_search(
         devices=devices,
         precision=precision_here(params.runtime.precision),
     )
+
+
+def _write_side(out: Path, side: str, search: Search, common: Mapping[str, Any]) -> None:
+    """What the search chose for a side, its answers, and how it did on the held-out images while it went on."""
+    params, point, final = search.params, search.chosen(side), search.final(side)
+    choice = Choice(
+        recipe=search.recipe(side, point),
+        capped=search.capped(side),
+        budgets=params.probe.label_budgets if side == "baseline" else (),
+        projection=params.method.projection if params.supervised.projection_layers else None,
+        **common,
+    )
+    if final.probabilities is None:
+        raise ValueError(f"{side}: the chosen trial has no answers")  # one with a finite loss has
+    write_choice(out, side, choice, final.probabilities, search.held_out.labels)
+    curve = pd.DataFrame(final.curve, columns=list(CURVE)).astype({"epoch": int})
+    curve.to_csv(out / f"{side}.csv", index=False)

@@ -159,6 +159,35 @@ def test_more_folds_leave_each_training_more_images(enough):
         assert sorted(row for _, to in held_out.folds() for row in to) == list(range(200))
 
 
+class LongIsSure:
+    """A trainer: eight of ten answers are right and all are sure after 60 epochs, six and hardly any after 20."""
+
+    def __init__(self, data):
+        self.labels = {image.tobytes(): label for image, label in zip(*data, strict=True)}
+
+    def fit(self, recipe, *_, **__):
+        self.right, self.sure = (8, 0.999) if recipe.epochs == 60 else (6, 0.55)
+
+    def probabilities(self, images):
+        answers = np.full((len(images), 3), (1 - self.sure) / 2, np.float32)
+        labels = np.array([self.labels[image.tobytes()] for image in images])
+        taken_for = np.where(np.arange(len(images)) % 10 < self.right, labels, (labels + 1) % 3)
+        answers[np.arange(len(images)), taken_for] = self.sure
+        return answers
+
+
+def test_a_training_that_is_righter_and_too_sure_wins_where_it_will_be_calibrated(enough, data, monkeypatch):
+    for images, chosen in ((enough, 60), (data, 20)):
+        held_out = HeldOut(images, composed(), 0)
+        monkeypatch.setattr(
+            "components.shared.training.search.supervised_trainer",
+            lambda *_, known=(held_out.images, held_out.labels): LongIsSure(known),
+        )
+        found = Search(images, composed(*SPACE, "supervised.search.widen=0"), 0, [])
+        found.run()
+        assert {found.chosen(side).epochs for side in SIDES} == {chosen}
+
+
 def test_the_baseline_alone_trains_longer_where_total_epochs_are_equal(data):
     best = {side: Point("weak", 0.001, 0.0001, 60) for side in SIDES}
     found = search(data, bowl(best), more_epochs=25)
