@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import re
+import select
 import sys
 from collections.abc import Callable
 
@@ -50,11 +51,18 @@ def one_line(error: UserError) -> str:
 
 
 def exit_cleanly(main: Callable[[], int | None]) -> None:
-    """Run `main` and exit: 0 or its return value, 2 for a `UserError` or a missing package, 130 for Ctrl-C."""
+    """Run `main` and exit.
+
+    The status is 0 or what `main` returns, 2 for a `UserError` or a missing package, 130 for Ctrl-C, and 141 where
+    who reads the output, such as `head`, has read enough: as of programs that SIGINT and SIGPIPE end.
+    """
     # at its end Python looks through all objects for garbage several times: seconds, where TensorFlow is among them
     atexit.register(gc.freeze)
     try:
         code = main()
+        # None where it is closed
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
@@ -71,4 +79,18 @@ def exit_cleanly(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted: nothing half-written is left; run the same command to go on", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        if _is_read():
+            raise
+        sys.exit(141)
     sys.exit(code or 0)
+
+
+def _is_read() -> bool:
+    """Whether somebody still reads the output; if not, what is left to write is thrown away."""
+    poll, output = select.poll(), sys.stdout.fileno()
+    poll.register(output, select.POLLOUT)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return False

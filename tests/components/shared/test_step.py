@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -198,6 +199,24 @@ def test_a_wrong_parameter_is_one_line_exit_2_and_nothing_written(
 def test_an_unknown_argument_is_refused_with_the_usage(in_tmp, params_file, monkeypatch, capsys):
     assert on_a_shell(monkeypatch, never, "--datset", "x") == 2
     assert "usage: python -m components.pretrain" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("printed", ["'one line'", "'many lines\\n' * 100_000"])
+def test_a_command_ends_without_a_word_where_nobody_reads_on(printed):
+    code = f"from components.shared.errors import exit_cleanly; exit_cleanly(lambda: print({printed}))"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_pipe_that_breaks_is_no_end_of_reading():
+    def main():
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        exit_cleanly(main)
 
 
 @pytest.mark.parametrize(("error", "code"), [(UserError("two\nlines"), 2), (KeyboardInterrupt(), 130)])
