@@ -128,7 +128,7 @@ def test_a_search_writes_what_was_chosen_without_times_and_all_trials(searched, 
         # what was kept is what was best, at the temperature that suits it
         colder = probabilities ** np.linspace(0.05, 4, 2000)[:, None, None]
         right = (colder / colder.sum(axis=2, keepdims=True))[:, np.arange(len(labels)), labels]
-        loss = -np.log(right).mean(axis=1).min()
+        loss = (-np.log(right)).mean(axis=1).min()
         assert loss == pytest.approx(min(trial["log_loss"] for trial in trials[step]), rel=1e-4)
     recipe = json.loads((searched / "finetune.json").read_text())["recipe"]
     chosen = record.details["chosen"]["finetune"]
