@@ -77,15 +77,6 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(-log_softmax(_logits(probabilities), axis=1)[np.arange(len(labels)), labels].mean())
 
 
-def calibrated_log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The log-loss, nats, at the temperature that makes it least: of two trainings, which one is better.
-
-    A long training is often righter than a short one and too sure of itself, for which the plain log-loss would
-    choose the short one. How sure a model is, a temperature puts right; how right it is, nothing does.
-    """
-    return log_loss(rescale(probabilities, fit_temperature(probabilities, labels)), labels)
-
-
 def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean squared distance from the true answer, over all classes: 0 to 2.
 

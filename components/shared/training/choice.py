@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from components.shared.artifacts import Dataset, Result, read_json, read_record
 from components.shared.digests import file_digest
 from components.shared.errors import UserError
-from components.shared.evaluation.calibration import fit_temperature
+from components.shared.evaluation.calibration import fit_temperature, log_loss, rescale
 from components.shared.evaluation.statistics import accuracy, correct
 from components.shared.training.inputs import labelled
 from models.classifier import Recipe
@@ -141,6 +141,19 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray) -> Calibration:
         why = f"{len(labels)} held-out images, where {FEWEST_TO_CALIBRATE} are needed: left as it is"
         return Calibration(1.0, why)
     return Calibration(fit_temperature(probabilities, labels), f"from {len(labels):,} held-out images")
+
+
+def calibrated_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The log-loss of answers on held-out images, nats, as those of a model that ships: after `calibrate`.
+
+    A long training is often righter than a short one and too sure of itself, for which the plain log-loss would
+    choose the short one. The temperature puts that right before anybody uses the model.
+
+    Args:
+        probabilities: not yet calibrated, shape (M, classes).
+        labels: shape (M,).
+    """
+    return log_loss(rescale(probabilities, calibrate(probabilities, labels).temperature), labels)
 
 
 def validation_metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
