@@ -80,17 +80,21 @@ def exit_cleanly(main: Callable[[], int | None]) -> None:
         print("interrupted: nothing half-written is left; run the same command to go on", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        if _is_read():
+        if not drop_unread():
             raise
         sys.exit(141)
     sys.exit(code or 0)
 
 
-def _is_read() -> bool:
-    """Whether somebody still reads the output; if not, what is left to write is thrown away."""
+def drop_unread() -> bool:
+    """Throw away what is left to write where nobody reads the output any more; returns whether that is so.
+
+    Python would complain again when it flushes at its end.
+    """
     poll, output = select.poll(), sys.stdout.fileno()
     poll.register(output, select.POLLOUT)
-    if not any(event & select.POLLERR for _, event in poll.poll(0)):
-        return True
+    # Linux tells the first, macOS the second
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), output)
-    return False
+    return True

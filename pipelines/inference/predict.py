@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from components.shared.errors import drop_unread
 from components.shared.params.schema import load_params
 from components.shared.registry.uris import alias_uri
 from components.shared.registry.versions import CHAMPION
@@ -60,8 +60,9 @@ def predict_files(images: Sequence[str], model_address: str | None, top: int, ou
                 print(f"{printable(path)}  {printable(name)}  {probability:.4f}")
             sys.stdout.flush()
     except BrokenPipeError:
-        # the reader has seen enough, as `head` does; Python would complain again when it flushes at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # where the reader has seen enough, as `head` does, the images after that need no answer
+        if not drop_unread():
+            raise
     return asked.finish()
 
 
