@@ -77,6 +77,19 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(-log_softmax(_logits(probabilities), axis=1)[np.arange(len(labels)), labels].mean())
 
 
+def calibrated_log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The log-loss, nats, at the temperature that makes it least: which of two trainings is the better one.
+
+    A long training is often righter than a short one and too sure of itself, for which the plain log-loss would
+    choose the short one. A temperature can put right how sure a model is, and nothing can how right it is.
+
+    Args:
+        probabilities: shape (M, classes).
+        labels: shape (M,).
+    """
+    return log_loss(rescale(probabilities, fit_temperature(probabilities, labels)), labels)
+
+
 def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean squared distance from the true answer, over all classes: 0 to 2.
 

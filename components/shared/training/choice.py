@@ -143,11 +143,10 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray) -> Calibration:
     return Calibration(fit_temperature(probabilities, labels), f"from {len(labels):,} held-out images")
 
 
-def calibrated_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The log-loss of answers on held-out images, nats, as those of a model that ships: after `calibrate`.
+def shipped_log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The log-loss of answers on held-out images, nats, as a model would ship them: after `calibrate`.
 
-    A long training is often righter than a short one and too sure of itself, for which the plain log-loss would
-    choose the short one. The temperature puts that right before anybody uses the model.
+    Of a linear probe's penalties: they set how sure it is, which few held-out images could not put right.
 
     Args:
         probabilities: not yet calibrated, shape (M, classes).

@@ -18,14 +18,14 @@ from matplotlib.figure import Figure
 from components.shared.artifacts import Dataset, Result, read_record
 from components.shared.digests import value_digest
 from components.shared.errors import UserError
-from components.shared.evaluation.calibration import log_loss
+from components.shared.evaluation.calibration import calibrated_log_loss, log_loss
 from components.shared.params.schema import Params, from_plain, to_plain
 from components.shared.plots.grids import draw_rows
 from components.shared.progress import Progress
 from components.shared.step import Work
 from components.shared.training.augmented import augmented_features
 from components.shared.training.checkpoints import Finished
-from components.shared.training.choice import FEWEST_TO_CALIBRATE, Choice, calibrated_loss, write_choice
+from components.shared.training.choice import FEWEST_TO_CALIBRATE, Choice, shipped_log_loss, write_choice
 from components.shared.training.devices import on_devices, precision_here
 from components.shared.training.inputs import labelled, load_encoder, pretrained_weights
 from components.shared.training.side_by_side import side_by_side
@@ -66,7 +66,7 @@ class Trial:
     """What one side did at a point, on held-out images.
 
     Attributes:
-        log_loss: nats, calibrated; infinite where the training's loss was no number.
+        log_loss: nats, at the best temperature; infinite where the training's loss was no number.
         accuracy: fraction.
         probabilities: float32, shape (M, classes); None where there are none.
         curve: a row for some twenty-five points of the training, see `CURVE`: float64, (P, 3); None likewise.
@@ -301,7 +301,7 @@ class Search:
                 return {"log_loss": float("inf"), "accuracy": 0.0, "error": str(error)}
             answers[answered] = trainer.probabilities(images)
         accuracy = float((answers.argmax(axis=1) == held_out.labels).mean())
-        loss = calibrated_loss(answers, held_out.labels)
+        loss = calibrated_log_loss(answers, held_out.labels)
         points = [(epoch, *sums / len(held_out.labels)) for epoch, sums in sorted(curve.items())]
         found = {"probabilities": answers, "curve": np.array(points)}
         return {"log_loss": loss, "accuracy": accuracy, "error": "", **found}
@@ -373,7 +373,7 @@ def next_beyond(tried: list[float], best: float) -> float | None:
 
 @dataclass(frozen=True)
 class ProbeSearch:
-    """The linear probe's penalty by calibrated log-loss on held-out images.
+    """The linear probe's penalty by log-loss on held-out images, as `shipped_log_loss` has it.
 
     Attributes:
         l2: the penalty; None of the solver that has none.
@@ -412,7 +412,7 @@ def search_probe(
         for features, labels, to in folds:
             fitted = fit_probe(features, labels, classes, options, l2, seed)
             found[to] = fitted.probabilities(answered[to])
-        loss = calibrated_loss(found, held_out.labels)
+        loss = shipped_log_loss(found, held_out.labels)
         trials.append(
             {"l2": l2, "log_loss": loss, "accuracy": float((found.argmax(axis=1) == held_out.labels).mean())}
         )
