@@ -17,7 +17,7 @@ from models.batches import Batches, feed, filled
 from models.kernels import fuse
 from models.optimizers import AdamW, exclude_vectors, require_no_decay
 from models.options import options, require_items, within
-from models.probes import softmax
+from models.probes import fit_linear_probe, softmax
 from models.training import (
     EpochPace,
     EpochRate,
@@ -31,6 +31,12 @@ from models.training import (
     reset,
     validation_batch,
 )
+
+
+# what the layer on top of a pretrained encoder starts as
+HeadStart = Literal["probe", "random"]
+# of that probe: it is a start, which the training goes on from, so that neither is searched for
+_PROBE_L2, _PROBE_STEPS = 0.01, 300
 
 
 @options
@@ -93,6 +99,10 @@ class Classifier(keras.Model):
         if self.hidden is not None:
             x = self._drop(self.hidden(x), training)
         return self.top(x)
+
+    def features(self, images):
+        """What the layers on top are given, float32 (N, D), of uint8 images (N, H, W, C) as they are."""
+        return ops.cast(self.encoder(scale(images), training=False), "float32")
 
     def head_weights(self) -> list[np.ndarray]:
         """Kernel and bias of each layer on top, as `softmax_head` takes them."""
@@ -189,6 +199,8 @@ class SupervisedOptions:
         head: the layers on top of the encoder.
         class_weight: what the loss of an image of each class counts, see `models.training.class_weights`; the
             search and both sides train by it, a published recipe does not, and nothing is measured by it.
+        head_start: what the layer on top of a pretrained encoder starts as: `probe`, a linear probe on the features
+            of the images that it learns from, or `random`. With hidden units, random all the same.
         freeze_encoder: train the head alone where there is a pretrained encoder; random weights are trained all the
             same.
         projection_layers: hidden layers of the pretraining's projection head that stay between the encoder and the
@@ -205,6 +217,7 @@ class SupervisedOptions:
     milestones: tuple[float, ...]
     head: ClassifierHead
     class_weight: Literal["balanced"] | None
+    head_start: HeadStart
     freeze_encoder: bool
     projection_layers: int = within(ge=0)
     published: Recipe | None
@@ -244,6 +257,7 @@ class SupervisedTrainer:
         self._name = optimizer
         self.model = self._fresh(0, None)
         fuse(self.model)
+        self._features = _Features(self.model)
         self.model.compile(
             optimizer=self._optimizer(),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -261,6 +275,7 @@ class SupervisedTrainer:
         validation: tuple[np.ndarray, np.ndarray] | None = None,
         on_epoch: Callable[[int, Mapping[str, float]], None] | None = None,
         class_weight: str | None = None,
+        head_start: HeadStart = "random",
     ) -> int:
         """Train once; the last epoch's weights count, so that no split chooses among epochs.
 
@@ -274,12 +289,17 @@ class SupervisedTrainer:
                 `models.training.EpochPace` among them; some 25 times at most.
             class_weight: see `models.training.class_weights`; the training's accuracy, unlike that of the
                 validation, is weighted so too.
+            head_start: see `SupervisedOptions`; on random weights the head is random.
 
         Returns:
             The number of optimisation steps.
 
         Raises:
             FloatingPointError: the loss is no longer a number.
+
+        Source of the probe as a start: Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and
+        Underperform Out-of-Distribution", arXiv:2202.10054. A random head's first gradients change what the encoder
+        has learned, before it knows what of that is of use.
         """
         # some twenty-five points make a curve
         passes = max(1, recipe.epochs // 25)
@@ -287,6 +307,12 @@ class SupervisedTrainer:
         batches = Batches([train], recipe.batch_size, seed, passes=passes)
         fresh = self._fresh(seed, pretrained).get_weights()
         reset(self.model, fresh)
+        if pretrained is not None and head_start == "probe" and self.model.hidden is None:
+            features = predict(self._features, train[0])
+            probe = fit_linear_probe(
+                features, train[1], self._classes, _PROBE_L2, _PROBE_STEPS, seed, class_weight
+            )
+            self.model.top.set_weights([probe.kernel, probe.bias])
         if recipe.optimizer == "adamw":
             self.model.optimizer.weight_decay.assign(recipe.weight_decay)
 
@@ -346,6 +372,19 @@ class SupervisedTrainer:
         exclude_vectors(optimizer, self.model.trainable_variables)
         optimizer.build(self.model.trainable_variables)
         return optimizer
+
+
+class _Features(keras.Model):
+    """The part of a classifier below its head."""
+
+    def __init__(self, classifier: Classifier):
+        super().__init__()
+        self.classifier = classifier
+        self.compile(jit_compile=jit())
+        self.built = True
+
+    def call(self, images):
+        return self.classifier.features(images)
 
 
 def _filled(validation: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:

@@ -14,7 +14,7 @@ from components.shared.training.backend import start_backend
 from models.batches import Batches
 from models.classifier import ClassifierHead, SupervisedTrainer, predict, softmax_head
 from models.optimizers import exclude_vectors, is_vector
-from models.probes import softmax
+from models.probes import fit_linear_probe, softmax
 from models.training import rate_at, reset
 from tests.helpers.datasets import make_arrays
 from tests.helpers.options import STILL, augmentation, network, recipe
@@ -66,12 +66,12 @@ def trainers(arrays):
     return of
 
 
-def fit(trainer, rate=2e-3, seed=0, **changes):
+def fit(trainer, rate=2e-3, seed=0, head_start="random", **changes):
     """Train; the weights and what was reported of each epoch."""
     reports, (how, arrays, start) = [], trainer.told
     trainer.steps = trainer.fit(
         replace(how, learning_rate=rate, **changes), seed, arrays["train"], start, arrays["validation"],
-        lambda epoch, logs: reports.append((epoch, dict(logs))),
+        lambda epoch, logs: reports.append((epoch, dict(logs))), head_start=head_start,
     )  # fmt: skip
     return [weight.copy() for weight in trainer.model.get_weights()], reports
 
@@ -196,6 +196,26 @@ def test_pretrained_weights_are_the_start_and_all_else_is_as_for_the_rival(array
     start = tiny().get_weights()
     finetuning = make_trainer(arrays, start=start)
     assert same(fit(finetuning, seed=3)[0], fit(baseline, seed=3)[0])
+
+
+def test_fine_tuning_may_start_with_a_probe_of_the_images_that_it_learns_from(arrays, trainers):
+    rival = trainers("tiny")
+    pretrained, _ = fit(rival, seed=7)
+    images, labels = arrays["train"]
+    encoder = tiny()
+    encoder.set_weights(pretrained[:6])
+    features = np.asarray(encoder(images / np.float32(255)))
+    probe = fit_linear_probe(features, labels, 3, 0.01, 300, seed=3)
+    assert (probe.probabilities(features).argmax(axis=1) == labels).mean() > 0.7
+    trainer = make_trainer(arrays, start=pretrained[:6])
+    started, _ = fit(trainer, rate=0.0, seed=3, head_start="probe")
+    assert same(started[:4], pretrained[:4])
+    for weight, expected in zip(started[-2:], (probe.kernel, probe.bias), strict=True):
+        np.testing.assert_allclose(weight, expected, rtol=1e-3, atol=1e-3)
+    # random features have nothing to probe, and a hidden layer would have to be random
+    assert same(fit(rival, rate=0.0, seed=3, head_start="probe")[0], fit(rival, rate=0.0, seed=3)[0])
+    deeper = make_trainer(arrays, start=pretrained[:6], head=ClassifierHead(hidden=5, dropout=0.0))
+    assert same(*(fit(deeper, rate=0.0, seed=3, head_start=head)[0] for head in ("probe", "random")))
 
 
 def frozen(arrays, trainers, **changes):

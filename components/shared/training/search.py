@@ -296,6 +296,7 @@ class Search:
                     recipe, self.seed, held_out.train(learned), self._start[side],
                     on_epoch=partial(_watch, curve, trainer, images, labels),
                     class_weight=self.options.class_weight,
+                    head_start=self.options.head_start,
                 )  # fmt: skip
             except FloatingPointError as error:
                 return {"log_loss": float("inf"), "accuracy": 0.0, "error": str(error)}

@@ -169,7 +169,7 @@ class _Training:
         try:
             steps = trainer.fit(
                 recipe, self.seed, train, self.pretrained, validation, on_epoch,
-                self.params.supervised.class_weight,
+                self.params.supervised.class_weight, self.params.supervised.head_start,
             )  # fmt: skip
         except FloatingPointError as error:
             raise UserError(
@@ -222,6 +222,7 @@ class _Training:
             trainer.fit(
                 alike, self.seed, (few[0][rows], few[1][rows]), self.pretrained,
                 class_weight=self.params.supervised.class_weight,
+                head_start=self.params.supervised.head_start,
             )  # fmt: skip
             return {"predicted": predict(trainer.deployable(), test).argmax(axis=1)}
         except FloatingPointError:
