@@ -32,7 +32,6 @@ from models.training import (
     validation_batch,
 )
 
-
 # what the layer on top of a pretrained encoder starts as
 HeadStart = Literal["probe", "random"]
 # of that probe: it is a start, which the training goes on from, so that neither is searched for
@@ -309,9 +308,7 @@ class SupervisedTrainer:
         reset(self.model, fresh)
         if pretrained is not None and head_start == "probe" and self.model.hidden is None:
             features = predict(self._features, train[0])
-            probe = fit_linear_probe(
-                features, train[1], self._classes, _PROBE_L2, _PROBE_STEPS, seed, class_weight
-            )
+            probe = fit_linear_probe(features, train[1], self._classes, _PROBE_L2, _PROBE_STEPS, seed, class_weight)
             self.model.top.set_weights([probe.kernel, probe.bias])
         if recipe.optimizer == "adamw":
             self.model.optimizer.weight_decay.assign(recipe.weight_decay)
@@ -378,7 +375,8 @@ class _Features(keras.Model):
     """The part of a classifier below its head."""
 
     def __init__(self, classifier: Classifier):
-        super().__init__()
+        # TensorFlow takes no name that begins with an underscore
+        super().__init__(name="features")
         self.classifier = classifier
         self.compile(jit_compile=jit())
         self.built = True
