@@ -26,6 +26,7 @@ from components.shared.training.search import (
 from tests.helpers.datasets import make_dataset
 
 SPACE = (
+    "supervised.search.widen=1",
     "supervised.search.learning_rates=[0.001,0.004]", "supervised.search.weight_decays=[0.0001,0.05]",
     "supervised.search.epochs=[20,60]",
 )  # fmt: skip
