@@ -385,6 +385,16 @@ def test_records_tell_layers_and_weights_of_the_exported_classifier(finished, st
     assert told["classifier"] == [{"kind": "Dense", "output": [3], "weights": 8 * 3 + 3}]
 
 
+def test_a_fine_tuning_starts_with_the_head_that_the_options_say(finished, dataset, encoder, searched, tmp_path):
+    run("finetune", dataset, encoder, searched, tmp_path / "random", OWN, "supervised.head_start=random")
+    losses = [
+        float(rows_of(folder / "curves.csv")[0]["loss"])
+        for folder in (finished["finetune"][1], tmp_path / "random")
+    ]
+    # which of them learns faster, so little pretraining does not tell
+    assert losses[0] != losses[1]
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_the_exported_classifier_gives_the_recorded_answers(finished, dataset, step):
     folder = finished[step][1]

@@ -165,8 +165,10 @@ class LongIsSure:
 
     def __init__(self, data):
         self.labels = {image.tobytes(): label for image, label in zip(*data, strict=True)}
+        self.heads = []
 
-    def fit(self, recipe, *_, **__):
+    def fit(self, recipe, *_, head_start, **__):
+        self.heads.append(head_start)
         self.right, self.sure = (8, 0.999) if recipe.epochs == 60 else (6, 0.55)
 
     def probabilities(self, images):
@@ -187,6 +189,15 @@ def test_a_training_that_is_righter_and_too_sure_wins(enough, data, monkeypatch)
         found = Search(images, composed(*SPACE, "supervised.search.widen=0"), 0, [])
         found.run()
         assert {found.chosen(side).epochs for side in SIDES} == {60}
+
+
+@pytest.mark.parametrize("head", ["probe", "random"])
+def test_trials_start_with_the_head_that_the_replicates_start_with(data, monkeypatch, head):
+    held_out = HeldOut(data, composed(), 0)
+    trainer = LongIsSure((held_out.images, held_out.labels))
+    monkeypatch.setattr("components.shared.training.search.supervised_trainer", lambda *_: trainer)
+    Search(data, composed(*SPACE, f"supervised.head_start={head}"), 0, []).run()
+    assert set(trainer.heads) == {head}
 
 
 def test_the_baseline_alone_trains_longer_where_total_epochs_are_equal(data):
